@@ -1,0 +1,102 @@
+"""Pydantic's validation errors in the words of the person who wrote the file."""
+
+from __future__ import annotations
+
+import difflib
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from megatron_salamandra.config.errors import Problem
+
+_EXPECTED = {
+    "int_type": "a whole number",
+    "int_from_float": "a whole number",
+    "float_type": "a number",
+    "bool_type": "true or false",
+    "string_type": "text",
+    "path_type": "a path",
+    "model_type": "a section with keys below it",
+    "finite_number": "a finite number",
+    "string_too_short": "some text",
+}
+
+
+def problems_of(error: ValidationError, root: type[BaseModel]) -> list[Problem]:
+    """One problem per thing that pydantic found wrong, in the order of the keys."""
+    problems: list[Problem] = []
+    for detail in error.errors(include_url=False):
+        if detail["type"] == "contradiction":
+            problems.extend(detail["ctx"]["problems"])
+        else:
+            problems.append(_problem_of(detail, root))
+    return problems
+
+
+def all_keys(root: type[BaseModel]) -> list[str]:
+    """Every dotted key of the configuration, sections excluded."""
+    keys: list[str] = []
+    for name, info in root.model_fields.items():
+        if isinstance(info.annotation, type) and issubclass(info.annotation, BaseModel):
+            keys.extend(f"{name}.{inner}" for inner in info.annotation.model_fields)
+        else:
+            keys.append(name)
+    return keys
+
+
+def _problem_of(detail: ErrorDetails, root: type[BaseModel]) -> Problem:
+    key = ".".join(str(part) for part in detail["loc"])
+    value = _shown(detail["input"])
+    kind = detail["type"]
+    if kind == "extra_forbidden":
+        return Problem(key, f"{key} is not a known key", _nearest(key, root))
+    if kind == "missing":
+        return Problem(key, f"{key} is required but never set")
+    expected = _EXPECTED.get(kind) or _expected_range(kind, detail.get("ctx", {}))
+    if expected is None:
+        return Problem(key, f"{key} = {value}: {detail['msg']}")
+    return Problem(key, f"{key} = {value} ({_type_name(detail['input'])}); expected {expected}")
+
+
+def _expected_range(kind: str, context: dict[str, Any]) -> str | None:
+    if kind == "literal_error":
+        return f"one of {str(context['expected']).replace(' or ', ', ')}"
+    words = {
+        "greater_than": ("above", "gt"),
+        "greater_than_equal": ("at least", "ge"),
+        "less_than": ("below", "lt"),
+        "less_than_equal": ("at most", "le"),
+    }
+    if kind in words:
+        word, bound = words[kind]
+        return f"{word} {context[bound]:g}"
+    return None
+
+
+def _nearest(key: str, root: type[BaseModel]) -> str:
+    """The key that was probably meant: a neighbour in its section first, then the same name elsewhere."""
+    known = all_keys(root)
+    section, _, name = key.rpartition(".")
+    neighbours = [other for other in known if other.rpartition(".")[0] == section]
+    near = difflib.get_close_matches(key, neighbours, n=1, cutoff=0.75)
+    near = near or [other for other in known if other.rpartition(".")[2] == name]
+    near = near or difflib.get_close_matches(key, [*known, *root.model_fields], n=1, cutoff=0.6)
+    if near:
+        return f"did you mean {near[0]}?"
+    names = sorted(other.rpartition(".")[2] for other in neighbours)
+    return f"keys of {section}: {', '.join(names)}" if section and names else ""
+
+
+def _shown(value: Any) -> str:
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    text = str(value)
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+def _type_name(value: Any) -> str:
+    names = {dict: "a section", list: "a list", str: "text", bool: "true or false", int: "a whole number"}
+    return "nothing" if value is None else names.get(type(value), "a number")

@@ -1,0 +1,164 @@
+"""From a file (or preset) and overrides to a checked :class:`RunConfig`.
+
+Values are layered: the ``extends:`` chain, then the file, then the command line. A later layer
+replaces single keys. ``training.steps`` and ``training.tokens`` replace each other.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from megatron_salamandra.config.errors import ConfigError, KeyOrigins
+from megatron_salamandra.config.explain import problems_of
+from megatron_salamandra.config.presets import preset_names, presets_directory
+from megatron_salamandra.config.run_config import RunConfig
+from megatron_salamandra.config.yaml_file import parse_yaml, read_yaml_mapping
+
+COMMAND_LINE = "command line"
+_OVERRIDE = re.compile(r"(?P<key>[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*)=(?P<value>.*)", re.DOTALL)
+_ALTERNATIVES = {"training.steps": "training.tokens", "training.tokens": "training.steps"}
+
+
+def load_run_config(path_or_preset: str, overrides: Sequence[str] = ()) -> RunConfig:
+    """Load, merge and check a run configuration. Nothing expensive is imported or opened.
+
+    Args:
+        path_or_preset: a YAML file, or the name of a preset such as ``salamandra-7b``.
+        overrides: ``section.key=value`` strings; values are read as YAML.
+    Raises:
+        ConfigError: any file, key, type or contradiction; every problem found is told.
+    """
+    layers = _Layers()
+    for source, content in _extends_chain(_locate(path_or_preset, Path())):
+        layers.add(content, source)
+    layers.add(_parse_overrides(overrides), COMMAND_LINE)
+    origins = KeyOrigins(layers.origins, fallback=path_or_preset)
+    try:
+        config = RunConfig.model_validate(layers.values)
+    except ValidationError as error:
+        raise origins.error(problems_of(error, RunConfig)) from None
+    config._origins = origins
+    return config
+
+
+@dataclass
+class _Layers:
+    """Values merged so far, and who set each of them last."""
+
+    values: dict[str, Any] = field(default_factory=dict)
+    origins: dict[str, str] = field(default_factory=dict)
+
+    def add(self, content: Mapping[str, Any], source: str) -> None:
+        self._merge(self.values, content, "", source)
+        given = {key for key in _ALTERNATIVES if self._given(content, key)}
+        for key in given:
+            replaced = _ALTERNATIVES[key]
+            if replaced not in given and self._given(self.values, replaced):
+                section, _, name = replaced.partition(".")
+                del self.values[section][name]
+                self.origins.pop(replaced, None)
+
+    def _merge(self, target: dict[str, Any], content: Mapping[str, Any], prefix: str, source: str) -> None:
+        for name, value in content.items():
+            key = f"{prefix}{name}"
+            if not prefix and value is None and _is_section(name):
+                continue  # a section heading with nothing but comments below it
+            if isinstance(value, Mapping):
+                if not isinstance(target.get(name), dict):
+                    target[name] = {}
+                    self._forget(key)
+                if not value:
+                    self.origins[key] = source
+                self._merge(target[name], value, f"{key}.", source)
+            else:
+                self._forget(key)
+                target[name] = value
+                self.origins[key] = source
+
+    def _forget(self, key: str) -> None:
+        for known in [name for name in self.origins if name == key or name.startswith(key + ".")]:
+            del self.origins[known]
+
+    @staticmethod
+    def _given(values: Mapping[str, Any], key: str) -> bool:
+        section, _, name = key.partition(".")
+        inside = values.get(section)
+        return isinstance(inside, Mapping) and inside.get(name) is not None
+
+
+def _is_section(name: str) -> bool:
+    known = RunConfig.model_fields.get(name)
+    return known is not None and isinstance(known.annotation, type)
+
+
+def _locate(reference: str, relative_to: Path) -> Path:
+    """A YAML file relative to ``relative_to``, or a preset by name."""
+    if reference.endswith((".yaml", ".yml")) or "/" in reference:
+        path = relative_to / reference
+        if not path.is_file():
+            raise ConfigError(f"{path}: no such configuration file")
+        return path
+    preset = presets_directory() / f"{reference}.yaml"
+    if preset.is_file():
+        return preset
+    names = preset_names()
+    near = difflib.get_close_matches(reference, names, n=1)
+    hint = f"; did you mean {near[0]}?" if near else ""
+    raise ConfigError(
+        f"{reference}: neither a file ending in .yaml nor a preset{hint}\n  presets: {', '.join(names) or 'none'}"
+    )
+
+
+def _extends_chain(path: Path) -> list[tuple[str, dict[str, Any]]]:
+    """(file name, content) from the most general file to ``path`` itself."""
+    chain: list[tuple[str, dict[str, Any]]] = []
+    visited: list[Path] = []
+    following: Path | None = path
+    while following is not None:
+        identity = following.resolve()
+        if identity in visited:
+            route = " -> ".join(str(step) for step in [*visited[visited.index(identity) :], identity])
+            raise ConfigError(f"{chain[-1][0]}: extends = a file that extends this one: {route}")
+        visited.append(identity)
+        content = read_yaml_mapping(following)
+        parent = content.pop("extends", None)
+        chain.append((str(following), content))
+        if parent is None:
+            following = None
+        elif isinstance(parent, str):
+            try:
+                following = _locate(parent, following.parent)
+            except ConfigError as error:
+                raise ConfigError(f"{chain[-1][0]}: extends = {parent}: {error}") from None
+        else:
+            raise ConfigError(f"{following}: extends = {parent!r}; expected one file name or preset name")
+    return chain[::-1]
+
+
+def _parse_overrides(overrides: Sequence[str]) -> dict[str, Any]:
+    """Nested mapping of ``section.key=value`` arguments; the last of equal keys wins."""
+    content: dict[str, Any] = {}
+    for argument in overrides:
+        parts = _OVERRIDE.fullmatch(argument)
+        if parts is None:
+            raise ConfigError(
+                f"{COMMAND_LINE}: {argument!r} is not an override\n  expected key=value, such as parallel.tensor=2"
+            )
+        *sections, name = parts["key"].split(".")
+        target = content
+        for section in sections:
+            inside = target.setdefault(section, {})
+            if not isinstance(inside, dict):
+                raise ConfigError(
+                    f"{COMMAND_LINE}: {argument!r} goes inside a key that was given a plain value"
+                )
+            target = inside
+        target[name] = parse_yaml(parts["value"], f"{COMMAND_LINE}: {argument}")
+    return content

@@ -1,0 +1,222 @@
+"""The sections of a run configuration: every key with its unit, range and reason."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+FilePath = Annotated[Path, Field(strict=False)]
+
+
+class Section(BaseModel):
+    """Base of all sections: immutable, no unknown keys, no silent conversion of types."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class ModelSection(Section):
+    """Shape of the network: pre-norm RMSNorm, SwiGLU, RoPE, no biases, no dropout, untied embeddings."""
+
+    name: str = Field(min_length=1, description="Name of the model, written into checkpoints and exports.")
+    layers: int = Field(ge=1, description="Number of transformer layers.")
+    hidden_size: int = Field(ge=2, description="Width of the residual stream, in features.")
+    ffn_hidden_size: int = Field(
+        ge=1, description="Width of one of the two SwiGLU projections (gate and up), in features."
+    )
+    attention_heads: int = Field(
+        ge=1,
+        description="Query heads; hidden_size / attention_heads is the head dimension, which RoPE needs even.",
+    )
+    query_groups: int | None = Field(
+        default=None,
+        ge=1,
+        description="Key/value heads (grouped-query attention); attention_heads if not given, that is multi-head.",
+    )
+    vocab_size: int = Field(
+        ge=1,
+        description="Rows of the two vocabulary matrices, in ids; must cover the tokenizer. Never padded.",
+    )
+    sequence_length: int = Field(ge=1, description="Tokens of one training window, and of the RoPE table.")
+    rope_base: float = Field(default=10000.0, gt=1.0, description="Base of the rotary frequencies (theta).")
+    norm_eps: float = Field(default=1e-5, gt=0.0, description="Added to the mean square inside RMSNorm.")
+    init_std: float = Field(
+        default=0.02,
+        gt=0.0,
+        description="Standard deviation of the initial weights; the matrices that write into the residual stream "
+        "(attention output, MLP down) use init_std / sqrt(2 * layers).",
+    )
+
+    @property
+    def groups(self) -> int:
+        """Key/value heads, with the multi-head default resolved."""
+        return self.attention_heads if self.query_groups is None else self.query_groups
+
+    @property
+    def head_dim(self) -> int:
+        """Features per attention head."""
+        return self.hidden_size // self.attention_heads
+
+
+class ParallelSection(Section):
+    """How the model is spread over ranks. Data parallelism is what remains of the world size."""
+
+    tensor: int = Field(
+        default=1,
+        ge=1,
+        description="Tensor-parallel ranks: splits heads, MLP and vocabulary. Keep it inside one node.",
+    )
+    pipeline: int = Field(default=1, ge=1, description="Pipeline-parallel ranks: splits the layers.")
+    virtual_pipeline: int | None = Field(
+        default=None,
+        ge=1,
+        description="Model chunks per pipeline rank (interleaved schedule): a smaller bubble for more messages. "
+        "Needs pipeline > 1 and micro-batches per step divisible by pipeline. 1 means none.",
+    )
+    sequence: bool = Field(
+        default=False,
+        description="Sequence parallelism: norms and residuals split along the sequence over the tensor-parallel "
+        "ranks. Saves activation memory at no extra traffic. Needs tensor > 1.",
+    )
+    pipeline_layout: str | None = Field(
+        default=None,
+        description="Which layers each stage holds, in Megatron-Core's notation: E embedding, t layer, L head and "
+        "loss, | next stage, x*n and (...)*n repeat. `salamandra plan` suggests a balanced one.",
+    )
+
+    @field_validator("virtual_pipeline")
+    @classmethod
+    def _one_chunk_is_no_interleaving(cls, value: int | None) -> int | None:
+        return None if value == 1 else value
+
+
+class TrainingSection(Section):
+    """Batches, length and numerics of the run."""
+
+    micro_batch_size: int = Field(ge=1, description="Samples a rank runs at once; memory grows with it.")
+    global_batch_size: int = Field(
+        ge=1,
+        description="Samples per optimizer step over all ranks; divisible by micro_batch_size * data ranks.",
+    )
+    steps: int | None = Field(
+        default=None,
+        ge=1,
+        description="Length of the run in optimizer steps. Exactly one of steps and tokens.",
+    )
+    tokens: int | None = Field(
+        default=None,
+        ge=1,
+        description="Length of the run in tokens, rounded up to whole steps. Exactly one of steps and tokens.",
+    )
+    seed: int = Field(
+        default=1234, ge=0, lt=2**63, description="Seed of the initial weights and of the order of the data."
+    )
+    grad_clip: float = Field(
+        default=1.0, ge=0.0, description="Largest global L2 norm of the gradient; 0 switches clipping off."
+    )
+    recompute: Literal["none", "selective", "full"] = Field(
+        default="none",
+        description="Activations computed again in backward instead of kept: none, selective (core attention) "
+        "or full (every layer).",
+    )
+    z_loss: float = Field(
+        default=0.0, ge=0.0, description="Weight of the squared log-normaliser added to the loss; 0 is off."
+    )
+    stop_after_steps: int | None = Field(
+        default=None,
+        ge=1,
+        description="Stop after this step, counted from the beginning of the run: save everything and exit with "
+        "code 75, without shortening the schedule. For drills and half-way stops.",
+    )
+
+
+class OptimizerSection(Section):
+    """AdamW with fp32 master weights and its learning-rate schedule. Norm weights are not decayed."""
+
+    lr: float = Field(gt=0.0, description="Peak learning rate.")
+    min_lr: float = Field(
+        default=0.0, ge=0.0, description="Learning rate at the end of the schedule (not used by constant)."
+    )
+    schedule: Literal["cosine", "wsd", "constant"] = Field(
+        default="cosine",
+        description="After the linear warm-up: cosine to min_lr over the whole run; wsd stays at lr and decays "
+        "over the last decay_steps; constant stays at lr.",
+    )
+    warmup_steps: int = Field(default=2000, ge=0, description="Steps of linear warm-up from 0 to lr.")
+    decay_steps: int | None = Field(
+        default=None, ge=1, description="Steps of the final decay of wsd; required by wsd, refused otherwise."
+    )
+    beta1: float = Field(default=0.9, ge=0.0, lt=1.0, description="Decay of the mean of the gradient.")
+    beta2: float = Field(
+        default=0.95, ge=0.0, lt=1.0, description="Decay of the mean of the squared gradient."
+    )
+    eps: float = Field(default=1e-8, gt=0.0, description="Added to the root of the second moment.")
+    weight_decay: float = Field(default=0.1, ge=0.0, description="Decoupled weight decay, times lr per step.")
+    distributed: bool = Field(
+        default=True, description="Shard optimizer state over the data-parallel ranks (ZeRO-1)."
+    )
+    overlap_grad_reduce: bool = Field(
+        default=False, description="Reduce gradients while backward still runs. Same numbers, less waiting."
+    )
+    overlap_param_gather: bool = Field(
+        default=False,
+        description="Gather updated parameters during the next forward. Needs distributed and overlap_grad_reduce.",
+    )
+
+
+class DataSection(Section):
+    """What is read."""
+
+    blend: FilePath | None = Field(
+        default=None,
+        description="Blend plan written by `salamandra data blend`; relative to the current directory. "
+        "Required to train.",
+    )
+    prefetch_steps: int = Field(
+        default=2,
+        ge=1,
+        description="Steps of batches read ahead by a background thread; costs host memory only.",
+    )
+    max_epochs_warning: float = Field(
+        default=4.0,
+        gt=0.0,
+        description="Warn about languages the run would see more often than this, in epochs.",
+    )
+
+
+class ValidationSection(Section):
+    """Loss, perplexity and bits per byte of each language on its validation shards."""
+
+    every_steps: int | None = Field(
+        default=None, ge=1, description="Validate every so many steps; none if null."
+    )
+    samples_per_language: int = Field(
+        default=64, ge=1, description="Windows of sequence_length read per language, always the same ones."
+    )
+    at_start: bool = Field(default=False, description="Validate before the first step of the run.")
+    at_end: bool = Field(default=True, description="Validate after the last step of the run.")
+
+
+class CheckpointSection(Section):
+    """When checkpoints are written and which are kept."""
+
+    every_steps: int | None = Field(default=None, ge=1, description="Save every so many steps; none if null.")
+    keep_last: int | None = Field(default=3, ge=1, description="Newest checkpoints kept; all if null.")
+    keep_every_steps: int | None = Field(
+        default=None,
+        ge=1,
+        description="Checkpoints at multiples of this step are never deleted; none if null.",
+    )
+    asynchronous: bool = Field(
+        default=True,
+        description="Write in the background while training goes on, from a copy in host memory.",
+    )
+    at_end: bool = Field(default=True, description="Save after the last step of the run.")
+
+
+class LoggingSection(Section):
+    """What is told, beyond metrics.jsonl, which has every step."""
+
+    console_every_steps: int = Field(default=10, ge=1, description="One console line every so many steps.")
+    tensorboard: bool = Field(default=True, description="Write TensorBoard scalars into run_dir/tensorboard.")

