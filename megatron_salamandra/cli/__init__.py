@@ -1,0 +1,56 @@
+"""The ``salamandra`` command. Each group is a module with ``register``; none of them imports torch to be listed."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from typing import cast
+
+from megatron_salamandra import __version__
+from megatron_salamandra.config import ConfigError
+
+GROUPS = ("plan", "doctor")
+
+EXIT_DONE = 0
+EXIT_FAILURE = 1
+EXIT_USAGE = 2
+_OUR_PACKAGES = ("megatron_salamandra.", "salamandra_data.", "salamandra_kernels.")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The whole command line, every group registered."""
+    parser = argparse.ArgumentParser(
+        prog="salamandra",
+        description="Prepare multilingual text, train on it with Megatron-Core, export and look at the result.",
+        epilog="Exit codes: 0 done, 1 failed, 2 bad usage or configuration, 75 stopped early with everything saved.",
+    )
+    parser.add_argument("--version", action="version", version=f"salamandra {__version__}")
+    groups = parser.add_subparsers(title="groups", metavar="GROUP", required=True)
+    for name in GROUPS:
+        import_module(f"{__name__}.{name}").register(groups)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code. What the user can mend is told without a traceback."""
+    arguments = build_parser().parse_args(argv)
+    handler = cast(Callable[[argparse.Namespace], int], arguments.handler)
+    try:
+        code = handler(arguments)
+        sys.stdout.flush()
+        return code
+    except ConfigError as error:
+        print(error, file=sys.stderr)
+        return EXIT_USAGE
+    except BrokenPipeError:
+        # The reader of our output (head, less) left. Give the interpreter's last flush somewhere to go.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_FAILURE
+    except (ValueError, FileNotFoundError) as error:
+        if isinstance(error, ValueError) and not type(error).__module__.startswith(_OUR_PACKAGES):
+            raise
+        print(error, file=sys.stderr)
+        return EXIT_FAILURE
