@@ -1,0 +1,108 @@
+"""Language factors: how many times each language is walked per pass over the blend."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from decimal import Decimal
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from salamandra_data.errors import DataError
+
+_NEST_KEYS = ("languages", "factors")
+_DEFAULT_KEYS = ("default", "default_factor")
+
+
+@dataclass(frozen=True)
+class LanguageFactors:
+    """Factors by language, and the one of any language not named.
+
+    A factor of 0 leaves the language out of the blend.
+    """
+
+    by_language: Mapping[str, Fraction]
+    default: Fraction = Fraction(1)
+
+    def factor(self, language: str) -> Fraction:
+        """The factor of one language."""
+        return self.by_language.get(language, self.default)
+
+    @classmethod
+    def load(cls, path: Path | str) -> LanguageFactors:
+        """Read a factors file.
+
+        The file maps languages to numbers (``ca: 2``) or to mappings with a ``factor`` key, at the top or
+        below ``languages:`` or ``factors:``; ``default:`` or ``default_factor:`` is for all others. Numbers are
+        taken as written: ``0.1`` is exactly one tenth, and ``1/3`` is allowed.
+
+        Raises:
+            DataError: unreadable, not a mapping, or a factor that is negative or not a number.
+        """
+        path = Path(path)
+        try:
+            contents = yaml.load(path.read_bytes(), Loader=_ExactLoader)
+        except FileNotFoundError as error:
+            raise DataError(f"{path}: no such factors file") from error
+        except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
+            raise DataError(f"{path}: cannot be read as a factors file: {error}") from error
+        if not isinstance(contents, Mapping):
+            raise DataError(f"{path}: a factors file maps languages to numbers, for example `ca: 2`")
+        return cls._from_mapping(path, contents)
+
+    @classmethod
+    def _from_mapping(cls, path: Path, contents: Mapping[Any, Any]) -> LanguageFactors:
+        default = Fraction(1)
+        for key in _DEFAULT_KEYS:
+            if key in contents:
+                default = parse_factor(contents[key], f"{path}: {key}")
+        nest = next((key for key in _NEST_KEYS if key in contents), None)
+        entries = contents[nest] if nest else contents
+        if not isinstance(entries, Mapping):
+            raise DataError(f"{path}: {nest} must map languages to numbers")
+        by_language: dict[str, Fraction] = {}
+        for language, entry in entries.items():
+            if nest is None and language in _DEFAULT_KEYS:
+                continue
+            name = f"{path}: {nest}.{language}" if nest else f"{path}: {language}"
+            if not isinstance(language, str):
+                raise DataError(
+                    f"{name}: a language is text; YAML reads {language!r} here, so put it in quotes"
+                )
+            if isinstance(entry, Mapping):
+                if "factor" not in entry:
+                    raise DataError(f"{name}: has no key `factor`")
+                entry = entry["factor"]
+            by_language[language] = parse_factor(entry, name)
+        return cls(by_language, default)
+
+
+def parse_factor(value: Any, name: str) -> Fraction:
+    """An exact factor from a number or a text such as ``0.5`` or ``1/3``.
+
+    Raises:
+        DataError: not a number, not finite, or negative; ``name`` says where it was read.
+    """
+    try:
+        if isinstance(value, bool) or not isinstance(value, (int, float, str, Decimal, Fraction)):
+            raise ValueError
+        factor = Fraction(str(value))
+    except (ValueError, ZeroDivisionError) as error:
+        raise DataError(f"{name} = {value!r} is not a number such as 2, 0.5 or 1/3") from error
+    if factor < 0:
+        raise DataError(f"{name} = {value} is negative; a factor is how many times a language is walked")
+    return factor
+
+
+class _ExactLoader(yaml.SafeLoader):
+    """YAML in which ``no`` is Norwegian, and a decimal keeps the digits it was written with."""
+
+
+_AMBIGUOUS_TAGS = ("tag:yaml.org,2002:bool", "tag:yaml.org,2002:float")
+_ExactLoader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag not in _AMBIGUOUS_TAGS]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}

@@ -1,0 +1,278 @@
+"""Plans on disk: YAML out, and YAML in with every shard checked."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from salamandra_data.atomic_write import atomic_write_bytes, sha256_of_file
+from salamandra_data.blend_plan.factors import parse_factor
+from salamandra_data.blend_plan.plan import (
+    FORMAT,
+    BlendPlan,
+    BlendSource,
+    ShardRef,
+    TokenizerRef,
+    assemble_source,
+    common_denominator,
+)
+from salamandra_data.errors import DataError
+from salamandra_data.indexed import IndexedShard, ShardManifest, bin_path, manifest_path
+
+_HEADING = "# Blend plan, written by `salamandra data blend`. Paths are relative to this file.\n"
+_LOCK_HEADING = "# Blend plan as one run read it: absolute paths, counts and checksums.\n"
+
+
+def save_plan(plan: BlendPlan, path: Path, *, absolute: bool) -> None:
+    """Write ``plan`` to ``path`` in one step."""
+    directory = path.absolute().parent
+
+    def place(target: Path) -> str:
+        return str(target) if absolute else os.path.relpath(target, directory)
+
+    def shard_entry(shard: ShardRef) -> dict[str, Any]:
+        return {**vars(shard), "path": place(shard.path)}
+
+    contents = {
+        "format": plan.format,
+        "tokenizer": {**vars(plan.tokenizer), "path": place(plan.tokenizer.path)},
+        "sources": [
+            {
+                **vars(source),
+                "factor": factor_text(source.factor),
+                "shards": [shard_entry(shard) for shard in source.shards],
+                "validation_shards": [shard_entry(shard) for shard in source.validation_shards],
+            }
+            for source in plan.sources
+        ],
+    }
+    text = yaml.safe_dump(contents, sort_keys=False, allow_unicode=True, width=1000)
+    atomic_write_bytes(path, ((_LOCK_HEADING if absolute else _HEADING) + text).encode())
+
+
+def factor_text(factor: Fraction) -> str:
+    """A factor as a decimal string where it has a finite one (``0.5``), else as ``1/3``."""
+    remainder = factor.denominator
+    twos = fives = 0
+    while remainder % 2 == 0:
+        remainder, twos = remainder // 2, twos + 1
+    while remainder % 5 == 0:
+        remainder, fives = remainder // 5, fives + 1
+    if remainder != 1:
+        return str(factor)
+    places = max(twos, fives)
+    digits = f"{factor.numerator * 10**places // factor.denominator:0{places + 1}d}"
+    return digits if places == 0 else f"{digits[:-places]}.{digits[-places:]}"
+
+
+def load_plan(path: Path) -> BlendPlan:
+    """Read the plan at ``path`` and check it; see ``BlendPlan.load``."""
+    try:
+        contents = yaml.load(path.read_bytes(), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: no such blend plan; make it with `salamandra data blend`") from error
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}") from error
+    except yaml.YAMLError as error:
+        raise DataError(f"{path}: not YAML: {error}") from error
+    root = _Section(path, "", contents)
+    if root.text("format") != FORMAT:
+        raise DataError(f"{path}: format = {root.text('format')!r}, expected {FORMAT!r}")
+    tokenizer = _load_tokenizer(path, root.section("tokenizer"))
+    entries = root.sections("sources")
+    if not entries:
+        raise DataError(f"{path}: sources is empty: a blend needs at least one language")
+    root.finish()
+    factors = [_factor(entry) for entry in entries]
+    denominator = common_denominator(factors)
+    sources = tuple(
+        _load_source(path, entry, factor, denominator, tokenizer)
+        for entry, factor in zip(entries, factors, strict=True)
+    )
+    check_distinct(str(path), sources)
+    return BlendPlan(tokenizer=tokenizer, sources=sources)
+
+
+def check_distinct(name: str, sources: tuple[BlendSource, ...]) -> None:
+    """Refuse a language or a shard that occurs twice, the same tokens under two names included.
+
+    Raises:
+        DataError: naming both places.
+    """
+    languages: set[str] = set()
+    seen: dict[Any, tuple[str, Path]] = {}
+    for source in sources:
+        if source.language in languages:
+            raise DataError(
+                f"{name}: language {source.language!r} is listed twice; one source holds all its shards"
+            )
+        languages.add(source.language)
+        for shard in (*source.shards, *source.validation_shards):
+            for key in {shard.path.resolve(), shard.bin_digest} if shard.tokens else {shard.path.resolve()}:
+                if key in seen:
+                    language, other = seen[key]
+                    raise DataError(
+                        f"{name}: {shard.path} ({source.language}) holds the same tokens as {other} ({language})\n"
+                        "  list each shard once; to see a language more often, raise its factor"
+                    )
+                seen[key] = (source.language, shard.path)
+
+
+def _load_tokenizer(path: Path, section: _Section) -> TokenizerRef:
+    tokenizer = TokenizerRef(
+        path=_resolve(path, section.text("path")),
+        sha256=section.text("sha256"),
+        vocab_size=section.count("vocab_size"),
+        eod_id=section.count("eod_id"),
+    )
+    section.finish()
+    if not tokenizer.path.is_file():
+        raise DataError(f"{path}: tokenizer.path: {tokenizer.path} is missing")
+    found = sha256_of_file(tokenizer.path)
+    if found != tokenizer.sha256:
+        raise DataError(
+            f"{path}: tokenizer.sha256 = {tokenizer.sha256}, but {tokenizer.path} has {found}\n"
+            "  the tokenizer was replaced after the plan was made; restore it, or prepare shards and plan again"
+        )
+    return tokenizer
+
+
+def _load_source(
+    path: Path, entry: _Section, factor: Fraction, denominator: int, tokenizer: TokenizerRef
+) -> BlendSource:
+    language = entry.text("language")
+    shards = tuple(_load_shard(path, shard, language, tokenizer) for shard in entry.sections("shards"))
+    validation = tuple(
+        _load_shard(path, shard, language, tokenizer) for shard in entry.sections("validation_shards")
+    )
+    try:
+        source = assemble_source(language, factor, denominator, shards, validation)
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from error
+    for key in ("tokens", "documents", "utf8_bytes", "weight"):
+        expected, found = getattr(source, key), entry.count(key)
+        if expected != found:
+            raise DataError(
+                f"{path}: {entry.name}.{key} = {found:,}, but its shards and the factors give {expected:,}\n"
+                "  make the plan again with `salamandra data blend`"
+            )
+    entry.finish()
+    return source
+
+
+def _load_shard(path: Path, entry: _Section, language: str, tokenizer: TokenizerRef) -> ShardRef:
+    shard = ShardRef(
+        path=_resolve(path, entry.text("path")),
+        tokens=entry.count("tokens"),
+        documents=entry.count("documents"),
+        utf8_bytes=entry.count("utf8_bytes"),
+        idx_sha256=entry.text("idx_sha256"),
+        bin_digest=entry.text("bin_digest"),
+    )
+    entry.finish()
+    try:
+        found = read_shard_ref(shard.path, language, tokenizer.sha256)
+    except DataError as error:
+        raise DataError(f"{path}: {entry.name}: {error}") from error
+    if found != shard:
+        key = next(key for key in vars(shard) if getattr(shard, key) != getattr(found, key))
+        raise DataError(
+            f"{path}: {entry.name}.{key} = {getattr(shard, key)}, but {shard.path} has {getattr(found, key)}\n"
+            "  the shard was prepared again after the plan was made; make the plan again with `salamandra data blend`"
+        )
+    return shard
+
+
+def read_shard_ref(prefix: Path, language: str, tokenizer_sha256: str) -> ShardRef:
+    """Open a shard and its manifest, and check that they belong together and to this source.
+
+    Raises:
+        DataError: a file is missing or damaged, or language, tokenizer or counts are not as expected.
+    """
+    opened, manifest = IndexedShard.open(prefix), ShardManifest.load(prefix)
+    if manifest.language != language:
+        raise DataError(f"{manifest_path(prefix)}: language is {manifest.language!r}, expected {language!r}")
+    if manifest.tokenizer.sha256 != tokenizer_sha256:
+        raise DataError(
+            f"{manifest_path(prefix)}: made by the tokenizer with SHA-256 {manifest.tokenizer.sha256}, "
+            f"expected {tokenizer_sha256}\n  all shards of a blend must come from one tokenizer: tokenize them again"
+        )
+    for key, found in (("tokens", opened.tokens), ("documents", opened.documents)):
+        if getattr(manifest, key) != found:
+            raise DataError(
+                f"{bin_path(prefix)}: {found:,} {key}, but its manifest says {getattr(manifest, key):,}\n"
+                "  `salamandra data verify` tells what is damaged; prepare the shard again"
+            )
+    return ShardRef(
+        path=prefix,
+        tokens=manifest.tokens,
+        documents=manifest.documents,
+        utf8_bytes=manifest.utf8_bytes,
+        idx_sha256=manifest.idx_sha256,
+        bin_digest=manifest.bin_digest,
+    )
+
+
+def _resolve(plan_path: Path, text: str) -> Path:
+    return Path(os.path.normpath(plan_path.absolute().parent / text))
+
+
+def _factor(entry: _Section) -> Fraction:
+    factor = parse_factor(entry.value("factor"), f"{entry.path}: {entry.name}.factor")
+    if factor == 0:
+        raise DataError(f"{entry.path}: {entry.name}.factor = 0: leave the source out of the plan instead")
+    return factor
+
+
+class _Section:
+    """A mapping of the file, with its name for messages; every key must be asked for."""
+
+    def __init__(self, path: Path, name: str, values: Any) -> None:
+        self.path, self.name = path, name
+        if not isinstance(values, Mapping):
+            raise DataError(
+                f"{path}: {name or 'the file'} is {type(values).__name__}, expected keys and values"
+            )
+        self._values = dict(values)
+        self._asked: set[str] = set()
+
+    def value(self, key: str) -> Any:
+        self._asked.add(key)
+        if key not in self._values:
+            raise DataError(f"{self.path}: {self._full(key)} is missing")
+        return self._values[key]
+
+    def text(self, key: str) -> str:
+        value = self.value(key)
+        if not isinstance(value, str):
+            raise DataError(f"{self.path}: {self._full(key)} = {value!r} must be text")
+        return value
+
+    def count(self, key: str) -> int:
+        value = self.value(key)
+        if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+            raise DataError(f"{self.path}: {self._full(key)} = {value!r} must be a whole number, 0 or more")
+        return value
+
+    def section(self, key: str) -> _Section:
+        return _Section(self.path, self._full(key), self.value(key))
+
+    def sections(self, key: str) -> list[_Section]:
+        values = self.value(key)
+        if not isinstance(values, list):
+            raise DataError(f"{self.path}: {self._full(key)} must be a list")
+        return [
+            _Section(self.path, f"{self._full(key)}[{number}]", value) for number, value in enumerate(values)
+        ]
+
+    def finish(self) -> None:
+        if unknown := self._values.keys() - self._asked:
+            raise DataError(f"{self.path}: unknown key {self._full(min(map(str, unknown)))}")
+
+    def _full(self, key: str) -> str:
+        return f"{self.name}.{key}" if self.name else key

@@ -1,0 +1,105 @@
+"""What a blend means in tokens and epochs, as a table for people."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+
+from salamandra_data.blend_plan.factors import LanguageFactors
+from salamandra_data.blend_plan.plan import BlendPlan
+from salamandra_data.blend_plan.plan_file import factor_text
+from salamandra_data.text_table import text_table
+
+
+@dataclass(frozen=True)
+class SourceDraw:
+    """What one source gives to a run of ``budget_tokens``: exact share, tokens drawn, times walked."""
+
+    language: str
+    share: Fraction
+    tokens_drawn: Fraction
+    epochs: Fraction
+
+
+def pass_tokens(plan: BlendPlan) -> Fraction:
+    """Tokens of one pass over the blend, in which each source is walked ``factor`` times."""
+    return Fraction(plan.total_weight, plan.weight_denominator)
+
+
+def draws(plan: BlendPlan, budget_tokens: int | None = None) -> list[SourceDraw]:
+    """Each source's part of a run; without a budget, of one pass over the blend."""
+    budget = pass_tokens(plan) if budget_tokens is None else Fraction(budget_tokens)
+    return [
+        SourceDraw(
+            language=source.language,
+            share=(share := Fraction(source.weight, plan.total_weight)),
+            tokens_drawn=share * budget,
+            epochs=share * budget / source.tokens,
+        )
+        for source in plan.sources
+    ]
+
+
+def blend_table(plan: BlendPlan, budget_tokens: int | None = None) -> str:
+    """One line per language: available, factor, share, drawn and epochs; largest share first."""
+    rows = [
+        (
+            source.language,
+            f"{source.tokens:,}",
+            factor_text(source.factor),
+            f"{float(draw.share):.5%}",
+            f"{round(draw.tokens_drawn):,}",
+            f"{float(draw.epochs):.3f}",
+            f"{source.validation_tokens:,}",
+            str(len(source.shards)),
+        )
+        for source, draw in zip(plan.sources, draws(plan, budget_tokens), strict=True)
+    ]
+    rows.sort(key=lambda row: -plan.share(row[0]))
+    total = sum(draw.tokens_drawn for draw in draws(plan, budget_tokens))
+    total_row = (
+        "all",
+        f"{sum(source.tokens for source in plan.sources):,}",
+        "",
+        "100.00000%",
+        f"{round(total):,}",
+        "",
+        f"{sum(source.validation_tokens for source in plan.sources):,}",
+        str(sum(len(source.shards) for source in plan.sources)),
+    )
+    heading = (
+        "language",
+        "tokens available",
+        "factor",
+        "share",
+        "tokens drawn",
+        "epochs",
+        "validation",
+        "shards",
+    )
+    return text_table(heading, rows, total_row)
+
+
+def blend_warnings(
+    plan: BlendPlan,
+    factors: LanguageFactors,
+    languages_found: Sequence[str],
+    *,
+    budget_tokens: int | None = None,
+    max_epochs: float = 4.0,
+) -> list[str]:
+    """What a user should know before training: missing languages, languages left out, many repeats."""
+    warnings: list[str] = []
+    wanted = {language for language, factor in factors.by_language.items() if factor > 0}
+    if missing := sorted(wanted - set(languages_found)):
+        warnings.append(f"no shards for {len(missing)} languages of the factors file: {', '.join(missing)}")
+    blended = {source.language for source in plan.sources}
+    if left_out := sorted(set(languages_found) - blended):
+        warnings.append(f"left out by factor 0: {', '.join(left_out)}")
+    for draw in draws(plan, budget_tokens):
+        if draw.epochs > max_epochs:
+            warnings.append(
+                f"{draw.language} is walked {float(draw.epochs):.2f} times, more than {max_epochs:g}"
+            )
+    return warnings

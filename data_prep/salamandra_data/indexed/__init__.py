@@ -1,0 +1,20 @@
+"""Indexed shards: ``PREFIX.bin`` and ``PREFIX.idx`` as Megatron writes them, ``PREFIX.json`` beside."""
+
+from __future__ import annotations
+
+from salamandra_data.indexed.layout import bin_path, idx_path, manifest_path, token_dtype
+from salamandra_data.indexed.manifest import CHUNK_BYTES, ShardManifest, TokenizerIdentity
+from salamandra_data.indexed.shard import IndexedShard
+from salamandra_data.indexed.shard_writer import ShardWriter
+
+__all__ = [
+    "CHUNK_BYTES",
+    "IndexedShard",
+    "ShardManifest",
+    "ShardWriter",
+    "TokenizerIdentity",
+    "bin_path",
+    "idx_path",
+    "manifest_path",
+    "token_dtype",
+]

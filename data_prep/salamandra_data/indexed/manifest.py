@@ -1,0 +1,107 @@
+"""The ``.json`` beside a shard: what is in it, by which tokenizer, and its checksums."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from salamandra_data.atomic_write import atomic_write_bytes
+from salamandra_data.errors import DataError
+from salamandra_data.indexed.layout import manifest_path
+
+FORMAT = "salamandra-shard-1"
+CHUNK_BYTES = 64 << 20
+
+
+@dataclass(frozen=True)
+class TokenizerIdentity:
+    """Which tokenizer the ids come from: SHA-256 of its model file, and its sizes."""
+
+    sha256: str
+    vocab_size: int
+    eod_id: int
+
+
+@dataclass(frozen=True)
+class ShardManifest:
+    """Everything known about one shard that its ``.bin`` and ``.idx`` do not say.
+
+    ``bin_sha256`` holds one checksum per ``chunk_bytes`` of ``.bin``, so that a damaged part
+    can be named and large files can be checked in parallel. ``sources`` and ``licences`` count
+    documents, for documents that name them. ``preparation`` identifies the run and the place in
+    it that made the shard: the same value means the same bytes.
+    """
+
+    language: str
+    split: str
+    documents: int
+    tokens: int
+    utf8_bytes: int
+    tokenizer: TokenizerIdentity
+    shuffle_seed: int | None
+    bin_bytes: int
+    bin_sha256: tuple[str, ...]
+    idx_sha256: str
+    preparation: str | None = None
+    sources: dict[str, int] = field(default_factory=dict)
+    licences: dict[str, int] = field(default_factory=dict)
+    chunk_bytes: int = CHUNK_BYTES
+    format: str = FORMAT
+
+    @property
+    def bin_digest(self) -> str:
+        """One SHA-256 over the chunk checksums: equal if and only if the ``.bin`` files are."""
+        return hashlib.sha256("".join(self.bin_sha256).encode()).hexdigest()
+
+    def to_json(self) -> bytes:
+        """The file's contents; keys in the order a person wants to read them."""
+        values = asdict(self)
+        first = ("format", "language", "split", "documents", "tokens", "utf8_bytes", "tokenizer")
+        ordered = {key: values.pop(key) for key in first} | values
+        return (json.dumps(ordered, indent=2, ensure_ascii=False) + "\n").encode()
+
+    def save(self, prefix: Path) -> None:
+        """Write ``PREFIX.json`` in one step."""
+        atomic_write_bytes(manifest_path(prefix), self.to_json())
+
+    @classmethod
+    def load(cls, prefix: Path) -> ShardManifest:
+        """Read ``PREFIX.json``.
+
+        Raises:
+            DataError: missing, not JSON, another format version, or a key missing or of a wrong type.
+        """
+        path = manifest_path(prefix)
+        try:
+            values = json.loads(path.read_bytes())
+        except FileNotFoundError as error:
+            raise DataError(
+                f"{path}: missing; the shard was not finished, or another tool made it\n"
+                "  tokenize its text with `salamandra data tokenize` to have a manifest"
+            ) from error
+        except (OSError, ValueError) as error:
+            raise DataError(f"{path}: cannot be read as a shard manifest: {error}") from error
+        return cls._from_values(path, values)
+
+    @classmethod
+    def _from_values(cls, path: Path, values: Any) -> ShardManifest:
+        if not isinstance(values, dict) or values.get("format") != FORMAT:
+            found = values.get("format") if isinstance(values, dict) else type(values).__name__
+            raise DataError(f"{path}: format is {found!r}, expected {FORMAT!r}")
+        known = {entry.name for entry in fields(cls)}
+        if missing := known - values.keys():
+            raise DataError(f"{path}: key {min(missing)!r} is missing from the shard manifest")
+        if unknown := values.keys() - known:
+            raise DataError(f"{path}: unknown key {min(unknown)!r} in the shard manifest")
+        for key in ("documents", "tokens", "utf8_bytes", "bin_bytes", "chunk_bytes"):
+            value = values[key]
+            if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+                raise DataError(f"{path}: {key} = {value!r} is not a count")
+        try:
+            tokenizer = TokenizerIdentity(**values["tokenizer"])
+            return cls(**{**values, "tokenizer": tokenizer, "bin_sha256": tuple(values["bin_sha256"])})
+        except TypeError as error:
+            raise DataError(f"{path}: not a shard manifest: {error}") from error

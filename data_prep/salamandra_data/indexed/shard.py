@@ -1,0 +1,192 @@
+"""Reading an indexed shard, ours or one that Megatron's builder wrote."""
+
+from __future__ import annotations
+
+import os
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from salamandra_data.errors import DataError
+from salamandra_data.indexed.layout import HEADER, IndexHeader, bin_path, idx_path, shard_prefix
+
+_CHECK_SEQUENCES = 1 << 20
+
+
+class IndexedShard:
+    """One memory-mapped shard: a row of tokens, and where its documents begin.
+
+    Opening reads 46 bytes whatever the size of the shard, and holds no file descriptor. The
+    ``.bin`` is mapped at the first :meth:`read` (one descriptor), the ``.idx`` when documents are
+    asked for.
+
+    Attributes:
+        prefix: path without ``.bin`` or ``.idx``.
+        dtype: dtype of the ids on disk, little-endian.
+        documents: number of documents; a document may be of several sequences in foreign shards.
+        sequences: number of sequences.
+        tokens: number of ids in ``.bin``.
+    """
+
+    def __init__(self, prefix: Path, header: IndexHeader, tokens: int) -> None:
+        self.prefix = prefix
+        self.dtype = header.dtype
+        self.documents = header.documents
+        self.sequences = header.sequences
+        self.tokens = tokens
+        self._header = header
+        self._ids: NDArray[Any] | None = None
+
+    @classmethod
+    def open(cls, prefix: Path | str) -> IndexedShard:
+        """Open ``PREFIX.bin`` and ``PREFIX.idx`` and check their sizes against each other.
+
+        Raises:
+            DataError: a file is missing, truncated, too long, or not an index.
+        """
+        prefix = shard_prefix(Path(prefix))
+        index, data = idx_path(prefix), bin_path(prefix)
+        try:
+            with open(index, "rb") as stream:
+                header = IndexHeader.unpack(index, stream.read(HEADER.size))
+                index_bytes = os.fstat(stream.fileno()).st_size
+                if index_bytes != header.file_bytes:
+                    raise DataError(
+                        f"{index}: {index_bytes:,} bytes, but its header announces {header.sequences:,} sequences "
+                        f"and {header.documents:,} documents, which take {header.file_bytes:,}\n"
+                        "  the file is truncated or damaged; prepare the shard again"
+                    )
+                end_bytes = _last_sequence_end(stream.fileno(), header)
+            data_bytes = os.stat(data).st_size
+        except FileNotFoundError as error:
+            raise DataError(
+                f"{error.filename}: missing, so the shard {prefix} cannot be opened\n"
+                "  check the path, or prepare the shard again"
+            ) from error
+        except OSError as error:
+            raise DataError(f"{error.filename or prefix}: cannot be read: {error.strerror}") from error
+        if data_bytes != end_bytes:
+            problem = "truncated" if data_bytes < end_bytes else "too long"
+            raise DataError(
+                f"{data}: {data_bytes:,} bytes, but {index.name} says that the last sequence ends at "
+                f"{end_bytes:,}: the file is {problem}\n  prepare the shard again, or copy it again from its origin"
+            )
+        return cls(prefix, header, data_bytes // header.dtype.itemsize)
+
+    def read(self, start_token: int, count: int) -> NDArray[Any]:
+        """``count`` ids from position ``start_token``: a read-only view of the mapped file, ``self.dtype``.
+
+        Raises:
+            DataError: the range is not inside the shard.
+        """
+        if start_token < 0 or count < 0 or start_token + count > self.tokens:
+            raise DataError(
+                f"{self.prefix}: tokens {start_token:,} to {start_token + count:,} asked for; "
+                f"the shard has {self.tokens:,}"
+            )
+        return self._mapped_ids()[start_token : start_token + count]
+
+    def document(self, number: int) -> NDArray[Any]:
+        """The ids of document ``number``, its end-of-document id included.
+
+        Raises:
+            DataError: there is no such document.
+        """
+        if not 0 <= number < self.documents:
+            raise DataError(f"{self.prefix}: document {number:,} asked for; the shard has {self.documents:,}")
+        first, last = (int(value) for value in self.document_indices[number : number + 2])
+        return self.read(
+            self._sequence_start(first), self._sequence_start(last) - self._sequence_start(first)
+        )
+
+    @property
+    def lengths(self) -> NDArray[np.int32]:
+        """Tokens of each sequence, int32 [sequences]; one sequence is one document in our shards."""
+        return self._index_array("<i4", HEADER.size, self.sequences)
+
+    @property
+    def starts(self) -> NDArray[np.int64]:
+        """First byte of each sequence in ``.bin``, int64 [sequences]."""
+        return self._index_array("<i8", self._header.starts_offset, self.sequences)
+
+    @property
+    def document_indices(self) -> NDArray[np.int64]:
+        """First sequence of each document, then the number of sequences, int64 [documents + 1]."""
+        return self._index_array("<i8", self._header.documents_offset, self.documents + 1)
+
+    def check_structure(self) -> None:
+        """Read the whole index, in bounded memory, and check it against itself.
+
+        Raises:
+            DataError: a length is not positive, a start is not the sum of the lengths before it, or
+                the document indices do not rise from 0 to the number of sequences.
+        """
+        index = idx_path(self.prefix)
+        expected_start = 0
+        for first in range(0, self.sequences, _CHECK_SEQUENCES):
+            lengths = self.lengths[first : first + _CHECK_SEQUENCES].astype(np.int64)
+            starts = self.starts[first : first + _CHECK_SEQUENCES]
+            if (lengths <= 0).any():
+                bad = int((lengths <= 0).argmax())
+                raise DataError(f"{index}: sequence {first + bad:,} has length {int(lengths[bad])}")
+            ends = expected_start + np.cumsum(lengths) * self.dtype.itemsize
+            expected = np.concatenate(([expected_start], ends[:-1]))
+            if (starts != expected).any():
+                bad = int((starts != expected).argmax())
+                raise DataError(
+                    f"{index}: sequence {first + bad:,} starts at byte {int(starts[bad]):,}, but the lengths "
+                    f"before it end at byte {int(expected[bad]):,}"
+                )
+            expected_start = int(ends[-1])
+        boundaries = self.document_indices
+        if int(boundaries[0]) != 0 or int(boundaries[-1]) != self.sequences:
+            raise DataError(
+                f"{index}: document indices run from {int(boundaries[0])} to {int(boundaries[-1]):,}, "
+                f"expected 0 to {self.sequences:,}"
+            )
+        for first in range(0, self.documents, _CHECK_SEQUENCES):
+            steps = np.diff(boundaries[first : first + _CHECK_SEQUENCES + 1])
+            if (steps < 0).any():
+                raise DataError(
+                    f"{index}: document {first + int((steps < 0).argmax()):,} ends before it begins"
+                )
+
+    def close(self) -> None:
+        """Let go of the mapped files; views handed out stay valid, and reading maps them again."""
+        self._ids = None
+        self.__dict__.pop("_index_bytes", None)
+
+    def _mapped_ids(self) -> NDArray[Any]:
+        if self._ids is None:
+            if self.tokens == 0:  # an empty file cannot be mapped
+                self._ids = np.empty(0, dtype=self.dtype)
+            else:
+                self._ids = np.asarray(np.memmap(bin_path(self.prefix), dtype=self.dtype, mode="r"))
+        return self._ids
+
+    @cached_property
+    def _index_bytes(self) -> NDArray[np.uint8]:
+        return np.memmap(idx_path(self.prefix), dtype=np.uint8, mode="r")
+
+    def _index_array(self, dtype: str, offset: int, count: int) -> NDArray[Any]:
+        return np.frombuffer(self._index_bytes.data, dtype=dtype, count=count, offset=offset)
+
+    def _sequence_start(self, number: int) -> int:
+        """Position in tokens where a sequence starts; that of the end for ``number == sequences``."""
+        if number == self.sequences:
+            return self.tokens
+        return int(self.starts[number]) // self.dtype.itemsize
+
+
+def _last_sequence_end(descriptor: int, header: IndexHeader) -> int:
+    """Size in bytes that the index gives to the ``.bin`` file, from its last sequence alone."""
+    if header.sequences == 0:
+        return 0
+    length = os.pread(descriptor, 4, header.starts_offset - 4)
+    start = os.pread(descriptor, 8, header.documents_offset - 8)
+    return int.from_bytes(start, "little", signed=True) + header.dtype.itemsize * int.from_bytes(
+        length, "little", signed=True
+    )

@@ -1,0 +1,241 @@
+"""Writing an indexed shard that appears whole or not at all."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from array import array
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from salamandra_data.atomic_write import publish, write_error
+from salamandra_data.errors import DataError
+from salamandra_data.indexed.layout import IndexHeader, bin_path, idx_path, manifest_path, token_dtype
+from salamandra_data.indexed.manifest import CHUNK_BYTES, ShardManifest, TokenizerIdentity
+
+_INDEX_BLOCK = 1 << 20
+_MAX_DOCUMENT_TOKENS = 2**31 - 1
+
+
+class ShardWriter:
+    """Collects documents of one language and publishes them as one shard.
+
+    Use it as a context manager: leaving the block publishes ``.bin``, ``.idx`` and, last,
+    ``.json``; an exception leaves nothing. Memory is 4 bytes per document.
+
+    Args:
+        prefix: path of the shard without file endings.
+        language: language of every document.
+        split: ``train`` or ``validation``.
+        tokenizer: which tokenizer made the ids; its vocabulary decides the dtype on disk.
+        shuffle_seed: seed of the order of the documents, None if they are in their original order.
+        preparation: identity of the run and of this shard's place in it, for the manifest.
+        staging: directory for the unfinished files, on the same file system; default that of ``prefix``.
+    """
+
+    def __init__(
+        self,
+        prefix: Path,
+        *,
+        language: str,
+        split: str,
+        tokenizer: TokenizerIdentity,
+        shuffle_seed: int | None = None,
+        preparation: str | None = None,
+        staging: Path | None = None,
+    ) -> None:
+        self.prefix = prefix
+        self.tokens = 0
+        self.documents = 0
+        self.utf8_bytes = 0
+        self.manifest: ShardManifest | None = None
+        self._language, self._split, self._tokenizer = language, split, tokenizer
+        self._shuffle_seed, self._preparation = shuffle_seed, preparation
+        self._dtype = token_dtype(tokenizer.vocab_size)
+        self._lengths = array("i")
+        self._sources: Counter[str] = Counter()
+        self._licences: Counter[str] = Counter()
+        directory = staging or prefix.parent
+        self._staged = {
+            final: directory / f".{final.name}.partial-{os.getpid()}"
+            for final in (bin_path(prefix), idx_path(prefix), manifest_path(prefix))
+        }
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+            self._stream = open(self._staged[bin_path(prefix)], "wb")  # noqa: SIM115 - closed by close() or abort()
+        except OSError as error:
+            raise write_error(bin_path(prefix), error) from error
+        self._checksums = _ChunkChecksums()
+
+    def __enter__(self) -> ShardWriter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is None:
+            self.close()
+        else:
+            self.abort()
+
+    def add_document(
+        self,
+        ids: NDArray[Any] | Sequence[int],
+        *,
+        utf8_bytes: int,
+        source: str | None = None,
+        licence: str | None = None,
+    ) -> None:
+        """Append one document, whose last id must be the end-of-document id.
+
+        Args:
+            ids: [tokens], any integer dtype, each in ``[0, vocab_size)``.
+            utf8_bytes: size of its text, without the end-of-document id.
+            source: where it comes from, if it says.
+            licence: its licence, if it says.
+        Raises:
+            DataError: no ids, an id outside the vocabulary, no end-of-document id, or a failed write.
+        """
+        wide = np.asarray(ids, dtype=np.int64)
+        if wide.ndim != 1 or not 0 < wide.size <= _MAX_DOCUMENT_TOKENS:
+            raise DataError(f"{self.prefix}: a document must be a row of 1 to {_MAX_DOCUMENT_TOKENS:,} ids")
+        if wide.min() < 0 or wide.max() >= self._tokenizer.vocab_size:
+            bad = int(wide.min()) if wide.min() < 0 else int(wide.max())
+            raise DataError(
+                f"{self.prefix}: id {bad} in document {self.documents:,} is outside the vocabulary "
+                f"of {self._tokenizer.vocab_size:,}"
+            )
+        if int(wide[-1]) != self._tokenizer.eod_id:
+            raise DataError(
+                f"{self.prefix}: document {self.documents:,} ends with id {int(wide[-1])}, not with the "
+                f"end-of-document id {self._tokenizer.eod_id}"
+            )
+        raw = wide.astype(self._dtype).tobytes()
+        try:
+            self._stream.write(raw)
+        except OSError as error:
+            self.abort()
+            raise write_error(bin_path(self.prefix), error) from error
+        self._checksums.update(raw)
+        self._lengths.append(wide.size)
+        self.documents += 1
+        self.tokens += wide.size
+        self.utf8_bytes += utf8_bytes
+        if source is not None:
+            self._sources[source] += 1
+        if licence is not None:
+            self._licences[licence] += 1
+
+    def close(self) -> ShardManifest:
+        """Finish and publish the three files, the manifest last.
+
+        Raises:
+            DataError: a write failed; nothing is left under the shard's names.
+        """
+        _, index, manifest_file = self._staged
+        try:
+            _sync_and_close(self._stream)
+            index_sha256 = self._write_index(self._staged[index])
+            self.manifest = ShardManifest(
+                language=self._language,
+                split=self._split,
+                documents=self.documents,
+                tokens=self.tokens,
+                utf8_bytes=self.utf8_bytes,
+                tokenizer=self._tokenizer,
+                shuffle_seed=self._shuffle_seed,
+                bin_bytes=self.tokens * self._dtype.itemsize,
+                bin_sha256=self._checksums.digests(),
+                idx_sha256=index_sha256,
+                preparation=self._preparation,
+                sources=dict(sorted(self._sources.items())),
+                licences=dict(sorted(self._licences.items())),
+            )
+            with open(self._staged[manifest_file], "wb") as stream:
+                stream.write(self.manifest.to_json())
+                _sync_and_close(stream)
+            self._publish()
+        except OSError as error:
+            self.abort()
+            raise write_error(self.prefix, error) from error
+        return self.manifest
+
+    def abort(self) -> None:
+        """Remove everything written so far."""
+        with suppress(OSError):  # a full disk refuses the buffered rest, which is to be thrown away anyway
+            self._stream.close()
+        for staged in self._staged.values():
+            staged.unlink(missing_ok=True)
+
+    def _publish(self) -> None:
+        published: list[Path] = []
+        try:
+            self.prefix.parent.mkdir(parents=True, exist_ok=True)
+            for final, staged in self._staged.items():
+                publish(staged, final)
+                published.append(final)
+        except OSError:
+            for final in published:  # a .bin without its .idx would look like data
+                final.unlink(missing_ok=True)
+            raise
+
+    def _write_index(self, path: Path) -> str:
+        lengths = np.frombuffer(self._lengths, dtype=np.int32) if self._lengths else np.empty(0, np.int32)
+        header = IndexHeader(self._dtype, sequences=self.documents, documents=self.documents)
+        digest = hashlib.sha256()
+        with open(path, "wb") as stream:
+
+            def put(raw: bytes) -> None:
+                stream.write(raw)
+                digest.update(raw)
+
+            put(header.pack())
+            put(lengths.astype("<i4").tobytes())
+            start = 0
+            for first in range(0, self.documents, _INDEX_BLOCK):
+                ends = (
+                    start
+                    + np.cumsum(lengths[first : first + _INDEX_BLOCK], dtype=np.int64) * self._dtype.itemsize
+                )
+                put(np.concatenate(([start], ends[:-1])).astype("<i8").tobytes())
+                start = int(ends[-1])
+            for first in range(0, self.documents + 1, _INDEX_BLOCK):
+                put(np.arange(first, min(first + _INDEX_BLOCK, self.documents + 1), dtype="<i8").tobytes())
+            _sync_and_close(stream)
+        return digest.hexdigest()
+
+
+class _ChunkChecksums:
+    """SHA-256 of each 64 MiB of a stream that arrives in pieces of any size."""
+
+    def __init__(self) -> None:
+        self._finished: list[str] = []
+        self._current = hashlib.sha256()
+        self._filled = 0
+
+    def update(self, raw: bytes) -> None:
+        view = memoryview(raw)
+        while view:
+            part = view[: CHUNK_BYTES - self._filled]
+            self._current.update(part)
+            self._filled += len(part)
+            view = view[len(part) :]
+            if self._filled == CHUNK_BYTES:
+                self._finished.append(self._current.hexdigest())
+                self._current, self._filled = hashlib.sha256(), 0
+
+    def digests(self) -> tuple[str, ...]:
+        return (*self._finished, self._current.hexdigest()) if self._filled else tuple(self._finished)
+
+
+def _sync_and_close(stream: Any) -> None:
+    stream.flush()
+    os.fsync(stream.fileno())
+    stream.close()
