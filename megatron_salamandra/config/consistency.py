@@ -109,7 +109,7 @@ def _length_problems(config: RunConfig) -> Iterator[Problem]:
 
 
 def _schedule_problems(config: RunConfig) -> Iterator[Problem]:
-    optimizer, total = config.optimizer, config.training.total_steps
+    optimizer, total = config.optimizer, config.total_steps
     if optimizer.min_lr > optimizer.lr:
         yield Problem(
             key="optimizer.min_lr",

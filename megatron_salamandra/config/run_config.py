@@ -12,16 +12,16 @@ from megatron_salamandra.config.consistency import find_problems, fit_to_world
 from megatron_salamandra.config.errors import KeyOrigins, Problem
 from megatron_salamandra.config.layout import Layout
 from megatron_salamandra.config.sections import (
-    CheckpointConfig,
-    DataConfig,
+    CheckpointSection,
+    DataSection,
     FilePath,
-    LoggingConfig,
-    ModelConfig,
-    OptimizerConfig,
-    ParallelConfig,
+    LoggingSection,
+    ModelSection,
+    OptimizerSection,
+    ParallelSection,
     Section,
-    TrainingConfig,
-    ValidationConfig,
+    TrainingSection,
+    ValidationSection,
 )
 
 
@@ -41,26 +41,38 @@ class RunConfig(Section):
     platform: Literal["auto", "cuda", "host"] = Field(
         default="auto", description="cuda (NCCL), host (CPU over gloo), or whichever the machine has."
     )
-    model: ModelConfig
-    parallel: ParallelConfig = ParallelConfig()
-    training: TrainingConfig
-    optimizer: OptimizerConfig
-    data: DataConfig = DataConfig()
-    validation: ValidationConfig = ValidationConfig()
-    checkpoint: CheckpointConfig = CheckpointConfig()
-    logging: LoggingConfig = LoggingConfig()
+    model: ModelSection
+    parallel: ParallelSection = ParallelSection()
+    training: TrainingSection
+    optimizer: OptimizerSection
+    data: DataSection = DataSection()
+    validation: ValidationSection = ValidationSection()
+    checkpoint: CheckpointSection = CheckpointSection()
+    logging: LoggingSection = LoggingSection()
 
     _origins: KeyOrigins = PrivateAttr(default_factory=KeyOrigins)
 
     @model_validator(mode="after")
     def _refuse_contradictions(self) -> RunConfig:
-        self.training._sequence_length = self.model.sequence_length
         problems = find_problems(self)
         if problems:
             text = "\n".join(KeyOrigins().render(problem) for problem in problems)
             # Braces would be read as a format string; the text travels in the context instead.
             raise PydanticCustomError("contradiction", "{text}", {"text": text, "problems": problems})
         return self
+
+    @property
+    def tokens_per_step(self) -> int:
+        """Tokens of one optimizer step over all ranks."""
+        return self.training.global_batch_size * self.model.sequence_length
+
+    @property
+    def total_steps(self) -> int:
+        """Length of the run in optimizer steps; a length in tokens is rounded up to whole steps."""
+        if self.training.steps is not None:
+            return self.training.steps
+        assert self.training.tokens is not None  # find_problems saw that exactly one is given
+        return -(-self.training.tokens // self.tokens_per_step)
 
     def validate_for_world(self, world_size: int) -> Layout:
         """Check the layout against ``world_size`` ranks and return it.

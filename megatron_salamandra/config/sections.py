@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 FilePath = Annotated[Path, Field(strict=False)]
 
@@ -16,7 +16,7 @@ class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
-class ModelConfig(Section):
+class ModelSection(Section):
     """Shape of the network: pre-norm RMSNorm, SwiGLU, RoPE, no biases, no dropout, untied embeddings."""
 
     name: str = Field(min_length=1, description="Name of the model, written into checkpoints and exports.")
@@ -59,7 +59,7 @@ class ModelConfig(Section):
         return self.hidden_size // self.attention_heads
 
 
-class ParallelConfig(Section):
+class ParallelSection(Section):
     """How the model is spread over ranks. Data parallelism is what remains of the world size."""
 
     tensor: int = Field(
@@ -91,7 +91,7 @@ class ParallelConfig(Section):
         return None if value == 1 else value
 
 
-class TrainingConfig(Section):
+class TrainingSection(Section):
     """Batches, length and numerics of the run."""
 
     micro_batch_size: int = Field(ge=1, description="Samples a rank runs at once; memory grows with it.")
@@ -130,23 +130,8 @@ class TrainingConfig(Section):
         "code 75, without shortening the schedule. For drills and half-way stops.",
     )
 
-    # Told by RunConfig, which alone knows the model section; the two lengths below need it.
-    _sequence_length: int = PrivateAttr(default=1)
 
-    @property
-    def tokens_per_step(self) -> int:
-        """Tokens of one optimizer step over all ranks."""
-        return self.global_batch_size * self._sequence_length
-
-    @property
-    def total_steps(self) -> int:
-        """Length of the run in optimizer steps; a length in tokens is rounded up to whole steps."""
-        if self.steps is not None:
-            return self.steps
-        return -(-(self.tokens or 0) // self.tokens_per_step)
-
-
-class OptimizerConfig(Section):
+class OptimizerSection(Section):
     """AdamW with fp32 master weights and its learning-rate schedule. Norm weights are not decayed."""
 
     lr: float = Field(gt=0.0, description="Peak learning rate.")
@@ -180,7 +165,7 @@ class OptimizerConfig(Section):
     )
 
 
-class DataConfig(Section):
+class DataSection(Section):
     """What is read."""
 
     blend: FilePath | None = Field(
@@ -200,7 +185,7 @@ class DataConfig(Section):
     )
 
 
-class ValidationConfig(Section):
+class ValidationSection(Section):
     """Loss, perplexity and bits per byte of each language on its validation shards."""
 
     every_steps: int | None = Field(
@@ -213,7 +198,7 @@ class ValidationConfig(Section):
     at_end: bool = Field(default=True, description="Validate after the last step of the run.")
 
 
-class CheckpointConfig(Section):
+class CheckpointSection(Section):
     """When checkpoints are written and which are kept."""
 
     every_steps: int | None = Field(default=None, ge=1, description="Save every so many steps; none if null.")
@@ -230,7 +215,7 @@ class CheckpointConfig(Section):
     at_end: bool = Field(default=True, description="Save after the last step of the run.")
 
 
-class LoggingConfig(Section):
+class LoggingSection(Section):
     """What is told, beyond metrics.jsonl, which has every step."""
 
     console_every_steps: int = Field(default=10, ge=1, description="One console line every so many steps.")
