@@ -1,0 +1,25 @@
+"""SwiGLU as the activation module of Megatron-Core's MLP."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from megatron.core.transformer import TransformerConfig
+from megatron.core.transformer.module import MegatronModule
+from salamandra_kernels import swiglu
+from torch import Tensor
+
+
+class SwiGLU(MegatronModule):
+    """silu(gate) * up on the packed output of the first projection, Shazeer 2020.
+
+    A ``MegatronModule`` without parameters, because ``MLP.sharded_state_dict`` asks every child
+    for its sharded state; checkpoint keys stay those of the stock MLP.
+    """
+
+    def __init__(self, config: TransformerConfig, **_: Any) -> None:
+        super().__init__(config=config)
+
+    def forward(self, gate_up: Tensor) -> Tensor:
+        """[..., 2f] (gate first) -> [..., f]."""
+        return swiglu(gate_up)

@@ -1,0 +1,70 @@
+"""Rotary position embedding: the table, and the attention that applies it to packed QKV."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from megatron.core.models.common.embeddings.rotary_pos_embedding import RotaryEmbedding
+from megatron.core.transformer.attention import SelfAttention
+from salamandra_kernels import rope_packed_qkv, rope_table
+from torch import Tensor
+
+
+class RotaryTable(RotaryEmbedding):
+    """Hands the layers one fp32 cos|sin table [s, head_dim] instead of angles.
+
+    Subclasses Megatron-Core's class for ``get_rotary_seq_len`` only, which knows that the
+    sequence is longer than this rank's part of it under sequence parallelism.
+    """
+
+    def __init__(self, head_dim: int, base: float) -> None:
+        super().__init__(kv_channels=head_dim, rotary_percent=1.0, use_cpu_initialization=True)
+        self.head_dim = head_dim
+        self.base = base
+        self._table: Tensor | None = None
+
+    def forward(self, max_seq_len: int, *_: Any, **__: Any) -> Tensor:
+        if self._table is None or self._table.shape[0] < max_seq_len:
+            device = torch.cuda.current_device()
+            self._table = rope_table(max_seq_len, self.head_dim, self.base, device=torch.device(device))
+        return self._table[:max_seq_len]
+
+
+class PackedRopeSelfAttention(SelfAttention):
+    """Self-attention whose RoPE runs in place on Megatron's packed QKV, before the split.
+
+    The stock class splits first and rotates query and key on their own, which costs copies.
+    Only two methods are touched: ``forward`` keeps the table and tells the stock code that there
+    is no rotary embedding left to apply; ``get_query_key_value_tensors`` asks for the packed
+    tensor, rotates and splits it into views.
+    """
+
+    _table: Tensor | None = None
+
+    def forward(  # type: ignore[override]
+        self, hidden_states: Tensor, attention_mask: Tensor | None, *args: Any, **kwargs: Any
+    ) -> tuple[Tensor, Tensor | None]:
+        if kwargs.get("inference_context") is not None or kwargs.get("packed_seq_params") is not None:
+            raise NotImplementedError("packed RoPE covers training on whole windows; export for inference")
+        self._table = kwargs.pop("rotary_pos_emb")
+        try:
+            return super().forward(  # type: ignore[no-any-return]
+                hidden_states, attention_mask, *args, rotary_pos_emb=None, **kwargs
+            )
+        finally:
+            self._table = None
+
+    def get_query_key_value_tensors(  # type: ignore[override]
+        self, hidden_states: Tensor, key_value_states: Tensor | None = None, **_: Any
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """[s, b, h] -> query [s, b, heads, d], key and value [s, b, groups, d]; views of one buffer."""
+        packed, (query_width, head_dim, _) = super().get_query_key_value_tensors(
+            hidden_states, key_value_states, split_qkv=False
+        )
+        assert self._table is not None
+        packed = rope_packed_qkv(
+            packed, self._table, q_per_group=query_width // head_dim, head_dim=head_dim
+        )
+        query, key, value = packed.split([query_width, head_dim, head_dim], dim=-1)
+        return query.reshape(*query.shape[:2], -1, head_dim), key, value

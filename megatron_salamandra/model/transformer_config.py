@@ -1,0 +1,76 @@
+"""From our run configuration to Megatron-Core's ``TransformerConfig``."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from megatron.core.transformer import TransformerConfig
+
+from megatron_salamandra.config import RunConfig
+
+RECOMPUTE: dict[str, dict[str, Any]] = {
+    "none": {},
+    # The published runs recompute core attention only ("selective").
+    "selective": {"recompute_granularity": "selective", "recompute_modules": ["core_attn"]},
+    "full": {"recompute_granularity": "full", "recompute_method": "uniform", "recompute_num_layers": 1},
+}
+
+
+def compute_dtype(precision: str) -> torch.dtype:
+    """Dtype of parameters and activations for a ``precision`` of the configuration."""
+    return {"bf16": torch.bfloat16, "fp32": torch.float32}[precision]
+
+
+def transformer_config(config: RunConfig, *, platform_name: str) -> TransformerConfig:
+    """Megatron-Core's view of the model and its parallelism.
+
+    Weights are drawn by :func:`megatron_salamandra.parallel.initialize_parameters`, not by
+    Megatron-Core, whose initial values depend on the layout. ``calculate_per_token_loss`` makes
+    gradients means over the global number of valid tokens, whatever the number of micro-batches.
+
+    Args:
+        platform_name: ``cuda`` or ``host``; gloo has no batched point-to-point calls.
+    """
+    model, parallel = config.model, config.parallel
+    dtype = compute_dtype(config.precision)
+    return TransformerConfig(
+        num_layers=model.layers,
+        hidden_size=model.hidden_size,
+        ffn_hidden_size=model.ffn_hidden_size,
+        num_attention_heads=model.attention_heads,
+        num_query_groups=model.groups,
+        kv_channels=model.head_dim,
+        normalization="RMSNorm",
+        layernorm_epsilon=model.norm_eps,
+        gated_linear_unit=True,
+        activation_func=F.silu,
+        # The name says TE, nothing of TE is used: it makes the MLP call the spec's own module.
+        use_te_activation_func=True,
+        add_bias_linear=False,
+        hidden_dropout=0.0,
+        attention_dropout=0.0,
+        init_method_std=model.init_std,
+        perform_initialization=False,
+        use_cpu_initialization=True,
+        params_dtype=dtype,
+        pipeline_dtype=dtype,
+        bf16=config.precision == "bf16",
+        tensor_model_parallel_size=parallel.tensor,
+        pipeline_model_parallel_size=parallel.pipeline,
+        virtual_pipeline_model_parallel_size=parallel.virtual_pipeline,
+        pipeline_model_parallel_layout=parallel.pipeline_layout,
+        sequence_parallel=parallel.sequence,
+        batch_p2p_comm=platform_name == "cuda",
+        overlap_p2p_comm=False,
+        calculate_per_token_loss=True,
+        gradient_accumulation_fusion=False,
+        bias_activation_fusion=False,
+        bias_dropout_fusion=False,
+        masked_softmax_fusion=False,
+        persist_layer_norm=False,
+        softmax_scale=1.0 / math.sqrt(model.head_dim),
+        **RECOMPUTE[config.training.recompute],
+    )

@@ -1,0 +1,68 @@
+"""Megatron-Core's distributed optimizer over the right Adam."""
+
+from __future__ import annotations
+
+import megatron.core.optimizer as core_optimizer
+import torch
+from megatron.core.distributed import DistributedDataParallel
+from megatron.core.optimizer import MegatronOptimizer, OptimizerConfig, distrib_optimizer
+
+from megatron_salamandra.config import RunConfig
+from megatron_salamandra.optim.adamw import GroupStepAdamW
+from megatron_salamandra.optim.schedule import learning_rate
+from megatron_salamandra.platform import Platform
+
+
+def _choose_adam(platform: Platform) -> None:
+    """Make Megatron-Core build an Adam whose checkpoints are right.
+
+    On CUDA the fused Adam of Transformer Engine or Apex is kept where installed. Everywhere else
+    :class:`GroupStepAdamW` takes its place, and the distributed optimizer is told that the step
+    is found in the parameter group.
+    """
+    if platform.name == "cuda" and not core_optimizer.USING_PYTORCH_OPTIMIZER:
+        return
+    core_optimizer.Adam = GroupStepAdamW
+    core_optimizer.USING_PYTORCH_OPTIMIZER = False
+    distrib_optimizer.Adam = GroupStepAdamW
+    distrib_optimizer.HAVE_APEX_OR_TE = True
+    distrib_optimizer.USING_APEX_OPTIMIZER = True
+
+
+def build_optimizer(
+    config: RunConfig, chunks: list[DistributedDataParallel], platform: Platform
+) -> MegatronOptimizer:
+    """AdamW with fp32 master weights and moments, sharded over data parallelism (ZeRO-1).
+
+    Weight decay spares vectors (norm gains), as in the published runs. Gradients are clipped to
+    ``training.grad_clip`` by their global norm.
+    """
+    _choose_adam(platform)
+    options = config.optimizer
+    return core_optimizer.get_megatron_optimizer(
+        OptimizerConfig(
+            optimizer="adam",
+            lr=options.lr,
+            min_lr=options.min_lr,
+            weight_decay=options.weight_decay,
+            adam_beta1=options.beta1,
+            adam_beta2=options.beta2,
+            adam_eps=options.eps,
+            clip_grad=config.training.grad_clip,
+            bf16=config.precision == "bf16",
+            params_dtype=torch.bfloat16 if config.precision == "bf16" else torch.float32,
+            use_distributed_optimizer=True,
+            overlap_param_gather=options.overlap_param_gather,
+        ),
+        chunks,
+        use_gloo_process_groups=False,
+    )
+
+
+def apply_schedule(optimizer: MegatronOptimizer, config: RunConfig, step: int) -> float:
+    """Set learning rate and weight decay of every parameter group for update ``step``; returns the rate."""
+    rate = learning_rate(config.optimizer, step, config.total_steps)
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+        group["weight_decay"] = config.optimizer.weight_decay * group.get("wd_mult", 1.0)
+    return rate

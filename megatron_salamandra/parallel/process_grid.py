@@ -1,0 +1,133 @@
+"""The grid of ranks: tensor x pipeline x data."""
+
+from __future__ import annotations
+
+import datetime
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from megatron.core import parallel_state, tensor_parallel
+
+from megatron_salamandra.config import ParallelSection
+from megatron_salamandra.platform import Platform
+
+START_TIMEOUT_SECONDS = 1800
+"""How long a collective may wait; the slowest legitimate wait is a first batch behind a cold file system."""
+
+
+@dataclass(frozen=True)
+class ProcessGrid:
+    """Where this rank stands. Sizes multiply to ``world_size``; ranks count from 0."""
+
+    rank: int
+    local_rank: int
+    world_size: int
+    tensor_rank: int
+    tensor_size: int
+    pipeline_rank: int
+    pipeline_size: int
+    virtual_pipeline_size: int | None
+    data_rank: int
+    data_size: int
+
+    @property
+    def is_first_stage(self) -> bool:
+        """True where token ids enter the model (on the first model chunk of this rank)."""
+        return self.pipeline_rank == 0
+
+    @property
+    def is_last_stage(self) -> bool:
+        """True where the loss is computed (on the last model chunk of this rank)."""
+        return self.pipeline_rank == self.pipeline_size - 1
+
+    @property
+    def reports_loss(self) -> bool:
+        """True for the one rank of each data-parallel replica whose loss is counted."""
+        return self.is_last_stage and self.tensor_rank == 0
+
+    @property
+    def model_chunks(self) -> int:
+        """Model chunks on this rank: the virtual pipeline size, or 1."""
+        return self.virtual_pipeline_size or 1
+
+    def describe(self) -> str:
+        """One line for logs, for example ``TP2 x PP2 x DP1 (4 ranks)``."""
+        virtual = f" x VPP{self.virtual_pipeline_size}" if self.virtual_pipeline_size else ""
+        return (
+            f"TP{self.tensor_size} x PP{self.pipeline_size}{virtual} x DP{self.data_size} "
+            f"({self.world_size} ranks)"
+        )
+
+
+def _free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+def join_world(platform: Platform) -> None:
+    """Join the process group that ``torchrun`` or ``srun`` described in the environment.
+
+    Without ``WORLD_SIZE`` in the environment the process becomes a world of one, so that
+    ``python -m megatron_salamandra.train`` works without a launcher.
+    """
+    if dist.is_initialized():
+        return
+    if "WORLD_SIZE" not in os.environ:
+        os.environ.update(
+            RANK="0", LOCAL_RANK="0", WORLD_SIZE="1", MASTER_ADDR="127.0.0.1", MASTER_PORT=str(_free_port())
+        )
+    dist.init_process_group(
+        backend=platform.backend,
+        timeout=datetime.timedelta(seconds=START_TIMEOUT_SECONDS),
+        device_id=platform.device if platform.name == "cuda" else None,
+    )
+
+
+@contextmanager
+def start_process_grid(parallel: ParallelSection, seed: int, platform: Platform) -> Iterator[ProcessGrid]:
+    """Join the world, split it into tensor, pipeline and data groups, and leave both at the end.
+
+    Args:
+        parallel: sizes; data parallelism is what remains of the world.
+        seed: for Megatron-Core's random state tracker. The model draws nothing while training
+            (no dropout), but recomputation asks the tracker for its states.
+    """
+    joined_here = not dist.is_initialized()
+    join_world(platform)
+    parallel_state.initialize_model_parallel(
+        tensor_model_parallel_size=parallel.tensor,
+        pipeline_model_parallel_size=parallel.pipeline,
+        virtual_pipeline_model_parallel_size=parallel.virtual_pipeline,
+        create_gloo_process_groups=False,
+        distributed_timeout_minutes=START_TIMEOUT_SECONDS // 60,
+    )
+    try:
+        tensor_parallel.model_parallel_cuda_manual_seed(seed)
+        yield ProcessGrid(
+            rank=dist.get_rank(),
+            local_rank=int(os.environ.get("LOCAL_RANK", "0")),
+            world_size=dist.get_world_size(),
+            tensor_rank=parallel_state.get_tensor_model_parallel_rank(),
+            tensor_size=parallel_state.get_tensor_model_parallel_world_size(),
+            pipeline_rank=parallel_state.get_pipeline_model_parallel_rank(),
+            pipeline_size=parallel_state.get_pipeline_model_parallel_world_size(),
+            virtual_pipeline_size=parallel.virtual_pipeline,
+            data_rank=parallel_state.get_data_parallel_rank(),
+            data_size=parallel_state.get_data_parallel_world_size(),
+        )
+    finally:
+        parallel_state.destroy_model_parallel()
+        if joined_here and dist.is_initialized():
+            dist.destroy_process_group()
+
+
+def all_reduce_sum(values: torch.Tensor) -> torch.Tensor:
+    """Sum a small fp64 tensor over all ranks of the world, in place; returns it."""
+    dist.all_reduce(values)
+    return values

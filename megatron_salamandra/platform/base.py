@@ -1,0 +1,54 @@
+"""What the training code may ask of the place it runs on."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+import torch
+
+
+class PlatformError(ValueError):
+    """The requested platform cannot be used here; the message names the remedy."""
+
+
+class Platform(ABC):
+    """One kind of place where ranks run."""
+
+    name: str
+    """``cuda`` or ``host``, as written in logs and ``environment.json``."""
+
+    backend: str
+    """Name of the ``torch.distributed`` backend."""
+
+    @abstractmethod
+    def start(self, local_rank: int) -> None:
+        """Bind this process to its device and make Megatron-Core usable on it."""
+
+    @abstractmethod
+    def stop(self) -> None:
+        """Undo :meth:`start`; idempotent."""
+
+    @property
+    @abstractmethod
+    def device(self) -> torch.device:
+        """Device that holds this rank's parameters and activations."""
+
+    @abstractmethod
+    def synchronize(self) -> None:
+        """Wait until all queued work of this rank is finished (needed before reading a clock)."""
+
+    @abstractmethod
+    def peak_memory_bytes(self) -> int:
+        """Largest amount of memory this rank has used since :meth:`reset_peak_memory`."""
+
+    @abstractmethod
+    def reset_peak_memory(self) -> None:
+        """Start a new measurement for :meth:`peak_memory_bytes`."""
+
+    @abstractmethod
+    def peak_flops(self, precision: str) -> float | None:
+        """Dense matrix-multiply peak of one device in FLOP/s, or None when it is not known."""
+
+    @abstractmethod
+    def description(self) -> str:
+        """One line that names the hardware for logs."""

@@ -1,0 +1,72 @@
+"""CUDA devices, one per rank, over NCCL."""
+
+from __future__ import annotations
+
+import os
+
+import torch
+
+from megatron_salamandra.platform.base import Platform, PlatformError
+
+PEAK_DENSE_BF16_FLOPS = {
+    # NVIDIA data sheets, dense (no sparsity), tensor cores. Longest matching name wins.
+    "A100": 312e12,
+    "H100": 989e12,
+    "H100 PCIe": 756e12,
+    "H100 NVL": 835e12,
+    "H200": 989e12,
+    "GH200": 989e12,
+    "B200": 2250e12,
+    "GB200": 2500e12,
+}
+
+
+class CudaPlatform(Platform):
+    """One CUDA device for each rank of a node, chosen by the local rank."""
+
+    name = "cuda"
+    backend = "nccl"
+
+    def __init__(self) -> None:
+        self._device: torch.device | None = None
+
+    def start(self, local_rank: int) -> None:
+        count = torch.cuda.device_count()
+        if local_rank >= count:
+            raise PlatformError(
+                f"local rank {local_rank} has no device: this node shows {count} CUDA device(s)\n"
+                "  start at most one rank per device (NCCL refuses two ranks on one), or platform=host"
+            )
+        # Compute and communication kernels must be queued in program order for the overlap of
+        # tensor-parallel communication (Megatron-Core asserts on it).
+        os.environ.setdefault("CUDA_DEVICE_MAX_CONNECTIONS", "1")
+        self._device = torch.device("cuda", local_rank)
+        torch.cuda.set_device(self._device)
+
+    def stop(self) -> None:
+        self._device = None
+
+    @property
+    def device(self) -> torch.device:
+        if self._device is None:
+            raise RuntimeError("CudaPlatform.start() was not called")
+        return self._device
+
+    def synchronize(self) -> None:
+        torch.cuda.synchronize()
+
+    def peak_memory_bytes(self) -> int:
+        return int(torch.cuda.max_memory_allocated())
+
+    def reset_peak_memory(self) -> None:
+        torch.cuda.reset_peak_memory_stats()
+
+    def peak_flops(self, precision: str) -> float | None:
+        if precision != "bf16":
+            return None
+        device_name = torch.cuda.get_device_name()
+        matches = [name for name in PEAK_DENSE_BF16_FLOPS if name in device_name]
+        return PEAK_DENSE_BF16_FLOPS[max(matches, key=len)] if matches else None
+
+    def description(self) -> str:
+        return f"CUDA over NCCL: {torch.cuda.get_device_name()} (torch {torch.__version__})"
