@@ -22,12 +22,13 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+from torch.autograd.graph import increment_version
 
+from ._backend import ceil_div, interpreting, jit, launch_on, tl, use_triton
 from ._rows import arithmetic_dtype, row_blocks
 
 
 def _statistics_reference(logits_TV: Tensor, labels_T: Tensor, vocab_start: int) -> Tensor:
-    """One pass over the local logits: [3, T] of maximum, sum of exponentials and label's logit."""
     tokens, width = logits_TV.shape
     dtype = arithmetic_dtype(logits_TV.dtype)
     statistics = torch.empty(3, tokens, dtype=dtype, device=logits_TV.device)
@@ -47,7 +48,6 @@ def _statistics_reference(logits_TV: Tensor, labels_T: Tensor, vocab_start: int)
 def _gradient_reference(
     logits_TV: Tensor, labels_T: Tensor, lse_T: Tensor, grad_T: Tensor, vocab_start: int, z_loss: float
 ) -> None:
-    """Writes the gradient over ``logits_TV``. ``grad_T`` is 0 for ignored tokens."""
     tokens, width = logits_TV.shape
     dtype = arithmetic_dtype(logits_TV.dtype)
     local = labels_T - vocab_start
@@ -63,6 +63,107 @@ def _gradient_reference(
         probability.scatter_add_(1, column[rows], subtract[rows])
         if not in_place:
             block.copy_(probability)
+
+
+@jit
+def _statistics_kernel(  # type: ignore[no-untyped-def]
+    logits,
+    labels,
+    statistics,
+    tokens,
+    vocab_start,
+    WIDTH: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    """One program: one row. Every lane keeps its own maximum and sum, so the loop has no reduction."""
+    token = tl.program_id(0)
+    row = logits + token.to(tl.int64) * WIDTH
+    lane = tl.arange(0, BLOCK)
+    # A finite start: the difference of two infinities would be NaN.
+    maximum = tl.full([BLOCK], -3.0e38, tl.float32)
+    total = tl.zeros([BLOCK], tl.float32)
+    for start in range(0, WIDTH, BLOCK):
+        column = start + lane
+        x = tl.load(row + column, mask=column < WIDTH, other=float("-inf")).to(tl.float32)
+        # One exponential for both cases: a new maximum shrinks the sum, any other logit joins it shrunk.
+        shrink = tl.exp(tl.minimum(x, maximum) - tl.maximum(x, maximum))
+        total = tl.where(x > maximum, total * shrink + 1.0, total + shrink)
+        maximum = tl.maximum(x, maximum)
+    row_maximum = tl.max(maximum, axis=0)
+    row_total = tl.sum(total * tl.exp(maximum - row_maximum), axis=0)
+    local = tl.load(labels + token) - vocab_start
+    owned = (local >= 0) & (local < WIDTH)
+    label_logit = tl.load(row + tl.where(owned, local, 0), mask=owned, other=0.0).to(tl.float32)
+    tl.store(statistics + token, row_maximum)
+    tl.store(statistics + tokens + token, row_total)
+    tl.store(statistics + 2 * tokens + token, label_logit)
+
+
+@jit
+def _gradient_kernel(  # type: ignore[no-untyped-def]
+    logits,
+    labels,
+    lse,
+    grad,
+    vocab_start,
+    z_loss,
+    WIDTH: tl.constexpr,
+    BLOCK: tl.constexpr,
+    BLOCKS_PER_PROGRAM: tl.constexpr,
+):
+    """One program: BLOCKS_PER_PROGRAM * BLOCK columns of one row, each read once and written once."""
+    token = tl.program_id(0)
+    row = logits + token.to(tl.int64) * WIDTH
+    local = tl.load(labels + token) - vocab_start
+    log_sum = tl.load(lse + token)
+    outer = tl.load(grad + token)
+    factor = outer * (1.0 + 2.0 * z_loss * log_sum)
+    lane = tl.arange(0, BLOCK)
+    first = tl.program_id(1) * (BLOCKS_PER_PROGRAM * BLOCK)
+    for block in range(BLOCKS_PER_PROGRAM):
+        column = first + block * BLOCK + lane
+        mask = column < WIDTH
+        x = tl.load(row + column, mask=mask, other=0.0).to(tl.float32)
+        slope = tl.exp(x - log_sum) * factor - tl.where(column == local, outer, 0.0)
+        tl.store(row + column, slope.to(logits.dtype.element_ty), mask=mask)
+
+
+# 256 threads with one 16-byte access each; 256,000 columns are 125 such blocks.
+BLOCK = 2048
+BLOCKS_PER_PROGRAM = 8
+INTERPRETER_BLOCK = 65536
+
+
+def _statistics(logits_TV: Tensor, labels_T: Tensor, vocab_start: int) -> Tensor:
+    """One pass over the local logits: [3, T] of maximum, sum of exponentials and label's logit."""
+    if not use_triton(logits_TV):
+        return _statistics_reference(logits_TV, labels_T, vocab_start)
+    tokens, width = logits_TV.shape
+    statistics = torch.empty(3, tokens, dtype=torch.float32, device=logits_TV.device)
+    with launch_on(logits_TV):
+        _statistics_kernel[(tokens,)](
+            logits_TV, labels_T, statistics, tokens, vocab_start,
+            WIDTH=width, BLOCK=INTERPRETER_BLOCK if interpreting() else BLOCK, num_warps=8,
+        )  # fmt: skip
+    return statistics
+
+
+def _write_gradient(
+    logits_TV: Tensor, labels_T: Tensor, lse_T: Tensor, grad_T: Tensor, vocab_start: int, z_loss: float
+) -> None:
+    """Writes the gradient over ``logits_TV``. ``grad_T`` is 0 for ignored tokens."""
+    if not use_triton(logits_TV):
+        _gradient_reference(logits_TV, labels_T, lse_T, grad_T, vocab_start, z_loss)
+        return
+    tokens, width = logits_TV.shape
+    block = INTERPRETER_BLOCK if interpreting() else BLOCK
+    programs = (tokens, ceil_div(width, BLOCKS_PER_PROGRAM * block))
+    with launch_on(logits_TV):
+        _gradient_kernel[programs](
+            logits_TV, labels_T, lse_T, grad_T, vocab_start, z_loss,
+            WIDTH=width, BLOCK=block, BLOCKS_PER_PROGRAM=BLOCKS_PER_PROGRAM, num_warps=8,
+        )  # fmt: skip
+    increment_version(logits_TV)
 
 
 def _combine(statistics: Tensor, tp_group: dist.ProcessGroup | None) -> tuple[Tensor, Tensor]:
@@ -97,9 +198,7 @@ class _VocabParallelCrossEntropy(torch.autograd.Function):
                 f"vocab_parallel_cross_entropy: label {int(labels_T[outside][0])} is outside the vocabulary "
                 f"of {vocab_size} and is not ignore_index = {ignore_index}"
             )
-        lse, label_logit = _combine(
-            _statistics_reference(logits.view(-1, width), labels_T, vocab_start), tp_group
-        )
+        lse, label_logit = _combine(_statistics(logits.view(-1, width), labels_T, vocab_start), tp_group)
         loss = lse - label_logit
         if z_loss:
             loss = loss + z_loss * lse.square()
@@ -123,9 +222,7 @@ class _VocabParallelCrossEntropy(torch.autograd.Function):
         ctx.consumed = True
         grad_T = grad.reshape(-1).to(lse.dtype).masked_fill(ignored, 0.0)
         buffer = logits.detach()
-        _gradient_reference(
-            buffer.view(-1, logits.shape[-1]), labels_T, lse, grad_T, ctx.vocab_start, ctx.z_loss
-        )
+        _write_gradient(buffer.view(-1, logits.shape[-1]), labels_T, lse, grad_T, ctx.vocab_start, ctx.z_loss)
         return buffer, None, None, None, None
 
 

@@ -24,12 +24,14 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+from torch.autograd.graph import increment_version
 
+from ._backend import ceil_div, interpreting, jit, launch_on, next_power_of_two, tl, use_triton
 from ._rows import arithmetic_dtype, row_blocks
 
 
@@ -106,14 +108,41 @@ def rope_table(
     return torch.cat((angles.cos(), angles.sin()), dim=-1)
 
 
-def _rotate(source: Tensor, target: Tensor, table: Tensor, positions: Tensor | None, sign: float) -> None:
-    """Writes the rotated ``source`` [S, B, heads.., D] to ``target`` of the same shape (may be the same)."""
+class _Heads(NamedTuple):
+    """Query [S, B, G, q, D], key and value [S, B, G, D]; views of one packed buffer, or three tensors."""
+
+    query: Tensor
+    key: Tensor
+    value: Tensor
+
+    @classmethod
+    def of_packed(cls, mixed_qkv: Tensor, q_per_group: int, head_dim: int) -> _Heads:
+        heads = mixed_qkv.view(*mixed_qkv.shape[:3], q_per_group + 2, head_dim)
+        return cls(heads[:, :, :, :q_per_group], heads[:, :, :, -2], heads[:, :, :, -1])
+
+
+def _rotate(
+    source: _Heads, target: _Heads, table: Tensor, positions: Tensor | None, *, sign: int, copy_value: bool
+) -> None:
+    """Writes rotated Q and K (and V as it is, if asked) of ``source`` to ``target``, which may be the same."""
+    if use_triton(source.query):
+        _rotate_triton(source, target, table, positions, sign, copy_value)
+        return
+    _rotate_reference(source.query, target.query, table, positions, sign)
+    _rotate_reference(source.key.unsqueeze(3), target.key.unsqueeze(3), table, positions, sign)
+    if copy_value:
+        target.value.copy_(source.value)
+
+
+def _rotate_reference(
+    source: Tensor, target: Tensor, table: Tensor, positions: Tensor | None, sign: int
+) -> None:
+    """``source`` and ``target`` are [S, B, G, heads, D]."""
     half = source.shape[-1] // 2
     dtype = arithmetic_dtype(source.dtype)
-    head_axes = (1,) * (source.dim() - 3)
     for rows in row_blocks(source.shape[0], source[0].numel(), source.device):
         angles = table[rows].unsqueeze(1) if positions is None else table[positions[rows].long()]
-        angles = angles.to(dtype).view(*angles.shape[:2], *head_axes, -1)
+        angles = angles.to(dtype)[:, :, None, None]
         cos, sin = angles[..., :half], angles[..., half:] * sign
         first, second = source[rows][..., :half].to(dtype), source[rows][..., half:].to(dtype)
         rotated_first = first * cos - second * sin
@@ -122,14 +151,145 @@ def _rotate(source: Tensor, target: Tensor, table: Tensor, positions: Tensor | N
         target[rows][..., half:] = rotated_second
 
 
-def _by_head(mixed_qkv: Tensor, q_per_group: int, head_dim: int) -> Tensor:
-    """View [S, B, G, q + 2, D]."""
-    return mixed_qkv.view(*mixed_qkv.shape[:3], q_per_group + 2, head_dim)
+@jit
+def _rotate_rows(  # type: ignore[no-untyped-def]
+    source,
+    target,
+    table,
+    positions,
+    block,
+    rows,
+    source_s,
+    source_b,
+    source_g,
+    source_h,
+    target_s,
+    target_b,
+    target_g,
+    target_h,
+    BATCH: tl.constexpr,
+    GROUPS: tl.constexpr,
+    HEADS_PER_GROUP: tl.constexpr,
+    HEAD_DIM: tl.constexpr,
+    BLOCK_ROWS: tl.constexpr,
+    BLOCK_HALF: tl.constexpr,
+    SIGN: tl.constexpr,
+    HAS_POSITIONS: tl.constexpr,
+):
+    """Rotates BLOCK_ROWS rows, a row being one head of one token; SIGN 0 copies."""
+    HALF: tl.constexpr = HEAD_DIM // 2
+    row = block * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)
+    column = tl.arange(0, BLOCK_HALF)[None, :]
+    mask = (row < rows)[:, None] & (column < HALF)
+    token = row // (GROUPS * HEADS_PER_GROUP)
+    head = row % (GROUPS * HEADS_PER_GROUP)
+    s = (token // BATCH).to(tl.int64)
+    b = (token % BATCH).to(tl.int64)
+    g = head // HEADS_PER_GROUP
+    h = head % HEADS_PER_GROUP
+    source_at = source + (s * source_s + b * source_b + g * source_g + h * source_h)[:, None] + column
+    target_at = target + (s * target_s + b * target_b + g * target_g + h * target_h)[:, None] + column
+    first = tl.load(source_at, mask=mask, other=0.0).to(tl.float32)
+    second = tl.load(source_at + HALF, mask=mask, other=0.0).to(tl.float32)
+    if SIGN != 0:
+        position = s
+        if HAS_POSITIONS:
+            position = tl.load(positions + token, mask=row < rows, other=0).to(tl.int64)
+        angle_at = table + (position * HEAD_DIM)[:, None] + column
+        cos = tl.load(angle_at, mask=mask, other=0.0)
+        sin = tl.load(angle_at + HALF, mask=mask, other=0.0) * SIGN
+        rotated = first * cos - second * sin
+        second = second * cos + first * sin
+        first = rotated
+    tl.store(target_at, first.to(target.dtype.element_ty), mask=mask)
+    tl.store(target_at + HALF, second.to(target.dtype.element_ty), mask=mask)
 
 
-def _query_and_key(mixed_qkv: Tensor, q_per_group: int, head_dim: int) -> Tensor:
-    """View [S, B, G, q + 1, D] of the query heads and the key head of each group."""
-    return _by_head(mixed_qkv, q_per_group, head_dim)[:, :, :, : q_per_group + 1]
+@jit
+def _rope_kernel(  # type: ignore[no-untyped-def]
+    q_source,
+    k_source,
+    v_source,
+    q_target,
+    k_target,
+    v_target,
+    table,
+    positions,
+    tokens,
+    q_source_s,
+    q_source_b,
+    q_source_g,
+    q_source_h,
+    kv_source_s,
+    kv_source_b,
+    kv_source_g,
+    q_target_s,
+    q_target_b,
+    q_target_g,
+    q_target_h,
+    kv_target_s,
+    kv_target_b,
+    kv_target_g,
+    BATCH: tl.constexpr,
+    GROUPS: tl.constexpr,
+    Q_PER_GROUP: tl.constexpr,
+    HEAD_DIM: tl.constexpr,
+    BLOCK_ROWS: tl.constexpr,
+    BLOCK_HALF: tl.constexpr,
+    SIGN: tl.constexpr,
+    HAS_POSITIONS: tl.constexpr,
+):
+    """The first programs take the query heads, the next the key heads, the last (if any) copy the value."""
+    program = tl.program_id(0)
+    q_rows = tokens * (GROUPS * Q_PER_GROUP)
+    kv_rows = tokens * GROUPS
+    q_blocks = tl.cdiv(q_rows, BLOCK_ROWS)
+    kv_blocks = tl.cdiv(kv_rows, BLOCK_ROWS)
+    if program < q_blocks:
+        _rotate_rows(
+            q_source, q_target, table, positions, program, q_rows,
+            q_source_s, q_source_b, q_source_g, q_source_h, q_target_s, q_target_b, q_target_g, q_target_h,
+            BATCH, GROUPS, Q_PER_GROUP, HEAD_DIM, BLOCK_ROWS, BLOCK_HALF, SIGN, HAS_POSITIONS,
+        )  # fmt: skip
+    elif program < q_blocks + kv_blocks:
+        _rotate_rows(
+            k_source, k_target, table, positions, program - q_blocks, kv_rows,
+            kv_source_s, kv_source_b, kv_source_g, 0, kv_target_s, kv_target_b, kv_target_g, 0,
+            BATCH, GROUPS, 1, HEAD_DIM, BLOCK_ROWS, BLOCK_HALF, SIGN, HAS_POSITIONS,
+        )  # fmt: skip
+    else:
+        _rotate_rows(
+            v_source, v_target, table, positions, program - q_blocks - kv_blocks, kv_rows,
+            kv_source_s, kv_source_b, kv_source_g, 0, kv_target_s, kv_target_b, kv_target_g, 0,
+            BATCH, GROUPS, 1, HEAD_DIM, BLOCK_ROWS, BLOCK_HALF, 0, HAS_POSITIONS,
+        )  # fmt: skip
+
+
+# Rows of one program: 16 rows of 64 pairs are two 16-byte loads for each of 128 threads, 32 registers each.
+BLOCK_ROWS = 16
+# The interpreter pays per program, so there one program takes many rows.
+INTERPRETER_BLOCK_ROWS = 256
+
+
+def _rotate_triton(
+    source: _Heads, target: _Heads, table: Tensor, positions: Tensor | None, sign: int, copy_value: bool
+) -> None:
+    query, key, value = (heads if heads.stride(-1) == 1 else heads.contiguous() for heads in source)
+    if copy_value and key.stride() != value.stride():
+        key, value = key.contiguous(), value.contiguous()
+    sequence, batch, groups, q_per_group, head_dim = query.shape
+    block_rows = INTERPRETER_BLOCK_ROWS if interpreting() else BLOCK_ROWS
+    kv_blocks = ceil_div(sequence * batch * groups, block_rows) * (2 if copy_value else 1)
+    programs = ceil_div(sequence * batch * groups * q_per_group, block_rows) + kv_blocks
+    with launch_on(query):
+        _rope_kernel[(programs,)](
+            query, key, value, *target, table, table if positions is None else positions, sequence * batch,
+            *query.stride()[:4], *key.stride()[:3], *target.query.stride()[:4], *target.key.stride()[:3],
+            BATCH=batch, GROUPS=groups, Q_PER_GROUP=q_per_group, HEAD_DIM=head_dim, BLOCK_ROWS=block_rows,
+            BLOCK_HALF=next_power_of_two(head_dim // 2), SIGN=sign, HAS_POSITIONS=positions is not None,
+            num_warps=4,
+        )  # fmt: skip
+    increment_version(target.query)
 
 
 class _RopePacked(torch.autograd.Function):
@@ -144,8 +304,8 @@ class _RopePacked(torch.autograd.Function):
     def forward(
         ctx: Any, mixed_qkv: Tensor, table: Tensor, positions: Tensor | None, q_per_group: int, head_dim: int
     ) -> Tensor:
-        heads = _query_and_key(mixed_qkv, q_per_group, head_dim)
-        _rotate(heads, heads, table, positions, 1.0)
+        heads = _Heads.of_packed(mixed_qkv, q_per_group, head_dim)
+        _rotate(heads, heads, table, positions, sign=1, copy_value=False)
         ctx.save_for_backward(table, positions)
         ctx.q_per_group, ctx.head_dim = q_per_group, head_dim
         return mixed_qkv
@@ -155,9 +315,9 @@ class _RopePacked(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None, None]:
         table, positions = ctx.saved_tensors
         packed = torch.empty_like(grad, memory_format=torch.contiguous_format)
-        source = _query_and_key(grad, ctx.q_per_group, ctx.head_dim)
-        _rotate(source, _query_and_key(packed, ctx.q_per_group, ctx.head_dim), table, positions, -1.0)
-        packed[..., -ctx.head_dim :] = grad[..., -ctx.head_dim :]
+        source = _Heads.of_packed(grad, ctx.q_per_group, ctx.head_dim)
+        target = _Heads.of_packed(packed, ctx.q_per_group, ctx.head_dim)
+        _rotate(source, target, table, positions, sign=-1, copy_value=True)
         return packed, None, None, None, None
 
 
@@ -168,20 +328,16 @@ class _RopeSplit(torch.autograd.Function):
     def forward(
         ctx: Any, mixed_qkv: Tensor, table: Tensor, positions: Tensor | None, q_per_group: int, head_dim: int
     ) -> tuple[Tensor, Tensor, Tensor]:
-        sequence, batch, groups, _ = mixed_qkv.shape
-        heads = _by_head(mixed_qkv, q_per_group, head_dim)
-        if q_per_group == 1:
-            _rotate(heads[:, :, :, :2], heads[:, :, :, :2], table, positions, 1.0)
-            query = heads[:, :, :, 0]
-        else:
+        source = _Heads.of_packed(mixed_qkv, q_per_group, head_dim)
+        target = source
+        if q_per_group > 1:
             # Heads of several groups have no common stride in the packed buffer: rotate into a new one.
-            query = mixed_qkv.new_empty(sequence, batch, groups * q_per_group, head_dim)
-            grouped = query.view(sequence, batch, groups, q_per_group, head_dim)
-            _rotate(heads[:, :, :, :q_per_group], grouped, table, positions, 1.0)
-            _rotate(heads[:, :, :, q_per_group], heads[:, :, :, q_per_group], table, positions, 1.0)
+            target = source._replace(query=mixed_qkv.new_empty(source.query.shape))
+        _rotate(source, target, table, positions, sign=1, copy_value=False)
         ctx.save_for_backward(table, positions)
         ctx.q_per_group = q_per_group
-        return query, heads[:, :, :, -2], heads[:, :, :, -1]
+        query = target.query.squeeze(3) if q_per_group == 1 else target.query.flatten(2, 3)
+        return query, target.key, target.value
 
     @staticmethod
     @once_differentiable
@@ -190,12 +346,12 @@ class _RopeSplit(torch.autograd.Function):
     ) -> tuple[Tensor, None, None, None, None]:
         table, positions = ctx.saved_tensors
         sequence, batch, groups, head_dim = grad_key.shape
-        packed = grad_key.new_empty(sequence, batch, groups, ctx.q_per_group + 2, head_dim)
+        packed = grad_key.new_empty(sequence, batch, groups, (ctx.q_per_group + 2) * head_dim)
         grouped = grad_query.view(sequence, batch, groups, ctx.q_per_group, head_dim)
-        _rotate(grouped, packed[:, :, :, : ctx.q_per_group], table, positions, -1.0)
-        _rotate(grad_key, packed[:, :, :, -2], table, positions, -1.0)
-        packed[:, :, :, -1] = grad_value
-        return packed.flatten(-2), None, None, None, None
+        source = _Heads(grouped, grad_key, grad_value)
+        target = _Heads.of_packed(packed, ctx.q_per_group, head_dim)
+        _rotate(source, target, table, positions, sign=-1, copy_value=True)
+        return packed, None, None, None, None
 
 
 def _check(
