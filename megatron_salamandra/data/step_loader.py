@@ -1,0 +1,160 @@
+"""The micro-batches of each step for one data-parallel rank, read ahead by a background thread.
+
+Step t trains on samples ``t * G .. (t + 1) * G - 1`` of the stream, G being the global batch size. Micro-batch m
+of data-parallel rank r holds samples ``t * G + (m * R + r) * B + i`` for i in 0 .. B - 1, with R ranks and
+micro-batch size B. So every step sees the same samples whatever R and B are.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from types import TracebackType
+
+import numpy as np
+
+from megatron_salamandra.data.micro_batch import MicroBatch, micro_batch
+from megatron_salamandra.data.sample_stream import SampleStream
+
+
+class StepLoader:
+    """Hands out the rank's micro-batches step by step.
+
+    Args:
+        stream: where samples come from.
+        micro_batch_size: samples per micro-batch.
+        global_batch_size: samples per step over all ranks.
+        data_parallel_rank: this rank, from 0.
+        data_parallel_size: number of data-parallel ranks.
+        first_step: number of the first step to hand out; resuming is naming the next step.
+        prefetch_steps: how many steps are kept ready; 0 reads each step when it is asked for, without a thread.
+
+    Raises:
+        ValueError: the global batch does not divide into whole micro-batches, or the rank is out of range.
+    """
+
+    def __init__(
+        self,
+        stream: SampleStream,
+        *,
+        micro_batch_size: int,
+        global_batch_size: int,
+        data_parallel_rank: int,
+        data_parallel_size: int,
+        first_step: int = 0,
+        prefetch_steps: int = 2,
+    ) -> None:
+        if min(micro_batch_size, global_batch_size, data_parallel_size) < 1:
+            raise ValueError(
+                "batch sizes and data_parallel_size must be at least 1; got "
+                f"micro_batch_size={micro_batch_size}, global_batch_size={global_batch_size}, "
+                f"data_parallel_size={data_parallel_size}"
+            )
+        if global_batch_size % (micro_batch_size * data_parallel_size):
+            raise ValueError(
+                f"global_batch_size = {global_batch_size} is not a multiple of micro_batch_size * "
+                f"data_parallel_size = {micro_batch_size} * {data_parallel_size}"
+            )
+        if not 0 <= data_parallel_rank < data_parallel_size:
+            raise ValueError(
+                f"data_parallel_rank = {data_parallel_rank} is outside [0, {data_parallel_size})"
+            )
+        if first_step < 0 or prefetch_steps < 0:
+            raise ValueError(
+                f"first_step = {first_step} and prefetch_steps = {prefetch_steps} must not be negative"
+            )
+        self._stream = stream
+        self._micro_batch_size = micro_batch_size
+        self._global_batch_size = global_batch_size
+        self._rank = data_parallel_rank
+        self._ranks = data_parallel_size
+        self._prefetch_steps = prefetch_steps
+        self.next_step_number = first_step  # of the step next_step() returns next
+        self.wait_seconds = 0.0  # how long the last next_step() kept the trainer waiting
+
+        self._changed = threading.Condition()  # guards the four fields below
+        self._ready: deque[list[MicroBatch]] = deque()
+        self._failure: BaseException | None = None
+        self._closed = False
+        self._thread: threading.Thread | None = None
+        if prefetch_steps > 0:
+            self._thread = threading.Thread(target=self._read_ahead, name="step-loader", daemon=True)
+            self._thread.start()
+
+    def next_step(self) -> list[MicroBatch]:
+        """Return the micro-batches of the next step, in the order they are to be run.
+
+        Raises:
+            DataError: a shard could not be read; names its path. Raised at the step that needs it, after the
+                steps before it have been handed out, and again at any further call.
+            RuntimeError: the loader is closed.
+        """
+        started = time.perf_counter()
+        if self._prefetch_steps == 0:
+            if self._closed:
+                raise RuntimeError("the step loader is closed")
+            batches = self._read_step(self.next_step_number)
+        else:
+            with self._changed:
+                self._changed.wait_for(lambda: self._ready or self._failure or self._closed)
+                if self._closed:
+                    raise RuntimeError("the step loader is closed")
+                if not self._ready:
+                    assert self._failure is not None
+                    raise self._failure
+                batches = self._ready.popleft()
+                self._changed.notify_all()
+        self.next_step_number += 1
+        self.wait_seconds = time.perf_counter() - started
+        return batches
+
+    def close(self) -> None:
+        """Stop the background thread and drop what it has read. May be called twice."""
+        with self._changed:
+            self._closed = True
+            self._ready.clear()
+            self._changed.notify_all()
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+
+    def __enter__(self) -> StepLoader:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _read_step(self, step: int) -> list[MicroBatch]:
+        size, length = self._micro_batch_size, self._stream.sequence_length
+        batches = []
+        step_start = step * self._global_batch_size
+        for first in range(self._rank * size, self._global_batch_size, self._ranks * size):
+            windows = np.empty((size, length + 1), dtype=np.int64)
+            for row in range(size):
+                windows[row] = self._stream.sample(step_start + first + row)
+            batches.append(micro_batch(windows))
+        return batches
+
+    def _read_ahead(self) -> None:
+        step = self.next_step_number
+        while True:
+            try:
+                batches = self._read_step(step)
+            except BaseException as error:  # handed to the trainer, whatever it is
+                with self._changed:
+                    self._failure = error
+                    self._changed.notify_all()
+                return
+            with self._changed:
+                self._changed.wait_for(lambda: len(self._ready) < self._prefetch_steps or self._closed)
+                if self._closed:
+                    return
+                self._ready.append(batches)
+                self._changed.notify_all()
+            step += 1

@@ -1,0 +1,114 @@
+"""The held-out text of one language, as micro-batches every data-parallel rank can run in step.
+
+Window w of the set predicts tokens ``w * L + 1 .. w * L + L`` from the ones before, L being the sequence length.
+Windows are taken in order, so all predictions of the held-out text are covered once; the last window is padded
+and its padding masked. Documents were shuffled when the shards were made, so the first windows are a fair sample
+where ``max_samples`` cuts the set short.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import numpy as np
+
+from megatron_salamandra.data.micro_batch import MicroBatch, micro_batch
+from megatron_salamandra.data.shard_reader import OpenShards, SourceReader
+from salamandra_data.blend_plan import BlendPlan, BlendSource
+from salamandra_data.errors import DataError
+
+_PADDING_ID = 0  # any id of the vocabulary: padding is behind all that counts, and masked
+
+
+class ValidationSet:
+    """One language's validation windows.
+
+    Args:
+        source: whose ``validation_shards`` are read.
+        sequence_length: L, in tokens.
+        max_samples: at most this many windows; all when None.
+        open_shards: shared cap on open files; an own one when None.
+
+    Attributes:
+        language: of the source.
+        samples: number of windows.
+        predictions: number of predicted tokens in them: the sum of all loss masks over all ranks.
+        utf8_bytes_per_token: of the whole held-out text of this language.
+
+    Raises:
+        DataError: the validation shards hold fewer than two tokens, so there is nothing to predict.
+    """
+
+    def __init__(
+        self,
+        source: BlendSource,
+        sequence_length: int,
+        max_samples: int | None = None,
+        open_shards: OpenShards | None = None,
+    ) -> None:
+        if sequence_length < 1 or (max_samples is not None and max_samples < 1):
+            raise ValueError(
+                f"sequence_length = {sequence_length} and max_samples = {max_samples} must be at least 1"
+            )
+        shards = source.validation_shards
+        self._reader = SourceReader(shards, open_shards or OpenShards())
+        tokens = self._reader.tokens
+        if tokens < 2:
+            raise DataError(
+                f"language {source.language} has {tokens} validation tokens; at least 2 are needed\n"
+                "  tokenize with a larger --validation-fraction, or drop its validation shards from the blend"
+            )
+        self.language = source.language
+        self.sequence_length = sequence_length
+        windows = -(-(tokens - 1) // sequence_length)
+        self.samples = windows if max_samples is None else min(windows, max_samples)
+        self.predictions = min(tokens - 1, self.samples * sequence_length)
+        self.utf8_bytes_per_token = sum(shard.utf8_bytes for shard in shards) / tokens
+
+    def bits_per_byte(self, nats_per_token: float) -> float:
+        """Return bits per UTF-8 byte of text for a mean loss over this set's predictions.
+
+        Comparable between languages, scripts and tokenizers, which a loss per token is not. The bytes are
+        those of the whole held-out text scaled to the predicted tokens; EOD counts as a token of 0 bytes.
+        Over a complete set the only approximation is the first token, which is never predicted; where
+        ``max_samples`` cuts the set, bytes per token of the rest are taken for those of the part.
+        """
+        return nats_per_token / (self.utf8_bytes_per_token * math.log(2))
+
+    def micro_batches(
+        self, micro_batch_size: int, data_parallel_rank: int, data_parallel_size: int
+    ) -> Iterator[MicroBatch]:
+        """Yield this rank's micro-batches; every rank gets the same number, padded with masked rows.
+
+        Micro-batch m of rank r holds windows ``(m * R + r) * B + i``, as in training. All have the same shape.
+
+        Raises:
+            DataError: a shard could not be read; names its path.
+        """
+        length = self.sequence_length
+        stride = micro_batch_size * data_parallel_size
+        for first in range(0, self.samples, stride):
+            windows = np.full((micro_batch_size, length + 1), _PADDING_ID, dtype=np.int64)
+            predictions = np.zeros(micro_batch_size, dtype=np.int64)
+            for row in range(micro_batch_size):
+                start = (first + data_parallel_rank * micro_batch_size + row) * length
+                predictions[row] = max(0, min(length, self.predictions - start))
+                if predictions[row] > 0:
+                    windows[row, : predictions[row] + 1] = self._reader.read(start, int(predictions[row]) + 1)
+            yield micro_batch(windows, predictions)
+
+
+def validation_sets(
+    plan: BlendPlan, sequence_length: int, max_samples: int | None = None
+) -> list[ValidationSet]:
+    """Return a set for each language of the plan that has held-out text, in order of language.
+
+    Languages with fewer than two validation tokens are left out. All sets share one cap on open files.
+    """
+    open_shards = OpenShards()
+    return [
+        ValidationSet(source, sequence_length, max_samples, open_shards)
+        for source in sorted(plan.sources, key=lambda source: source.language)
+        if sum(shard.tokens for shard in source.validation_shards) >= 2
+    ]

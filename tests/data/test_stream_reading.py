@@ -1,0 +1,113 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+from megatron_salamandra.data import SampleStream
+from megatron_salamandra.data.shard_reader import OpenShards, SourceReader
+from salamandra_data.errors import DataError
+
+if TYPE_CHECKING:
+    from conftest import ShardPlace
+
+SHARDS = {
+    "ca": [[5, 40, 3, 1, 17], [30], [2, 2, 2], [50, 9]],
+    "en": [[400, 2, 7], [350, 33]],
+}
+
+
+def test_windows_are_the_source_cut_end_to_end_across_documents_and_shards(shard_place: ShardPlace) -> None:
+    length = 16
+    plan = shard_place.plan(SHARDS, {"en": "0.5", "ca": 2})
+    stream = SampleStream(plan, length, seed=11)
+    whole = {source.language: shard_place.source_tokens(source.shards) for source in plan.sources}
+    crossing = 0
+    for k in range(200):
+        place, tokens = stream.locate(k), stream.sample(k)
+        assert tokens.dtype == np.int64 and tokens.shape == (length + 1,)
+        start = place.window * length
+        np.testing.assert_array_equal(tokens, whole[place.language][start : start + length + 1])
+        read = [
+            np.concatenate(shard_place.documents[span.path])[
+                span.start_token : span.start_token + span.tokens
+            ]
+            for span in place.spans
+        ]
+        np.testing.assert_array_equal(tokens, np.concatenate(read))
+        crossing += len(place.spans) > 1
+    assert crossing > 5
+
+
+def test_tokens_equal_those_megatron_core_reads_from_the_same_shards(shard_place: ShardPlace) -> None:
+    indexed_dataset = pytest.importorskip("megatron.core.datasets.indexed_dataset")
+    length = 16
+    plan = shard_place.plan(SHARDS)
+    stream = SampleStream(plan, length, seed=11)
+    theirs = {}
+    for source in plan.sources:
+        documents = []
+        for shard in source.shards:
+            dataset = indexed_dataset.IndexedDataset(str(shard.path))
+            documents += [
+                np.array(dataset[number]) for number in range(len(dataset))
+            ]  # copies: theirs dangle
+        theirs[source.language] = np.concatenate(documents)
+    for k in range(150):
+        place = stream.locate(k)
+        start = place.window * length
+        np.testing.assert_array_equal(
+            stream.sample(k), theirs[place.language][start : start + length + 1].astype(np.int64)
+        )
+
+
+def test_open_shards_stay_below_the_limit(wide_shard_place: ShardPlace) -> None:
+    plan = wide_shard_place.plan({"ca": [[20]] * 6})
+    shards = plan.sources[0].shards
+    open_shards = OpenShards(limit=2)
+    reader = SourceReader(shards, open_shards)
+    expected = wide_shard_place.source_tokens(shards)
+    for _ in range(2):
+        np.testing.assert_array_equal(reader.read(0, 120), expected)
+        assert len(open_shards) == 2
+    with pytest.raises(ValueError, match="at least one shard"):
+        OpenShards(0)
+
+
+def test_nothing_is_opened_before_it_is_read(wide_shard_place: ShardPlace) -> None:
+    plan = wide_shard_place.plan({"ca": [[40], [40]]})
+    for shard in plan.sources[0].shards:
+        Path(f"{shard.path}.bin").unlink()
+    stream = SampleStream(plan, 8, seed=1)
+    stream.locate(5)
+    stream.ledger(10**9)
+    with pytest.raises(DataError, match=r"ca-train-0000\d\.bin"):
+        stream.sample(5)
+
+
+def test_a_shard_rewritten_since_the_plan_is_refused(wide_shard_place: ShardPlace) -> None:
+    plan = wide_shard_place.plan({"ca": [[40]]})
+    other = wide_shard_place.write("ca", [50])
+    planned = plan.sources[0].shards[0]
+    for ending in (".bin", ".idx"):
+        Path(f"{other.path}{ending}").replace(f"{planned.path}{ending}")
+    with pytest.raises(DataError, match=r"holds 50 tokens, but the blend plan counted 40"):
+        SampleStream(plan, 8, seed=1).sample(0)
+
+
+def test_a_truncated_shard_is_named(wide_shard_place: ShardPlace) -> None:
+    plan = wide_shard_place.plan({"ca": [[40]]})
+    path = Path(f"{plan.sources[0].shards[0].path}.bin")
+    path.write_bytes(path.read_bytes()[:-4])
+    with pytest.raises(DataError, match=str(path)):
+        SampleStream(plan, 8, seed=1).sample(0)
+
+
+def test_reading_outside_the_source_is_refused(wide_shard_place: ShardPlace) -> None:
+    reader = SourceReader(wide_shard_place.plan({"ca": [[40]]}).sources[0].shards, OpenShards())
+    for start, count in ((-1, 2), (0, 41), (40, 1)):
+        with pytest.raises(ValueError, match="outside the source"):
+            reader.read(start, count)
+    assert reader.read(40, 0).size == 0
