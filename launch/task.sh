@@ -1,0 +1,66 @@
+#!/bin/bash
+# One rank: what srun starts on each GPU. From SLURM's variables to those of torch.distributed, into the container if
+# there is one, then training. Arguments: CONFIG [key=value ...].
+set -euo pipefail
+
+export RANK=$SLURM_PROCID
+export LOCAL_RANK=$SLURM_LOCALID
+export WORLD_SIZE=$SLURM_NTASKS
+export LOCAL_WORLD_SIZE=${SLURM_NTASKS_PER_NODE:-1}
+: "${MASTER_ADDR:?set by launch/pretrain.sbatch}" "${MASTER_PORT:?set by launch/pretrain.sbatch}"
+
+root=${SALAMANDRA_ROOT:-$PWD}
+python=${SALAMANDRA_PYTHON:-}
+if [[ -z $python ]]; then
+  python=python3
+  [[ -n ${SALAMANDRA_CONTAINER:-} || ! -x $root/.venv/bin/python ]] || python=$root/.venv/bin/python
+fi
+command=("$python" -u -m megatron_salamandra.train "$@")
+
+mounts=${SALAMANDRA_CONTAINER_MOUNTS:+$SALAMANDRA_CONTAINER_MOUNTS,}$root
+case ${SALAMANDRA_CONTAINER:+${SALAMANDRA_CONTAINER_RUNTIME:-singularity}} in
+  "" | pyxis) ;; # no container, or srun has put us into it already
+  singularity | apptainer)
+    command=("${SALAMANDRA_CONTAINER_RUNTIME:-singularity}" exec --nv --bind "$mounts" --pwd "$root"
+      "$SALAMANDRA_CONTAINER" "${command[@]}")
+    ;;
+  enroot)
+    options=()
+    IFS=, read -ra pairs <<<"$mounts"
+    for pair in "${pairs[@]}"; do
+      [[ $pair == *:* ]] || pair=$pair:$pair
+      options+=(--mount "$pair")
+    done
+    # enroot starts with an empty environment: hand over what the job and its profile set.
+    while read -r name; do
+      options+=(--env "$name")
+    done < <(compgen -e | grep -E '^(RANK$|LOCAL_|WORLD_SIZE$|MASTER_|SLURM_|SALAMANDRA_|NCCL_|NVTE_|TORCH_|CUDA_|OMP_|HF_|TRANSFORMERS_|WANDB_|UCX_)')
+    command=(enroot start "${options[@]}" "$SALAMANDRA_CONTAINER" "${command[@]}")
+    ;;
+  *)
+    echo "launch/task.sh: SALAMANDRA_CONTAINER_RUNTIME = $SALAMANDRA_CONTAINER_RUNTIME is not known" >&2
+    echo "  allowed: singularity, apptainer, enroot, pyxis" >&2
+    exit 2
+    ;;
+esac
+
+# SLURM signals every process of the step, so training hears SIGUSR1 and SIGTERM without our help; this shell only has
+# to outlive them. A handler rather than '', because training would inherit that a signal is ignored.
+trap signalled=1 USR1 TERM
+"${command[@]}" &
+training=$!
+code=127 # also what wait says of a process that it has told about before
+while :; do
+  signalled=0
+  wait "$training" && waited=0 || waited=$?
+  ((waited == 127)) || code=$waited
+  ((signalled)) || break
+done
+
+# 75 says "saved, run me again". Given to srun with --kill-on-bad-exit it would kill ranks that are still leaving, and
+# the job's code would be theirs. So the ranks end well and rank 0 leaves word for launch/pretrain.sbatch.
+if ((code == 75)) && [[ -n ${SALAMANDRA_STOP_FILE:-} ]]; then
+  ((RANK != 0)) || : >"$SALAMANDRA_STOP_FILE"
+  exit 0
+fi
+exit "$code"
