@@ -1,0 +1,64 @@
+# The two commands of the README are `make quickstart` and `make test`; both set up everything they need.
+# PYTHON=python3.12 chooses the interpreter; each Python version has its own environment in .venv/.
+
+PYTHON ?= python3
+
+PYTHON_VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+ifeq ($(PYTHON_VERSION),)
+$(error $(PYTHON) does not run; set PYTHON to a Python of at least 3.11)
+endif
+ifneq ($(filter 2.% 3.0 3.1 3.2 3.3 3.4 3.5 3.6 3.7 3.8 3.9 3.10,$(PYTHON_VERSION)),)
+$(error $(PYTHON) is Python $(PYTHON_VERSION); set PYTHON to a Python of at least 3.11)
+endif
+
+VENV := .venv/$(PYTHON_VERSION)
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+# Versions newer than the pinned ones start from the newest pins.
+CONSTRAINTS := $(or $(wildcard constraints/py$(subst .,,$(PYTHON_VERSION)).txt),constraints/py312.txt)
+
+SHELL_SCRIPTS := .ci/run $(wildcard launch/*.sh launch/*.sbatch)
+DOCKERFILES := $(wildcard Dockerfile launch/Dockerfile)
+
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: help setup quickstart test lint types format clean
+
+help:
+	@echo "make quickstart   train a small model on real text, from download to exported model (runs/quickstart/)"
+	@echo "make test         lint, types, shell lint and the test suite"
+	@echo "make lint         ruff, mypy, shellcheck, hadolint"
+	@echo "make format       rewrite the sources in the project's format"
+	@echo "make setup        only create the environment $(VENV)"
+	@echo "make clean        remove environments, caches and builds; runs/ stays"
+
+setup: $(INSTALLED)
+
+$(INSTALLED): setup.py pyproject.toml $(CONSTRAINTS)
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint $(CONSTRAINTS) pip setuptools
+	$(BIN)/python -m pip install --quiet --constraint $(CONSTRAINTS) --no-build-isolation --editable '.[hf,dev]'
+	touch $@
+
+quickstart: setup
+	$(BIN)/salamandra quickstart $(ARGS)
+
+test: lint
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: setup types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/shellcheck --external-sources $(SHELL_SCRIPTS)
+	$(if $(DOCKERFILES),$(BIN)/hadolint $(DOCKERFILES))
+
+types: setup
+	$(BIN)/mypy
+
+format: setup
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf .venv build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
