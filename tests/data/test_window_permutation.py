@@ -3,7 +3,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections import Counter
-from itertools import permutations
+from itertools import pairwise, permutations
 
 import pytest
 from hypothesis import given, settings
@@ -101,7 +101,7 @@ def test_windows_spread_evenly_over_the_source() -> None:
         drawn = [order(index) for index in range(start, start + 1000)]
         tenths = Counter(window * 10 // windows for window in drawn)
         assert sum((tenths[tenth] - 100) ** 2 / 100 for tenth in range(10)) < 9 + 5 * math.sqrt(18)
-        assert sum(abs(a - b) == 1 for a, b in zip(drawn, drawn[1:], strict=False)) == 0
+        assert sum(abs(a - b) == 1 for a, b in pairwise(drawn)) == 0
 
 
 def test_out_of_range_is_refused() -> None:

@@ -1,0 +1,155 @@
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+import torch
+
+from megatron_salamandra.data import MicroBatch, SampleStream, StepLoader
+from salamandra_data.errors import DataError
+
+if TYPE_CHECKING:
+    from conftest import ShardPlace
+
+LENGTH = 8
+GLOBAL_BATCH = 24
+
+
+@pytest.fixture
+def stream(wide_shard_place: ShardPlace) -> SampleStream:
+    plan = wide_shard_place.plan({"ca": [[40, 3, 70], [50]], "en": [[300]]}, {"ca": 2, "en": "0.5"})
+    return SampleStream(plan, LENGTH, seed=4)
+
+
+def loader(stream: SampleStream, micro: int = 2, rank: int = 0, ranks: int = 1, **options: int) -> StepLoader:
+    return StepLoader(
+        stream,
+        micro_batch_size=micro,
+        global_batch_size=GLOBAL_BATCH,
+        data_parallel_rank=rank,
+        data_parallel_size=ranks,
+        **options,
+    )
+
+
+def inputs_and_last_label(batch: MicroBatch) -> torch.Tensor:
+    return torch.cat([batch.tokens, batch.labels[:, -1:]], dim=1)
+
+
+@pytest.mark.parametrize("micro", [1, 2, 3])
+@pytest.mark.parametrize("ranks", [1, 2, 4])
+def test_global_batches_are_equal_under_any_layout(stream: SampleStream, micro: int, ranks: int) -> None:
+    loaders = [loader(stream, micro, rank, ranks) for rank in range(ranks)]
+    for step in range(3):
+        steps = [each.next_step() for each in loaders]
+        # Micro-batch by micro-batch over the ranks is the order of the stream.
+        rows = torch.cat(
+            [inputs_and_last_label(batch) for together in zip(*steps, strict=True) for batch in together]
+        )
+        expected = [stream.sample(k) for k in range(step * GLOBAL_BATCH, (step + 1) * GLOBAL_BATCH)]
+        np.testing.assert_array_equal(rows.numpy(), np.stack(expected))
+    for each in loaders:
+        each.close()
+
+
+@pytest.mark.parametrize("prefetch_steps", [0, 1, 5])
+def test_resuming_at_any_step_gives_the_same_batches(stream: SampleStream, prefetch_steps: int) -> None:
+    with loader(stream, prefetch_steps=prefetch_steps) as straight:
+        whole = [straight.next_step() for _ in range(7)]
+    for first_step in range(7):
+        with loader(stream, first_step=first_step, prefetch_steps=prefetch_steps) as resumed:
+            for step in range(first_step, 7):
+                assert resumed.next_step_number == step
+                for ours, theirs in zip(resumed.next_step(), whole[step], strict=True):
+                    assert torch.equal(inputs_and_last_label(ours), inputs_and_last_label(theirs))
+
+
+def test_micro_batches_are_plain_contiguous_tensors(stream: SampleStream) -> None:
+    with loader(stream, micro=3) as steps:
+        batches = steps.next_step()
+        assert steps.wait_seconds >= 0
+    assert len(batches) == 8
+    seen = set()
+    for batch in batches:
+        assert batch.tokens.dtype == batch.labels.dtype == batch.position_ids.dtype == torch.int64
+        assert batch.loss_mask.dtype == torch.float32
+        assert torch.equal(batch.labels[:, :-1], batch.tokens[:, 1:])
+        assert torch.equal(batch.loss_mask, torch.ones(3, LENGTH))  # EOD and what follows it counts too
+        assert torch.equal(batch.position_ids, torch.arange(LENGTH).repeat(3, 1))
+        for tensor in (batch.tokens, batch.labels, batch.loss_mask, batch.position_ids):
+            assert tensor.shape == (3, LENGTH) and tensor.is_contiguous()
+            seen.add(tensor.untyped_storage().data_ptr())
+    assert len(seen) == 32
+
+
+class _FailingStream(SampleStream):
+    """Breaks at one sample, and counts how far it was read."""
+
+    fails_at = 10**9
+    read_up_to = 0
+
+    def sample(self, sample: int) -> np.ndarray[tuple[int, ...], np.dtype[np.int64]]:
+        self.read_up_to = max(self.read_up_to, sample)
+        if sample >= self.fails_at:
+            raise DataError("shards/ca-train-00003.bin: gone")
+        return super().sample(sample)
+
+
+@pytest.mark.parametrize("prefetch_steps", [0, 1, 3])
+def test_an_error_while_reading_ahead_reaches_the_trainer_at_its_step(
+    stream: SampleStream, prefetch_steps: int
+) -> None:
+    stream.__class__ = _FailingStream
+    assert isinstance(stream, _FailingStream)
+    stream.fails_at = 2 * GLOBAL_BATCH + 5
+    with loader(stream, prefetch_steps=prefetch_steps) as steps:
+        assert len(steps.next_step()) == len(steps.next_step()) == 12
+        for _ in range(2):
+            with pytest.raises(DataError, match=r"ca-train-00003\.bin: gone"):
+                steps.next_step()
+
+
+def test_a_missing_shard_is_named_to_the_trainer(wide_shard_place: ShardPlace) -> None:
+    plan = wide_shard_place.plan({"ca": [[200]]})
+    path = Path(f"{plan.sources[0].shards[0].path}.bin")
+    path.unlink()
+    with (
+        loader(SampleStream(plan, LENGTH, seed=4)) as steps,
+        pytest.raises(DataError, match=path.name),
+    ):
+        steps.next_step()
+
+
+def test_reading_ahead_is_bounded(stream: SampleStream) -> None:
+    stream.__class__ = _FailingStream
+    assert isinstance(stream, _FailingStream)
+    stream.fails_at = 4 * GLOBAL_BATCH  # two ready, one in hand, and the one asked for: never a fifth
+    with loader(stream, prefetch_steps=2) as steps:
+        steps.next_step()
+    assert stream.read_up_to < 4 * GLOBAL_BATCH
+
+
+def test_close_stops_the_thread_and_refuses_further_steps(stream: SampleStream) -> None:
+    before = threading.active_count()
+    for prefetch_steps in (0, 2):
+        steps = loader(stream, prefetch_steps=prefetch_steps)
+        steps.next_step()
+        steps.close()
+        steps.close()
+        assert threading.active_count() == before
+        with pytest.raises(RuntimeError, match="closed"):
+            steps.next_step()
+
+
+def test_impossible_batches_are_refused(stream: SampleStream) -> None:
+    with pytest.raises(ValueError, match=r"24 is not a multiple of .* = 5 \* 1"):
+        loader(stream, micro=5)
+    with pytest.raises(ValueError, match=r"data_parallel_rank = 2 is outside \[0, 2\)"):
+        loader(stream, rank=2, ranks=2)
+    with pytest.raises(ValueError, match="at least 1"):
+        loader(stream, micro=0)
+    with pytest.raises(ValueError, match="must not be negative"):
+        loader(stream, first_step=-1)
