@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from bisect import bisect_right
 from collections import OrderedDict
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 
 from salamandra_data.blend_plan import ShardRef
 from salamandra_data.errors import DataError
-from salamandra_data.indexed import IndexedShard
+from salamandra_data.indexed import IndexedShard, bin_path, idx_path
 
 OPEN_SHARDS_LIMIT = 64
 
@@ -29,8 +30,55 @@ class ShardSpan:
     tokens: int
 
 
+class OpenShard:
+    """One shard's open ``.bin``, checked against its ``.idx`` and against the plan that counted it.
+
+    Tokens are read with ``preadv`` and not through a memory map: a file system that fails or a file that was
+    cut short then gives an error with the path, where a map would kill the process by SIGBUS. A cold window is
+    one request instead of a row of page faults. Any number of threads may read at once.
+
+    Raises:
+        DataError: a file is missing or damaged, or is not the one the blend plan counted.
+    """
+
+    def __init__(self, reference: ShardRef) -> None:
+        shard = IndexedShard.open(reference.path)
+        if shard.tokens != reference.tokens:
+            raise DataError(
+                f"{idx_path(reference.path)}: the shard holds {shard.tokens} tokens, but the blend plan counted "
+                f"{reference.tokens}\n  it was rewritten since; make the blend plan again, or restore the shard"
+            )
+        self._path = bin_path(reference.path)
+        self._dtype = shard.dtype
+        self._file = open(self._path, "rb", buffering=0)  # noqa: SIM115 - closed when the last reader lets go
+
+    def read_into(self, out: NDArray[np.int64], start_token: int) -> None:
+        """Fill ``out`` with the tokens from ``start_token`` on.
+
+        Raises:
+            DataError: the file ends early or cannot be read.
+        """
+        raw = np.empty(out.size, dtype=self._dtype)
+        missing = raw.data.cast("B")
+        position = start_token * self._dtype.itemsize
+        while missing:
+            try:
+                got = os.preadv(self._file.fileno(), [missing], position)
+            except OSError as error:
+                raise DataError(
+                    f"{self._path}: reading at byte {position} failed: {error.strerror}"
+                ) from error
+            if got == 0:
+                raise DataError(
+                    f"{self._path}: ends at byte {position}, although it was longer when it was opened\n"
+                    "  something cut it short during the run; restore it and resume"
+                )
+            missing, position = missing[got:], position + got
+        out[:] = raw
+
+
 class OpenShards:
-    """Memory-mapped shards, opened at their first use; the least recently used is dropped above ``limit``.
+    """Shards, opened at their first use; the least recently used is closed above ``limit``.
 
     One object may serve several sources and several threads.
     """
@@ -39,27 +87,30 @@ class OpenShards:
         if limit < 1:
             raise ValueError(f"at least one shard must be allowed to be open; got {limit}")
         self._limit = limit
-        self._open: OrderedDict[Path, IndexedShard] = OrderedDict()
+        self._open: OrderedDict[Path, OpenShard] = OrderedDict()
         self._lock = threading.Lock()
 
     def __len__(self) -> int:
         return len(self._open)
 
-    def get(self, reference: ShardRef) -> IndexedShard:
+    def get(self, reference: ShardRef) -> OpenShard:
         """Return the open shard.
 
         Raises:
-            DataError: a file is missing or damaged, or is not the one the blend plan counted.
+            DataError: it cannot be opened, or is not the one the blend plan counted.
         """
         with self._lock:
             shard = self._open.get(reference.path)
             if shard is not None:
                 self._open.move_to_end(reference.path)
                 return shard
-            shard = _open_counted(reference)
+            try:
+                shard = OpenShard(reference)
+            except OSError as error:
+                raise DataError(f"{reference.path}: cannot be opened: {error.strerror}") from error
             self._open[reference.path] = shard
             if len(self._open) > self._limit:
-                self._open.popitem(last=False)  # unmapped once no reader holds it any more
+                self._open.popitem(last=False)  # closed once no thread reads it any more
             return shard
 
 
@@ -89,19 +140,12 @@ class SourceReader:
         """Return tokens ``[start, start + count)`` of the source, [count] int64.
 
         Raises:
-            DataError: a shard can't be opened or read; names its path.
+            DataError: a shard cannot be opened or read; names its path.
         """
         out = np.empty(count, dtype=np.int64)
         filled = 0
         for reference, span in self._spans(start, count):
-            try:
-                tokens = self._open_shards.get(reference).read(span.start_token, span.tokens)
-            except OSError as error:
-                raise DataError(
-                    f"{span.path}: cannot read tokens [{span.start_token}, {span.start_token + span.tokens}): "
-                    f"{error}"
-                ) from error
-            out[filled : filled + span.tokens] = tokens
+            self._open_shards.get(reference).read_into(out[filled : filled + span.tokens], span.start_token)
             filled += span.tokens
         return out
 
@@ -118,13 +162,3 @@ class SourceReader:
                 spans.append((shard, ShardSpan(shard.path, offset, taken)))
             start, count, number = start + taken, count - taken, number + 1
         return spans
-
-
-def _open_counted(reference: ShardRef) -> IndexedShard:
-    shard = IndexedShard.open(reference.path)
-    if shard.tokens != reference.tokens:
-        raise DataError(
-            f"{reference.path}.idx: holds {shard.tokens} tokens, but the blend plan counted {reference.tokens}\n"
-            "  the shard was rewritten since; make the blend plan again, or restore the shard"
-        )
-    return shard

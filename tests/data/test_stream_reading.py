@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -93,7 +95,7 @@ def test_a_shard_rewritten_since_the_plan_is_refused(wide_shard_place: ShardPlac
     planned = plan.sources[0].shards[0]
     for ending in (".bin", ".idx"):
         Path(f"{other.path}{ending}").replace(f"{planned.path}{ending}")
-    with pytest.raises(DataError, match=r"holds 50 tokens, but the blend plan counted 40"):
+    with pytest.raises(DataError, match=r"the shard holds 50 tokens, but the blend plan counted 40"):
         SampleStream(plan, 8, seed=1).sample(0)
 
 
@@ -103,6 +105,29 @@ def test_a_truncated_shard_is_named(wide_shard_place: ShardPlace) -> None:
     path.write_bytes(path.read_bytes()[:-4])
     with pytest.raises(DataError, match=str(path)):
         SampleStream(plan, 8, seed=1).sample(0)
+
+
+def test_a_shard_cut_short_during_the_run_is_an_error_and_not_a_crash(wide_shard_place: ShardPlace) -> None:
+    plan = wide_shard_place.plan({"ca": [[4000]]})
+    stream = SampleStream(plan, 1000, seed=1)
+    stream.sample(0)
+    path = Path(f"{plan.sources[0].shards[0].path}.bin")
+    os.truncate(path, 100)
+    with pytest.raises(DataError, match=rf"{path}: ends at byte"):
+        stream.sample(1)
+
+
+def test_samples_do_not_depend_on_what_was_read_before_or_by_which_thread(
+    wide_shard_place: ShardPlace,
+) -> None:
+    plan = wide_shard_place.plan(SHARDS, {"en": "0.5", "ca": 2})
+    straight = SampleStream(plan, 16, seed=11)
+    expected = [straight.sample(k).tolist() for k in range(300)]
+    jumping = SampleStream(plan, 16, seed=11, open_shards_limit=1)
+    order = np.random.default_rng(0).permutation(300).tolist()
+    with ThreadPoolExecutor(4) as threads:
+        read = list(threads.map(lambda k: jumping.sample(k).tolist(), order))
+    assert read == [expected[k] for k in order]
 
 
 def test_reading_outside_the_source_is_refused(wide_shard_place: ShardPlace) -> None:
