@@ -78,14 +78,14 @@ def _nearest(key: str, root: type[BaseModel]) -> str:
     """The key that was probably meant: a neighbour in its section first, then the same name elsewhere."""
     known = all_keys(root)
     section, _, name = key.rpartition(".")
-    neighbours = [other for other in known if other.rpartition(".")[0] == section]
-    near = difflib.get_close_matches(key, neighbours, n=1, cutoff=0.75)
+    neighbours = {other.rpartition(".")[2]: other for other in known if other.rpartition(".")[0] == section}
+    candidates = dict(neighbours) if section else {**neighbours, **{name: name for name in root.model_fields}}
+    near = [candidates[found] for found in difflib.get_close_matches(name, candidates, n=1, cutoff=0.6)]
     near = near or [other for other in known if other.rpartition(".")[2] == name]
-    near = near or difflib.get_close_matches(key, [*known, *root.model_fields], n=1, cutoff=0.6)
     if near:
         return f"did you mean {near[0]}?"
-    names = sorted(other.rpartition(".")[2] for other in neighbours)
-    return f"keys of {section}: {', '.join(names)}" if section and names else ""
+    names = sorted(candidates)
+    return f"keys of {section or 'the top level'}: {', '.join(names)}"
 
 
 def _shown(value: Any) -> str:
