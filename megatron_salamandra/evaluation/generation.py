@@ -1,0 +1,99 @@
+"""Continuing texts with a trained model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from megatron_salamandra.hf import HuggingFaceError, LoadedModel
+
+
+@dataclass(frozen=True)
+class Generation:
+    """One continued prompt.
+
+    Args:
+        prompt: as given.
+        completion: the text that follows it.
+        new_tokens: ids generated, without the end symbol.
+        ended: whether the model ended the document itself.
+    """
+
+    prompt: str
+    completion: str
+    new_tokens: int
+    ended: bool
+
+
+def generate_texts(
+    loaded: LoadedModel,
+    prompts: Sequence[str],
+    *,
+    max_new_tokens: int = 64,
+    temperature: float = 0.0,
+    top_p: float = 1.0,
+    seed: int = 1234,
+) -> Iterator[Generation]:
+    """Continue each prompt through transformers' ``generate`` with its key/value cache.
+
+    A prompt is preceded by the end symbol, as every document but the first was in training.
+    Prompts are independent: each starts from ``seed``, so the result of one does not depend on
+    the others.
+
+    Args:
+        max_new_tokens: most tokens to add; generation also stops at the end symbol.
+        temperature: 0 always takes the most likely token, larger samples more evenly.
+        top_p: sample from the fewest tokens that together have this probability, in (0, 1].
+    Raises:
+        HuggingFaceError: a number out of its range, or a prompt too long for the model.
+    """
+    if max_new_tokens < 1:
+        raise HuggingFaceError(f"max_new_tokens = {max_new_tokens} must be at least 1")
+    if temperature < 0:
+        raise HuggingFaceError(f"temperature = {temperature} must be 0 or more")
+    if not 0 < top_p <= 1:
+        raise HuggingFaceError(f"top_p = {top_p} must be above 0 and at most 1")
+    return (_continue(loaded, prompt, max_new_tokens, temperature, top_p, seed) for prompt in prompts)
+
+
+def _continue(
+    loaded: LoadedModel, prompt: str, max_new_tokens: int, temperature: float, top_p: float, seed: int
+) -> Generation:
+    model, tokenizer = loaded.model, loaded.tokenizer
+    end, context = tokenizer.eos_token_id, model.config.max_position_embeddings
+    start = [] if end is None else [end]
+    prompt_ids = [*start, *tokenizer(prompt, verbose=False)["input_ids"]]
+    if not prompt_ids:
+        raise HuggingFaceError("an empty prompt needs a tokenizer with an end symbol")
+    if len(prompt_ids) >= context:
+        raise HuggingFaceError(
+            f"the prompt {prompt[:40]!r}... has {len(prompt_ids)} tokens; the model reads at most {context}"
+        )
+    tokens = torch.tensor([prompt_ids], device=model.device)
+    sampling = {"temperature": temperature, "top_p": top_p, "top_k": 0} if temperature > 0 else {}
+    devices = [model.device] if model.device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices):
+        torch.manual_seed(seed)
+        output = model.generate(
+            input_ids=tokens,
+            attention_mask=torch.ones_like(tokens),
+            max_new_tokens=min(max_new_tokens, context - len(prompt_ids)),
+            do_sample=temperature > 0,
+            eos_token_id=end,
+            pad_token_id=tokenizer.pad_token_id,
+            **sampling,
+        )
+    ids = output[0].tolist()
+    ended = len(ids) > len(prompt_ids) and ids[-1] == end
+    ids = ids[len(start) : len(ids) - ended]
+    # Decoded together, because the first space of a text is dropped when decoding.
+    whole = tokenizer.decode(ids, skip_special_tokens=True)
+    alone = tokenizer.decode(ids[: len(prompt_ids) - len(start)], skip_special_tokens=True)
+    return Generation(
+        prompt=prompt,
+        completion=whole.removeprefix(alone),
+        new_tokens=len(ids) + len(start) - len(prompt_ids),
+        ended=ended,
+    )

@@ -1,0 +1,37 @@
+"""Hugging Face: name mapping, streaming export of sharded checkpoints, tokenizer conversion, parity.
+
+Needs the ``hf`` extra for tokenizers and transformers; importing this package does not.
+"""
+
+from __future__ import annotations
+
+from megatron_salamandra.hf.checkpoint_reader import ShardedCheckpoint, locate_checkpoint
+from megatron_salamandra.hf.errors import CheckpointReadError, HuggingFaceError, TokenizerConversionError
+from megatron_salamandra.hf.export import ExportReport, export_checkpoint
+from megatron_salamandra.hf.loading import LoadedModel, choose_device, load_checkpoint, load_export
+from megatron_salamandra.hf.parity import LogitParity, check_export, compare_logits
+from megatron_salamandra.hf.tokenizer import convert_tokenizer
+from megatron_salamandra.hf.tokenizer_verification import TokenizerReport, probe_texts, verify_tokenizer
+from megatron_salamandra.hf.verification_files import document_texts
+
+__all__ = [
+    "CheckpointReadError",
+    "ExportReport",
+    "HuggingFaceError",
+    "LoadedModel",
+    "LogitParity",
+    "ShardedCheckpoint",
+    "TokenizerConversionError",
+    "TokenizerReport",
+    "check_export",
+    "choose_device",
+    "compare_logits",
+    "convert_tokenizer",
+    "document_texts",
+    "export_checkpoint",
+    "load_checkpoint",
+    "load_export",
+    "locate_checkpoint",
+    "probe_texts",
+    "verify_tokenizer",
+]

@@ -1,0 +1,15 @@
+"""Errors of this room; all are ``ValueError`` so that the command line reports them as they are."""
+
+from __future__ import annotations
+
+
+class HuggingFaceError(ValueError):
+    """An export, import or load that cannot be done as asked; the message says what would work."""
+
+
+class CheckpointReadError(HuggingFaceError):
+    """A checkpoint directory that is missing, incomplete, damaged, or of another model."""
+
+
+class TokenizerConversionError(HuggingFaceError):
+    """A SentencePiece model that no Hugging Face fast tokenizer can reproduce id for id."""

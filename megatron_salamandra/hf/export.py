@@ -1,0 +1,198 @@
+"""From a sharded checkpoint to a Hugging Face model directory, in one pass and bounded memory."""
+
+from __future__ import annotations
+
+import math
+import os
+import shutil
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from megatron_salamandra.hf.checkpoint_reader import ShardedCheckpoint, locate_checkpoint
+from megatron_salamandra.hf.errors import HuggingFaceError, TokenizerConversionError
+from megatron_salamandra.hf.mapping import huggingface_shapes
+from megatron_salamandra.hf.model_card import model_card
+from megatron_salamandra.hf.model_files import choose_dtype, generation_settings, llama_settings
+from megatron_salamandra.hf.safetensors_writer import write_weights
+from megatron_salamandra.hf.sentencepiece_model import read_special_ids
+from megatron_salamandra.hf.tokenizer import convert_tokenizer
+from megatron_salamandra.hf.tokenizer_files import write_json, write_tokenizer_files
+from megatron_salamandra.hf.tokenizer_verification import TokenizerReport, probe_texts, verify_tokenizer
+
+GIBIBYTE = 1 << 30
+
+
+@dataclass(frozen=True)
+class ExportReport:
+    """What an export wrote.
+
+    Args:
+        out: the directory.
+        checkpoint: the step directory it was made from.
+        step: optimizer steps of that checkpoint, if it says.
+        parameters: number of weights.
+        dtype: name of their dtype.
+        weight_files: names of the safetensors files.
+        weight_bytes: bytes of tensor data in them.
+        tokenizer: the comparison with the SentencePiece model; None if no fast tokenizer was made.
+        tokenizer_note: outcome for people, whichever it was.
+    """
+
+    out: Path
+    checkpoint: Path
+    step: int | None
+    parameters: int
+    dtype: str
+    weight_files: tuple[str, ...]
+    weight_bytes: int
+    tokenizer: TokenizerReport | None
+    tokenizer_note: str
+
+
+def export_checkpoint(
+    checkpoint: Path,
+    out: Path,
+    *,
+    dtype: str = "auto",
+    shard_bytes: int = 5 * GIBIBYTE,
+    tokenizer_model: Path | None = None,
+    verification_texts: Iterable[str] | None = None,
+    force: bool = False,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> ExportReport:
+    """Write ``checkpoint`` as a ``LlamaForCausalLM`` directory that transformers loads as it is.
+
+    Everything is written next to ``out`` under a temporary name and renamed when complete, so
+    ``out`` never holds half an export.
+
+    Args:
+        checkpoint: a step directory, a ``checkpoints`` directory or a run directory (then the
+            latest complete checkpoint).
+        out: directory to create; it must not exist or be empty unless ``force``.
+        dtype: ``auto`` (as stored), ``bfloat16`` or ``float32``.
+        shard_bytes: most tensor bytes in one safetensors file.
+        tokenizer_model: SentencePiece model to use instead of the one in the checkpoint.
+        verification_texts: texts to compare the exported tokenizer on; a built-in set if not given.
+        force: replace an existing export.
+        on_progress: called with (bytes written, bytes in all) after each tensor.
+    Raises:
+        CheckpointReadError: the checkpoint is missing, incomplete, damaged or of another model.
+        HuggingFaceError: ``out`` is in use, or the tokenizer does not fit the model.
+        OSError: the file system refused; nothing is left behind.
+    """
+    source = ShardedCheckpoint.open(locate_checkpoint(checkpoint))
+    chosen_dtype = choose_dtype(dtype, source.stored_dtype)
+    model_path = _tokenizer_of(source, tokenizer_model)
+    special_ids = read_special_ids(model_path, source.config.model.vocab_size)
+    _refuse_occupied(out, force)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    temporary = out.parent / f".{out.name}.partial-{os.getpid()}"
+    temporary.mkdir()
+    try:
+        # The tokenizer first: it is quick, and a bad one should not cost the weights' time.
+        report, note = _write_tokenizer(
+            temporary,
+            model_path,
+            source.config.model.sequence_length,
+            probe_texts() if verification_texts is None else verification_texts,
+        )
+        model = source.config.model
+        shapes = huggingface_shapes(model)
+        weights = write_weights(
+            temporary,
+            shapes,
+            source.huggingface_tensors(),
+            dtype=chosen_dtype,
+            shard_bytes=shard_bytes,
+            on_progress=on_progress,
+        )
+        write_json(temporary / "model.safetensors.index.json", weights.index)
+        write_json(temporary / "config.json", llama_settings(model, chosen_dtype, special_ids))
+        write_json(temporary / "generation_config.json", generation_settings(special_ids))
+        parameters = sum(math.prod(shape) for shape in shapes.values())
+        dtype_name = str(chosen_dtype).removeprefix("torch.")
+        card = model_card(
+            source.config, source.state, parameters=parameters, dtype=dtype_name, tokenizer_note=note
+        )
+        (temporary / "README.md").write_text(card, encoding="utf-8")
+        _publish(temporary, out)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    step = source.state.get("step")
+    return ExportReport(
+        out=out,
+        checkpoint=source.path,
+        step=step if isinstance(step, int) else None,
+        parameters=parameters,
+        dtype=dtype_name,
+        weight_files=weights.files,
+        weight_bytes=weights.total_bytes,
+        tokenizer=report,
+        tokenizer_note=note,
+    )
+
+
+def _tokenizer_of(source: ShardedCheckpoint, given: Path | None) -> Path:
+    path = given or source.tokenizer_model
+    if path is None:
+        raise HuggingFaceError(
+            f"{source.path}: the checkpoint has no tokenizer.model\n  name one with --tokenizer MODEL"
+        )
+    if not path.is_file():
+        raise HuggingFaceError(f"{path}: no such tokenizer model")
+    return path
+
+
+def _refuse_occupied(out: Path, force: bool) -> None:
+    if not out.exists() and not out.is_symlink():
+        return
+    if not out.is_dir() or out.is_symlink():
+        raise HuggingFaceError(f"{out}: exists and is not a directory\n  choose another --out")
+    if not any(out.iterdir()):
+        return
+    if not force:
+        raise HuggingFaceError(
+            f"{out}: directory is not empty\n  choose another --out, or replace it with --force"
+        )
+    if not (out / "config.json").is_file():
+        raise HuggingFaceError(
+            f"{out}: not replaced: it has no config.json, so it is not an earlier export\n"
+            "  choose another --out"
+        )
+
+
+def _write_tokenizer(
+    directory: Path, model_path: Path, sequence_length: int, texts: Iterable[str]
+) -> tuple[TokenizerReport | None, str]:
+    try:
+        converted = convert_tokenizer(model_path)
+    except TokenizerConversionError as error:
+        shutil.copyfile(model_path, directory / "tokenizer.model")
+        return None, (
+            "NO fast tokenizer: only tokenizer.model is included, to be used with the sentencepiece package. "
+            f"Reason: {str(error).removeprefix(f'{model_path}: ')}."
+        )
+    write_tokenizer_files(directory, converted, model_path, sequence_length=sequence_length)
+    report = verify_tokenizer(directory, model_path, texts)
+    return report, f"Compared with SentencePiece: {report.summary()}."
+
+
+def _publish(temporary: Path, out: Path) -> None:
+    """Rename ``temporary`` to ``out``, replacing an earlier export or an empty directory."""
+    for path in temporary.iterdir():
+        with path.open("rb") as stream:
+            os.fsync(stream.fileno())
+    if not out.exists():
+        temporary.rename(out)
+    else:
+        previous = out.parent / f".{out.name}.previous-{os.getpid()}"
+        out.rename(previous)
+        temporary.rename(out)
+        shutil.rmtree(previous)
+    parent = os.open(out.parent, os.O_RDONLY)
+    try:
+        os.fsync(parent)
+    finally:
+        os.close(parent)

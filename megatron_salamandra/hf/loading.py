@@ -1,0 +1,88 @@
+"""A runnable transformers model and tokenizer, from an export or straight from a sharded checkpoint."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from megatron_salamandra.hf.checkpoint_reader import ShardedCheckpoint, locate_checkpoint
+from megatron_salamandra.hf.errors import HuggingFaceError
+from megatron_salamandra.hf.model_files import choose_dtype, llama_settings
+from megatron_salamandra.hf.optional_packages import require_package
+from megatron_salamandra.hf.sentencepiece_model import read_special_ids
+from megatron_salamandra.hf.tokenizer import convert_tokenizer
+from megatron_salamandra.hf.tokenizer_files import tokenizer_settings
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A ``LlamaForCausalLM`` in evaluation mode and its ``PreTrainedTokenizerFast``."""
+
+    model: Any
+    tokenizer: Any
+
+
+def choose_device(name: str) -> torch.device:
+    """The device called ``name``; ``auto`` is a GPU if there is one.
+
+    Raises:
+        HuggingFaceError: no device of this name on this machine.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    # torch raises RuntimeError, AssertionError or AcceleratorError by the way in which it is missing.
+    except Exception as error:
+        raise HuggingFaceError(
+            f"device {name!r} cannot be used here: {error}\n  try: auto, cpu, cuda"
+        ) from error
+    return device
+
+
+def load_export(directory: Path, *, device: torch.device, dtype: str = "auto") -> LoadedModel:
+    """Load a Hugging Face model directory.
+
+    Raises:
+        HuggingFaceError: not such a directory, or transformers is not installed.
+    """
+    transformers = require_package("transformers", "loading a Hugging Face model")
+    if not (directory / "config.json").is_file():
+        raise HuggingFaceError(f"{directory}: not a Hugging Face model directory: it has no config.json")
+    tokenizer = transformers.AutoTokenizer.from_pretrained(str(directory))
+    model = transformers.AutoModelForCausalLM.from_pretrained(str(directory), dtype=dtype)
+    return LoadedModel(model=model.to(device).eval(), tokenizer=tokenizer)
+
+
+def load_checkpoint(path: Path, *, device: torch.device, dtype: str = "auto") -> LoadedModel:
+    """Build the same model and tokenizer from a sharded checkpoint in memory; no file is written.
+
+    Args:
+        path: a step directory, a ``checkpoints`` directory or a run directory.
+    Raises:
+        CheckpointReadError: the checkpoint is missing, incomplete, damaged or of another model.
+        HuggingFaceError: no usable tokenizer, or transformers is not installed.
+    """
+    transformers = require_package("transformers", "running a checkpoint")
+    source = ShardedCheckpoint.open(locate_checkpoint(path))
+    if source.tokenizer_model is None:
+        raise HuggingFaceError(f"{source.path}: the checkpoint has no tokenizer.model")
+    converted = convert_tokenizer(source.tokenizer_model)
+    settings = tokenizer_settings(converted, source.config.model.sequence_length)
+    for only_in_files in ("tokenizer_class", "added_tokens_decoder"):
+        del settings[only_in_files]
+    tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_object=converted.backend, **settings)
+    chosen = choose_dtype(dtype, source.stored_dtype)
+    ids = read_special_ids(source.tokenizer_model, source.config.model.vocab_size)
+    config = transformers.LlamaConfig(**llama_settings(source.config.model, chosen, ids))
+    with torch.device("meta"):
+        model = transformers.LlamaForCausalLM(config)
+    weights = {name: tensor.to(device, chosen) for name, tensor in source.huggingface_tensors()}
+    model.load_state_dict(weights, strict=True, assign=True)
+    # RoPE frequencies are not weights: they are still on the meta device.
+    model.model.rotary_emb = type(model.model.rotary_emb)(config=config, device=device)
+    return LoadedModel(model=model.eval(), tokenizer=tokenizer)
