@@ -63,8 +63,6 @@ class PackedRopeSelfAttention(SelfAttention):
             hidden_states, key_value_states, split_qkv=False
         )
         assert self._table is not None
-        packed = rope_packed_qkv(
-            packed, self._table, q_per_group=query_width // head_dim, head_dim=head_dim
-        )
+        packed = rope_packed_qkv(packed, self._table, q_per_group=query_width // head_dim, head_dim=head_dim)
         query, key, value = packed.split([query_width, head_dim, head_dim], dim=-1)
         return query.reshape(*query.shape[:2], -1, head_dim), key, value

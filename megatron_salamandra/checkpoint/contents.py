@@ -1,0 +1,40 @@
+"""What the tensors of a checkpoint are, as Megatron-Core's sharded state."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from megatron.core.distributed import DistributedDataParallel
+from megatron.core.optimizer import MegatronOptimizer
+
+from megatron_salamandra.model import unwrap
+
+METADATA: dict[str, Any] = {
+    # Optimizer state is stored by parameter and position, so that TP, PP and DP may all change.
+    "distrib_optim_sharding_type": "fully_reshardable",
+    # Layers are stacked into one tensor per kind, so that pipeline stages may change.
+    "non_homogeneous_layers": False,
+}
+
+
+def model_key(chunk: int, chunks: int) -> str:
+    """Key of a model chunk in the state; tensors are named by layer, not by chunk."""
+    return "model" if chunks == 1 else f"model{chunk}"
+
+
+def sharded_state(
+    chunks: list[DistributedDataParallel], optimizer: MegatronOptimizer | None, *, loading: bool
+) -> dict[str, Any]:
+    """Model and optimizer as sharded tensors of this rank.
+
+    Args:
+        optimizer: None leaves it out (weights only).
+        loading: True if the state describes what to load, False if what to save.
+    """
+    state: dict[str, Any] = {
+        model_key(number, len(chunks)): unwrap(chunk).sharded_state_dict(metadata=METADATA)
+        for number, chunk in enumerate(chunks)
+    }
+    if optimizer is not None:
+        state["optimizer"] = optimizer.sharded_state_dict(state, is_loading=loading, metadata=METADATA)
+    return state

@@ -1,0 +1,67 @@
+"""Loading a checkpoint, in the layout it was saved in or in another one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from megatron.core import dist_checkpointing
+from megatron.core.distributed import DistributedDataParallel
+from megatron.core.optimizer import MegatronOptimizer
+
+from megatron_salamandra.checkpoint.contents import model_key, sharded_state
+from megatron_salamandra.checkpoint.directory import CONFIG, SHARDS, CheckpointError, read_state
+from megatron_salamandra.checkpoint.manifest import verify_checkpoint
+from megatron_salamandra.config import RunConfig
+from megatron_salamandra.model import unwrap
+
+# What may differ between a checkpoint's model and the run's without touching a tensor.
+_FREE_MODEL_KEYS = {"name", "sequence_length", "rope_base", "init_std"}
+
+
+def _check_same_model(directory: Path, config: RunConfig) -> None:
+    path = directory / CONFIG
+    try:
+        saved: Any = yaml.safe_load(path.read_text(encoding="utf-8"))["model"]
+    except (OSError, yaml.YAMLError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{path} cannot be read: {error!r}; use another checkpoint") from error
+    for key, value in config.model.model_dump(mode="json").items():
+        if key not in _FREE_MODEL_KEYS and saved.get(key) != value:
+            raise CheckpointError(
+                f"{directory} is a checkpoint of another model: model.{key} is {saved.get(key)} there and "
+                f"{value} in this run\n  use another run_dir, or the configuration the checkpoint was made with"
+            )
+
+
+def load_checkpoint(
+    directory: Path,
+    config: RunConfig,
+    chunks: list[DistributedDataParallel],
+    optimizer: MegatronOptimizer | None,
+) -> dict[str, Any]:
+    """Fill model and optimizer from a checkpoint and return its ``state.json``; collective.
+
+    Args:
+        optimizer: None loads weights only.
+    Raises:
+        CheckpointError: the directory is incomplete, damaged or of another model. The model is
+            untouched then.
+    """
+    verify_checkpoint(directory, checksums=False)
+    _check_same_model(directory, config)
+    state = read_state(directory)
+    sharded = sharded_state(chunks, optimizer, loading=True)
+    try:
+        loaded = dist_checkpointing.load(sharded, str(directory / SHARDS))
+    except Exception as error:  # torch and Megatron-Core raise many kinds for an unreadable shard
+        raise CheckpointError(
+            f"{directory / SHARDS} cannot be loaded: {error}; use another checkpoint"
+        ) from error
+    with torch.no_grad():
+        for number, chunk in enumerate(chunks):
+            unwrap(chunk).load_state_dict(loaded[model_key(number, len(chunks))])
+        if optimizer is not None:
+            optimizer.load_state_dict(loaded["optimizer"])
+    return state

@@ -1,0 +1,209 @@
+"""Saving checkpoints, in the background unless told otherwise."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch.distributed as dist
+from megatron.core import dist_checkpointing, parallel_state
+from megatron.core.dist_checkpointing.strategies.async_utils import AsyncCallsQueue
+from megatron.core.dist_checkpointing.strategies.fully_parallel import FullyParallelSaveStrategyWrapper
+from megatron.core.dist_checkpointing.strategies.torch import TorchDistSaveShardedStrategy
+from megatron.core.distributed import DistributedDataParallel
+from megatron.core.optimizer import MegatronOptimizer
+
+from megatron_salamandra.checkpoint.contents import METADATA, sharded_state
+from megatron_salamandra.checkpoint.directory import (
+    CONFIG,
+    SHARDS,
+    STATE,
+    TOKENIZER,
+    complete_checkpoints,
+    partial_directory,
+    step_directory,
+    step_of,
+)
+from megatron_salamandra.checkpoint.manifest import describe_files, write_manifest
+from megatron_salamandra.checkpoint.retention import steps_to_delete
+from megatron_salamandra.config import CheckpointSection
+from salamandra_data.atomic_write import atomic_write_bytes
+
+WRITER_PROCESSES = 2
+"""Files per rank, each written by its own process."""
+
+
+@dataclass(frozen=True)
+class SaveOutcome:
+    """What became of one save. ``error`` is None when the checkpoint is complete."""
+
+    step: int
+    directory: Path
+    seconds: float
+    error: str | None
+
+
+class CheckpointWriter:
+    """Writes checkpoints of a run below ``root``; every method is collective.
+
+    A save copies the state (device to host, or copy-on-write on the host), forks writers and
+    returns; :meth:`poll` finishes saves whose writers are done on all ranks: manifest, final
+    name, retention. A failed save never raises: its outcome says why, its partial directory is
+    removed, and older checkpoints stay.
+    """
+
+    def __init__(self, root: Path, policy: CheckpointSection, *, config_yaml: str, tokenizer: Path) -> None:
+        """Nothing is written before the first save.
+
+        Args:
+            root: ``RUN/checkpoints``.
+            policy: what to keep, and whether to write in the background.
+            config_yaml: the resolved configuration, stored in every checkpoint.
+            tokenizer: SentencePiece model, stored in every checkpoint.
+        """
+        self._root = root
+        self._policy = policy
+        self._config_yaml = config_yaml
+        self._tokenizer = tokenizer
+        self._queue = AsyncCallsQueue(persistent=False)
+        self._running: list[tuple[int, float]] = []
+
+    @property
+    def saving(self) -> bool:
+        """True while a save is not finished."""
+        return bool(self._running)
+
+    def save(
+        self,
+        step: int,
+        chunks: list[DistributedDataParallel],
+        optimizer: MegatronOptimizer,
+        state: dict[str, Any],
+    ) -> list[SaveOutcome]:
+        """Start saving ``step``; returns the outcomes of all saves that ended by now.
+
+        A save that is still running is finished first: two at a time would double the memory.
+
+        Args:
+            state: contents of ``state.json``.
+        """
+        outcomes = self.poll(wait=True)
+        started = time.perf_counter()
+        partial = partial_directory(self._root, step)
+        error = self._on_rank_zero(lambda: _start_directory(partial))
+        if error is not None:
+            return [*outcomes, SaveOutcome(step, step_directory(self._root, step), 0.0, error)]
+        strategy = TorchDistSaveShardedStrategy("torch_dist", 1, thread_count=WRITER_PROCESSES)
+        parallel_strategy = FullyParallelSaveStrategyWrapper(
+            strategy, parallel_state.get_data_parallel_group(with_context_parallel=True)
+        )
+        request = dist_checkpointing.save(
+            sharded_state(chunks, optimizer, loading=False),
+            str(partial / SHARDS),
+            sharded_strategy=parallel_strategy,
+            async_sharded_save=True,
+            content_metadata=METADATA,
+        )
+        request.add_finalize_fn(lambda: self._publish(step, state))
+        self._queue.schedule_async_request(request)
+        self._running.append((step, started))
+        return [*outcomes, *self.poll(wait=not self._policy.asynchronous)]
+
+    def poll(self, *, wait: bool) -> list[SaveOutcome]:
+        """Finish saves whose writers are done; with ``wait`` all of them.
+
+        Must be called by all ranks at the same step.
+        """
+        if not self._running:
+            return []
+        step, started = self._running[0]
+        directory = step_directory(self._root, step)
+        error: str | None = None
+        try:
+            if not self._queue.maybe_finalize_async_calls(blocking=wait):
+                return []
+        except Exception as failure:  # raised on every rank alike; training must go on
+            error = f"{type(failure).__name__}: {failure}"
+            self._on_rank_zero(lambda: shutil.rmtree(partial_directory(self._root, step), ignore_errors=True))
+        self._running.pop(0)
+        return [SaveOutcome(step, directory, time.perf_counter() - started, error)]
+
+    def _publish(self, step: int, state: dict[str, Any]) -> None:
+        """Complete the directory, give it its name and prune old ones; raises on all ranks or none."""
+        partial = partial_directory(self._root, step)
+        rank = dist.get_rank()
+        try:
+            names = [f"{SHARDS}/{path.name}" for path in (partial / SHARDS).glob(f"__{rank}_*")]
+            mine: dict[str, dict[str, int]] | str = describe_files(partial, names)
+        except OSError as failure:
+            mine = f"rank {rank}: {failure}"
+        gathered: list[Any] = [None] * dist.get_world_size()
+        dist.all_gather_object(gathered, mine)
+        failures = [item for item in gathered if isinstance(item, str)]
+        if failures:
+            raise OSError("; ".join(failures))
+
+        def finish() -> None:
+            files = {name: entry for part in gathered for name, entry in part.items()}
+            self._finish_directory(partial, files, state)
+            os.replace(partial, step_directory(self._root, step))
+            _sync_directory(self._root)
+            self._prune()
+
+        error = self._on_rank_zero(finish)
+        if error is not None:
+            raise OSError(error)
+
+    def _finish_directory(
+        self, partial: Path, files: dict[str, dict[str, int]], state: dict[str, Any]
+    ) -> None:
+        atomic_write_bytes(partial / CONFIG, self._config_yaml.encode())
+        atomic_write_bytes(partial / STATE, json.dumps(state, indent=1).encode())
+        atomic_write_bytes(partial / TOKENIZER, self._tokenizer.read_bytes())
+        rest = [
+            str(path.relative_to(partial))
+            for path in partial.rglob("*")
+            if path.is_file() and str(path.relative_to(partial)) not in files
+        ]
+        write_manifest(partial, files | describe_files(partial, rest))
+        _sync_directory(partial / SHARDS)
+
+    def _prune(self) -> None:
+        present = {step_of(path): path for path in complete_checkpoints(self._root)}
+        for step in steps_to_delete(list(present), self._policy):
+            # Renamed first, so that a deletion cut short never looks like a checkpoint.
+            doomed = partial_directory(self._root, step)
+            shutil.rmtree(doomed, ignore_errors=True)
+            os.replace(present[step], doomed)
+            shutil.rmtree(doomed, ignore_errors=True)
+
+    def _on_rank_zero(self, action: Callable[[], None]) -> str | None:
+        """Run ``action`` on rank 0 and tell all ranks what went wrong, or None."""
+        message: list[str | None] = [None]
+        if dist.get_rank() == 0:
+            try:
+                action()
+            except (OSError, ValueError) as failure:
+                message[0] = f"{type(failure).__name__}: {failure}"
+        dist.broadcast_object_list(message, src=0)
+        return message[0]
+
+
+def _start_directory(partial: Path) -> None:
+    if partial.exists():
+        shutil.rmtree(partial)
+    (partial / SHARDS).mkdir(parents=True)
+
+
+def _sync_directory(directory: Path) -> None:
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,62 @@
+"""Entry point of training: ``torchrun ... -m megatron_salamandra.train CONFIG key=value ...``.
+
+The same line in the same ``run_dir`` resumes. Exit codes: 0 done, 2 bad usage or configuration,
+75 stopped early with everything saved (start the same line again), others are failures.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+
+from megatron_salamandra.config import ConfigError, load_run_config
+
+EXIT_USAGE = 2
+EXIT_FAILURE = 1
+
+
+def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
+    """The command line of ``python -m megatron_salamandra.train``."""
+    parser = argparse.ArgumentParser(
+        prog="megatron_salamandra.train",
+        description="Train from a configuration file or preset; resumes if run_dir holds a checkpoint.",
+    )
+    parser.add_argument("config", help="YAML file, or the name of a preset such as salamandra-2b")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="for example parallel.tensor=2")
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one rank and return its exit code."""
+    arguments = parse_arguments(argv)
+    first = os.environ.get("RANK", "0") == "0"
+    try:
+        config = load_run_config(arguments.config, arguments.overrides)
+        config.validate_for_world(int(os.environ.get("WORLD_SIZE", "1")))
+    except ConfigError as error:
+        if first:
+            print(error, file=sys.stderr)
+        return EXIT_USAGE
+    # Only now: a wrong configuration should not cost the import of torch on every rank.
+    from megatron_salamandra.checkpoint import CheckpointError
+    from megatron_salamandra.platform import PlatformError
+    from megatron_salamandra.training import Runtime, Trainer
+    from megatron_salamandra.training.trainer import TrainingError
+    from salamandra_data.errors import DataError
+
+    try:
+        with Runtime.start(config) as runtime:
+            return Trainer.build(runtime).run()
+    except (ConfigError, PlatformError) as error:
+        if first:
+            print(error, file=sys.stderr)
+        return EXIT_USAGE
+    except (DataError, CheckpointError, TrainingError) as error:
+        if first:
+            print(error, file=sys.stderr)
+        return EXIT_FAILURE
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,62 @@
+"""The interface of callbacks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from megatron_salamandra.training.report import LanguageScore, StepReport
+
+if TYPE_CHECKING:
+    from megatron_salamandra.training.trainer import Trainer
+
+
+class Callback:
+    """Hooks around training. All are called on every rank, in the same order, so they may be collective."""
+
+    def __init__(self, trainer: Trainer) -> None:
+        self.trainer = trainer
+
+    @property
+    def is_writer(self) -> bool:
+        """True on the rank that writes the run's files."""
+        return self.trainer.runtime.grid.rank == 0
+
+    def start(self) -> None:
+        """Before the first step of this process, after a checkpoint was loaded."""
+
+    def after_step(self, report: StepReport) -> None:
+        """After every optimizer step."""
+
+    def after_validation(self, step: int, scores: Sequence[LanguageScore]) -> None:
+        """After validation at ``step``."""
+
+    def finish(self) -> None:
+        """After the last step of this process, also when it was stopped early."""
+
+
+class CallbackList:
+    """Calls every callback in order."""
+
+    def __init__(self, callbacks: Sequence[Callback]) -> None:
+        self._callbacks = list(callbacks)
+
+    def start(self) -> None:
+        """See :meth:`Callback.start`."""
+        for callback in self._callbacks:
+            callback.start()
+
+    def after_step(self, report: StepReport) -> None:
+        """See :meth:`Callback.after_step`."""
+        for callback in self._callbacks:
+            callback.after_step(report)
+
+    def after_validation(self, step: int, scores: Sequence[LanguageScore]) -> None:
+        """See :meth:`Callback.after_validation`."""
+        for callback in self._callbacks:
+            callback.after_validation(step, scores)
+
+    def finish(self) -> None:
+        """See :meth:`Callback.finish`."""
+        for callback in self._callbacks:
+            callback.finish()

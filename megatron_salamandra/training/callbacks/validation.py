@@ -1,0 +1,121 @@
+"""Loss, perplexity and bits per byte of each language on its held-out text."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+
+from megatron_salamandra.data import MicroBatch, ValidationSet, validation_sets
+from megatron_salamandra.training.callbacks.base import Callback
+from megatron_salamandra.training.forward_backward import run_micro_batches
+from megatron_salamandra.training.report import LanguageScore, StepReport
+
+if TYPE_CHECKING:
+    from megatron_salamandra.training.trainer import Trainer
+
+
+def averages(scores: Sequence[LanguageScore]) -> list[LanguageScore]:
+    """``macro`` (every language counts the same) and ``micro`` (every token and byte does)."""
+    count = len(scores)
+    tokens = sum(score.tokens for score in scores)
+    macro = sum(score.loss for score in scores) / count
+    nats = sum(score.loss * score.tokens for score in scores)
+    # Bytes of a set follow from its loss in both units.
+    read_bytes = sum(
+        score.tokens * score.loss / (score.bits_per_byte * math.log(2))
+        for score in scores
+        if score.bits_per_byte
+    )
+    return [
+        LanguageScore(
+            "macro", macro, math.exp(macro), sum(score.bits_per_byte for score in scores) / count, tokens
+        ),
+        LanguageScore(
+            "micro",
+            nats / tokens,
+            math.exp(nats / tokens),
+            nats / (read_bytes * math.log(2)) if read_bytes else 0.0,
+            tokens,
+        ),
+    ]
+
+
+class Validation(Callback):
+    """Runs forward over every language's validation windows when the configuration asks for it."""
+
+    def __init__(self, trainer: Trainer) -> None:
+        super().__init__(trainer)
+        self._when = trainer.config.validation
+        self._sets = validation_sets(
+            trainer.plan, trainer.config.model.sequence_length, self._when.samples_per_language
+        )
+        self._validated_step: int | None = None
+
+    def start(self) -> None:
+        wanted = self._when.at_start or self._when.every_steps or self._when.at_end
+        if wanted and not self._sets:
+            self.trainer.runtime.logger.warning(
+                "no validation: the blend has no validation shards (tokenize with --validation-fraction)"
+            )
+        # A resumed run has validated the step it starts from, if it was to be validated.
+        self._validated_step = self.trainer.step or None
+        if self._when.at_start and self.trainer.step == 0:
+            self._validate(0)
+
+    def after_step(self, report: StepReport) -> None:
+        every = self._when.every_steps
+        if every and report.step % every == 0:
+            self._validate(report.step)
+
+    def finish(self) -> None:
+        complete = self.trainer.step == self.trainer.config.total_steps
+        if self._when.at_end and complete and self._validated_step != self.trainer.step:
+            self._validate(self.trainer.step)
+
+    def _validate(self, step: int) -> None:
+        self._validated_step = step
+        if not self._sets:
+            return
+        chunks = self.trainer.chunks
+        for chunk in chunks:
+            chunk.eval()
+        with torch.no_grad():
+            scores = [self._score(validation_set) for validation_set in self._sets]
+        self.trainer.callbacks.after_validation(step, [*scores, *averages(scores)])
+
+    def _score(self, validation_set: ValidationSet) -> LanguageScore:
+        runtime = self.trainer.runtime
+        batches = list(
+            validation_set.micro_batches(
+                self.trainer.config.training.micro_batch_size, runtime.grid.data_rank, runtime.grid.data_size
+            )
+        )
+        loss = run_micro_batches(
+            self.trainer.chunks,
+            pad_to_pipeline(batches, runtime.grid.pipeline_size),
+            self.trainer.config,
+            runtime.grid,
+            forward_only=True,
+        )
+        nats, tokens = runtime.sum_over_ranks([loss.nats, loss.tokens])
+        mean = nats / tokens
+        return LanguageScore(
+            language=validation_set.language,
+            loss=mean,
+            perplexity=math.exp(mean),
+            bits_per_byte=validation_set.bits_per_byte(mean),
+            tokens=round(tokens),
+        )
+
+
+def pad_to_pipeline(batches: list[MicroBatch], pipeline_size: int) -> list[MicroBatch]:
+    """Append masked micro-batches until their number is a multiple of the pipeline's size.
+
+    The interleaved schedule insists on it; the additions count nothing.
+    """
+    last = batches[-1]
+    filler = MicroBatch(last.tokens, last.labels, torch.zeros_like(last.loss_mask), last.position_ids)
+    return batches + [filler] * (-len(batches) % pipeline_size)

@@ -1,0 +1,67 @@
+"""``environment.json``: where and with what a run was started."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+import socket
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch.distributed as dist
+
+from megatron_salamandra import __version__
+from megatron_salamandra.parallel import ProcessGrid
+from megatron_salamandra.platform import Platform
+from salamandra_data.atomic_write import atomic_write_bytes
+
+PACKAGES = ("torch", "megatron-core", "transformer-engine", "apex", "triton", "numpy", "sentencepiece")
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _git_revision() -> str | None:
+    """Revision of the source tree, with ``+changes`` if files differ; None for an installed package."""
+    here = Path(__file__).parent
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(here), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+
+    try:
+        # A package installed into somebody else's repository is not at that repository's revision.
+        git("ls-files", "--error-unmatch", "environment.py")
+        return git("rev-parse", "HEAD") + ("+changes" if git("status", "--porcelain") else "")
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def record_environment(run_dir: Path, grid: ProcessGrid, platform: Platform) -> None:
+    """Write ``environment.json`` from rank 0; collective, because it lists every rank's host."""
+    hosts: list[Any] = [None] * grid.world_size
+    dist.all_gather_object(hosts, socket.gethostname())
+    if grid.rank != 0:
+        return
+    scheduler = {key: os.environ[key] for key in sorted(os.environ) if key.startswith("SLURM_JOB_")}
+    contents = {
+        "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "salamandra": __version__,
+        "git_revision": _git_revision(),
+        "python": sys.version.split()[0],
+        "packages": {name: _version(name) for name in PACKAGES},
+        "platform": platform.description(),
+        "layout": grid.describe(),
+        "hosts": sorted(set(hosts)),
+        "slurm": scheduler,
+        "command": sys.argv,
+    }
+    atomic_write_bytes(run_dir / "environment.json", json.dumps(contents, indent=1).encode())

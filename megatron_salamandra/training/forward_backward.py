@@ -1,0 +1,85 @@
+"""One pass of Megatron-Core's pipeline schedule over the micro-batches of a step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from megatron.core.distributed import DistributedDataParallel
+from megatron.core.pipeline_parallel import get_forward_backward_func
+from torch import Tensor
+
+from megatron_salamandra.config import RunConfig
+from megatron_salamandra.data import MicroBatch
+from megatron_salamandra.parallel import ProcessGrid
+
+Reduced = tuple[Tensor, Tensor, dict[str, Tensor]]
+
+
+@dataclass(frozen=True)
+class LossSum:
+    """Loss of this rank's micro-batches: sum over valid tokens, and their number.
+
+    Zero on ranks that do not report (see :attr:`ProcessGrid.reports_loss`), so that a sum over
+    the world counts every token once.
+    """
+
+    nats: float
+    tokens: float
+
+
+def masked_sum(loss_mask: Tensor, loss_bs: Tensor) -> Reduced:
+    """Sum of a micro-batch's loss over its valid tokens, in the form the schedule expects.
+
+    Returns:
+        the sum (fp32, differentiable), the number of valid tokens (int32), and both for logging.
+    """
+    total = torch.sum(loss_bs.float() * loss_mask)
+    tokens = loss_mask.sum().to(torch.int32)
+    return total, tokens, {"nats": total.detach(), "tokens": tokens}
+
+
+def _forward_step(batches: Iterator[MicroBatch], model: Any) -> tuple[Tensor, Callable[[Tensor], Reduced]]:
+    batch = next(batches)
+    device = torch.cuda.current_device()
+    loss_mask = batch.loss_mask.to(device, non_blocking=True)
+    output = model(
+        batch.tokens.to(device, non_blocking=True),
+        batch.position_ids.to(device, non_blocking=True),
+        None,
+        labels=batch.labels.to(device, non_blocking=True),
+    )
+    return output, lambda loss_bs: masked_sum(loss_mask, loss_bs)
+
+
+def run_micro_batches(
+    chunks: list[DistributedDataParallel],
+    batches: list[MicroBatch],
+    config: RunConfig,
+    grid: ProcessGrid,
+    *,
+    forward_only: bool = False,
+) -> LossSum:
+    """Run forward, and backward unless ``forward_only``, over all micro-batches; collective.
+
+    After backward, gradients are means over the global number of valid tokens.
+    """
+    # Every model chunk walks the same micro-batches on its own.
+    iterators = [iter(batches) for _ in chunks]
+    reports = get_forward_backward_func()(
+        forward_step_func=_forward_step,
+        data_iterator=iterators if len(chunks) > 1 else iterators[0],
+        model=chunks if len(chunks) > 1 else chunks[0],
+        num_microbatches=len(batches),
+        seq_length=config.model.sequence_length,
+        micro_batch_size=batches[0].tokens.shape[0],
+        forward_only=forward_only,
+    )
+    if not grid.reports_loss:
+        return LossSum(0.0, 0.0)
+    return LossSum(
+        nats=sum(float(report["nats"]) for report in reports),
+        tokens=sum(float(report["tokens"]) for report in reports),
+    )

@@ -1,0 +1,47 @@
+"""What one step has to say."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass
+class StepReport:
+    """Measurements of one optimizer step, equal on all ranks unless said otherwise."""
+
+    step: int
+    """Number of this step, from 1."""
+    loss: float
+    """Mean over the global batch's valid tokens, in nats, with the z-loss term if there is one."""
+    grad_norm: float
+    """Global L2 norm before clipping."""
+    lr: float
+    """Learning rate of the update."""
+    tokens: int
+    """Tokens trained on since the beginning of the run, this step included."""
+    step_tokens: int
+    """Tokens of this step over all ranks."""
+    seconds: dict[str, float] = field(default_factory=dict)
+    """Rank 0's wall time by part: data, forward_backward, optimizer, step."""
+    memory_bytes: int = 0
+    """Rank 0's peak memory."""
+
+    @property
+    def tokens_per_second(self) -> float:
+        """Throughput of the whole run, without what callbacks take."""
+        return self.step_tokens / self.seconds["step"]
+
+
+@dataclass(frozen=True)
+class LanguageScore:
+    """Validation of one language, or an average over languages (``macro``, ``micro``)."""
+
+    language: str
+    loss: float
+    """Mean over predicted tokens, in nats."""
+    perplexity: float
+    """exp(loss)."""
+    bits_per_byte: float
+    """Bits per UTF-8 byte of text; comparable between languages and tokenizers."""
+    tokens: int
+    """Predicted tokens."""

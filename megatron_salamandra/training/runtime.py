@@ -1,0 +1,76 @@
+"""Everything around the loop that must be started and closed: platform, ranks, directory, logs."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+
+from megatron_salamandra.config import ConfigError, RunConfig
+from megatron_salamandra.parallel import ProcessGrid, start_process_grid
+from megatron_salamandra.platform import Platform, select_platform
+from megatron_salamandra.training.environment import record_environment
+from megatron_salamandra.training.events import EventLog
+from megatron_salamandra.training.logs import rank_log_path, start_logging, stop_logging
+from megatron_salamandra.training.signals import SignalWatch
+from salamandra_data.atomic_write import atomic_write_bytes
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """What a trainer needs to know about its surroundings."""
+
+    config: RunConfig
+    run_dir: Path
+    platform: Platform
+    grid: ProcessGrid
+    logger: logging.Logger
+    events: EventLog
+    signals: SignalWatch
+
+    @classmethod
+    @contextmanager
+    def start(cls, config: RunConfig) -> Iterator[Runtime]:
+        """Bring everything up, yield, and take it down again; failures are logged with their rank.
+
+        Raises:
+            ConfigError: no ``run_dir``, or the layout does not fit the number of ranks. Raised
+                before this rank joins the others.
+            PlatformError: the platform asked for is not usable here.
+        """
+        if config.run_dir is None:
+            raise ConfigError("run_dir is not set\n  name the run's directory: run_dir=runs/my-run")
+        config.validate_for_world(int(os.environ.get("WORLD_SIZE", "1")))
+        platform = select_platform(config.platform)
+        with ExitStack() as stack:
+            platform.start(int(os.environ.get("LOCAL_RANK", "0")))
+            stack.callback(platform.stop)
+            grid = stack.enter_context(start_process_grid(config.parallel, config.training.seed, platform))
+            logger = start_logging(config.run_dir, grid.rank)
+            stack.callback(stop_logging, logger)
+            events = EventLog(config.run_dir / "events.jsonl", enabled=grid.rank == 0)
+            signals = stack.enter_context(SignalWatch())
+            if grid.rank == 0:
+                atomic_write_bytes(config.run_dir / "config.yaml", config.to_yaml().encode())
+            record_environment(config.run_dir, grid, platform)
+            logger.info("%s; %s", grid.describe(), platform.description())
+            try:
+                yield cls(config, config.run_dir, platform, grid, logger, events, signals)
+            except Exception as error:
+                logger.exception(
+                    "rank %d failed; log: %s", grid.rank, rank_log_path(config.run_dir, grid.rank)
+                )
+                events.write("failure", rank=grid.rank, error=f"{type(error).__name__}: {error}")
+                raise
+
+    def sum_over_ranks(self, values: list[float]) -> list[float]:
+        """Sum a few numbers over all ranks in fp64; collective."""
+        tensor = torch.tensor(values, dtype=torch.float64, device=self.platform.device)
+        dist.all_reduce(tensor)
+        return [float(value) for value in tensor.tolist()]
