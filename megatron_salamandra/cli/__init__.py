@@ -1,9 +1,14 @@
-"""The ``salamandra`` command. Each group is a module with ``register``; none of them imports torch to be listed."""
+"""The ``salamandra`` command.
+
+Each group of commands is a module of this package with ``register(subparsers)``, which sets ``handler``, a
+function from the parsed arguments to an exit code. A module imports torch only inside its handlers.
+"""
 
 from __future__ import annotations
 
 import argparse
 import os
+import pkgutil
 import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
@@ -12,7 +17,7 @@ from typing import cast
 from megatron_salamandra import __version__
 from megatron_salamandra.config import ConfigError
 
-GROUPS = ("plan", "doctor")
+GROUPS = tuple(sorted(module.name for module in pkgutil.iter_modules(__path__) if module.name[0] != "_"))
 
 EXIT_DONE = 0
 EXIT_FAILURE = 1
@@ -36,7 +41,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code. What the user can mend is told without a traceback."""
-    arguments = build_parser().parse_args(argv)
+    arguments = _parse(argv)
     handler = cast(Callable[[argparse.Namespace], int], arguments.handler)
     try:
         code = handler(arguments)
@@ -54,3 +59,15 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         print(error, file=sys.stderr)
         return EXIT_FAILURE
+
+
+def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Parse, and let ``key=value`` overrides also stand after options, which argparse does not."""
+    parser = build_parser()
+    arguments, rest = parser.parse_known_args(argv)
+    takes_overrides = hasattr(arguments, "overrides") and all("=" in item and item[0] != "-" for item in rest)
+    if rest and not takes_overrides:
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    if rest:
+        arguments.overrides = [*arguments.overrides, *rest]
+    return arguments

@@ -99,7 +99,9 @@ def make_plan(config: RunConfig, world_size: int | None = None) -> Plan:
     Raises:
         ConfigError: the layout does not fit the ranks or the batch.
     """
-    layout = config.validate_for_world(world_size or config.parallel.tensor * config.parallel.pipeline)
+    if world_size is None:
+        world_size = config.parallel.tensor * config.parallel.pipeline
+    layout = config.validate_for_world(world_size)
     stages = current_stages(config.model, config.parallel)
     return Plan(
         config=config,
