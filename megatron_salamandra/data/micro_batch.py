@@ -36,12 +36,12 @@ def micro_batch(windows: NDArray[np.int64], predictions: NDArray[np.int64] | Non
     """
     rows, length = windows.shape[0], windows.shape[1] - 1
     if predictions is None:
-        loss_mask = torch.ones(rows, length, dtype=torch.float32)
+        loss_mask = np.ones((rows, length), dtype=np.float32)
     else:
-        loss_mask = torch.from_numpy((np.arange(length) < predictions[:, None]).astype(np.float32))
+        loss_mask = (np.arange(length) < predictions[:, None]).astype(np.float32)
     return MicroBatch(
         tokens=torch.from_numpy(windows[:, :-1].copy()),
         labels=torch.from_numpy(windows[:, 1:].copy()),
-        loss_mask=loss_mask,
-        position_ids=torch.arange(length, dtype=torch.int64).repeat(rows, 1),
+        loss_mask=torch.from_numpy(loss_mask),
+        position_ids=torch.from_numpy(np.tile(np.arange(length, dtype=np.int64), (rows, 1))),
     )
