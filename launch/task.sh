@@ -11,10 +11,12 @@ export LOCAL_WORLD_SIZE=${SLURM_NTASKS_PER_NODE:-1}
 
 root=${SALAMANDRA_ROOT:-$PWD}
 python=${SALAMANDRA_PYTHON:-}
-if [[ -z $python ]]; then
-  python=python3
-  [[ -n ${SALAMANDRA_CONTAINER:-} || ! -x $root/.venv/bin/python ]] || python=$root/.venv/bin/python
+if [[ -z $python && -z ${SALAMANDRA_CONTAINER:-} ]]; then
+  for candidate in "$root"/.venv/bin/python "$root"/.venv/*/bin/python; do
+    [[ ! -x $candidate ]] || python=$candidate
+  done
 fi
+python=${python:-python3}
 command=("$python" -u -m megatron_salamandra.train "$@")
 
 mounts=${SALAMANDRA_CONTAINER_MOUNTS:+$SALAMANDRA_CONTAINER_MOUNTS,}$root

@@ -4,7 +4,7 @@
 # A value that is set already stays.
 
 # shellcheck source=/dev/null
-source "${SALAMANDRA_ROOT:-.}/launch/profiles/generic.sh"
+source "$(dirname "${BASH_SOURCE[0]}")/generic.sh"
 
 export SBATCH_PARTITION=${SBATCH_PARTITION:-acc}
 export SBATCH_QOS=${SBATCH_QOS:-acc_xehpc}
