@@ -9,6 +9,9 @@ from salamandra_data.errors import DataError
 from salamandra_data.indexed import bin_path, idx_path
 from salamandra_data.indexed.layout import shard_prefix
 
+TOKENIZER_FILE_NAME = "tokenizer.model"
+"""The copy of the tokenizer that `salamandra data tokenize` leaves beside the shards."""
+
 
 def find_shards(locations: Sequence[Path | str]) -> list[Path]:
     """Absolute prefixes of the shards in the given directories (searched whole), prefixes and shard files.

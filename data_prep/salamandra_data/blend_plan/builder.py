@@ -18,9 +18,7 @@ from salamandra_data.blend_plan.plan import (
 from salamandra_data.blend_plan.plan_file import check_distinct, read_shard_ref
 from salamandra_data.errors import DataError
 from salamandra_data.indexed import ShardManifest, TokenizerIdentity, manifest_path
-from salamandra_data.shard_files import find_shards
-
-TOKENIZER_FILE_NAME = "tokenizer.model"
+from salamandra_data.shard_files import TOKENIZER_FILE_NAME, find_shards
 
 
 def build_plan(

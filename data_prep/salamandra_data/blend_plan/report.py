@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -82,21 +81,18 @@ def blend_table(plan: BlendPlan, budget_tokens: int | None = None) -> str:
 
 
 def blend_warnings(
-    plan: BlendPlan,
-    factors: LanguageFactors,
-    languages_found: Sequence[str],
-    *,
-    budget_tokens: int | None = None,
-    max_epochs: float = 4.0,
+    plan: BlendPlan, factors: LanguageFactors, *, budget_tokens: int | None = None, max_epochs: float = 4.0
 ) -> list[str]:
     """What a user should know before training: missing languages, languages left out, many repeats."""
     warnings: list[str] = []
-    wanted = {language for language, factor in factors.by_language.items() if factor > 0}
-    if missing := sorted(wanted - set(languages_found)):
-        warnings.append(f"no shards for {len(missing)} languages of the factors file: {', '.join(missing)}")
     blended = {source.language for source in plan.sources}
-    if left_out := sorted(set(languages_found) - blended):
+    wanted = {language for language, factor in factors.by_language.items() if factor > 0}
+    if missing := sorted(wanted - blended):
+        warnings.append(f"no shards for {len(missing)} languages of the factors file: {', '.join(missing)}")
+    if left_out := sorted(factors.by_language.keys() - wanted):
         warnings.append(f"left out by factor 0: {', '.join(left_out)}")
+    if factors.default == 0:
+        warnings.append("the default factor is 0: languages that the factors file does not name are left out")
     for draw in draws(plan, budget_tokens):
         if draw.epochs > max_epochs:
             warnings.append(

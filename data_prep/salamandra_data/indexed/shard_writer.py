@@ -6,7 +6,7 @@ import hashlib
 import os
 from array import array
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -103,19 +103,49 @@ class ShardWriter:
         Raises:
             DataError: no ids, an id outside the vocabulary, no end-of-document id, or a failed write.
         """
+        self.add_documents(
+            ids,
+            [len(ids)],
+            utf8_bytes=utf8_bytes,
+            sources={} if source is None else {source: 1},
+            licences={} if licence is None else {licence: 1},
+        )
+
+    def add_documents(
+        self,
+        ids: NDArray[Any] | Sequence[int],
+        lengths: Sequence[int],
+        *,
+        utf8_bytes: int,
+        sources: Mapping[str, int],
+        licences: Mapping[str, int],
+    ) -> None:
+        """Append several documents at once, under the conditions of :meth:`add_document`.
+
+        Args:
+            ids: [sum of lengths], the documents one after the other.
+            lengths: [documents], tokens of each.
+            utf8_bytes: size of their texts together.
+            sources: documents of each named source.
+            licences: documents of each named licence.
+        """
         wide = np.asarray(ids, dtype=np.int64)
-        if wide.ndim != 1 or not 0 < wide.size <= _MAX_DOCUMENT_TOKENS:
-            raise DataError(f"{self.prefix}: a document must be a row of 1 to {_MAX_DOCUMENT_TOKENS:,} ids")
+        ends = np.cumsum(np.asarray(lengths, dtype=np.int64))
+        if min(lengths) < 1 or max(lengths) > _MAX_DOCUMENT_TOKENS or wide.shape != (int(ends[-1]),):
+            raise DataError(
+                f"{self.prefix}: a document must be a row of 1 to {_MAX_DOCUMENT_TOKENS:,} ids; "
+                f"{wide.size:,} ids came for lengths {min(lengths):,} to {max(lengths):,}"
+            )
         if wide.min() < 0 or wide.max() >= self._tokenizer.vocab_size:
             bad = int(wide.min()) if wide.min() < 0 else int(wide.max())
             raise DataError(
-                f"{self.prefix}: id {bad} in document {self.documents:,} is outside the vocabulary "
-                f"of {self._tokenizer.vocab_size:,}"
+                f"{self.prefix}: id {bad} is outside the vocabulary of {self._tokenizer.vocab_size:,}"
             )
-        if int(wide[-1]) != self._tokenizer.eod_id:
+        if (wide[ends - 1] != self._tokenizer.eod_id).any():
+            number = int((wide[ends - 1] != self._tokenizer.eod_id).argmax())
             raise DataError(
-                f"{self.prefix}: document {self.documents:,} ends with id {int(wide[-1])}, not with the "
-                f"end-of-document id {self._tokenizer.eod_id}"
+                f"{self.prefix}: document {self.documents + number:,} ends with id {int(wide[ends[number] - 1])}, "
+                f"not with the end-of-document id {self._tokenizer.eod_id}"
             )
         raw = wide.astype(self._dtype).tobytes()
         try:
@@ -124,14 +154,12 @@ class ShardWriter:
             self.abort()
             raise write_error(bin_path(self.prefix), error) from error
         self._checksums.update(raw)
-        self._lengths.append(wide.size)
-        self.documents += 1
+        self._lengths.extend(lengths)
+        self.documents += len(lengths)
         self.tokens += wide.size
         self.utf8_bytes += utf8_bytes
-        if source is not None:
-            self._sources[source] += 1
-        if licence is not None:
-            self._licences[licence] += 1
+        self._sources.update(sources)
+        self._licences.update(licences)
 
     def close(self) -> ShardManifest:
         """Finish and publish the three files, the manifest last.

@@ -1,0 +1,122 @@
+"""One document of the input, or the reason why there is none."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+_LANGUAGE = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_SOURCE_KEYS = ("source",)
+_LICENCE_KEYS = ("licence", "license")
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """A text with what the input says about it. ``line`` counts from 1; it is the row in Parquet files."""
+
+    line: int
+    text: bytes
+    """UTF-8, valid."""
+    language: str
+    source: str | None = None
+    licence: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Malformed:
+    """A line that is not a document, and why."""
+
+    line: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class DocumentKeys:
+    """Which keys of a record hold what. A fixed ``language`` wins over the key."""
+
+    text: str = "text"
+    language: str | None = None
+    language_key: str = "language"
+
+    def document(self, line: int, values: Any) -> Document | Malformed:
+        """The document in one record, or why it is malformed. Source and licence are taken when they are text."""
+        if not isinstance(values, Mapping):
+            return Malformed(line, f"a JSON object is expected, this is {_kind(values)}")
+        if self.text not in values:
+            return Malformed(line, f"key {self.text!r} is missing; found {_some_keys(values)}")
+        text = values[self.text]
+        if not isinstance(text, str):
+            return Malformed(line, f"{self.text!r} is {_kind(text)}, expected text")
+        language = self.language
+        if language is None:
+            if self.language_key not in values:
+                return Malformed(line, f"key {self.language_key!r} is missing, and no language was given")
+            language = values[self.language_key]
+            if not isinstance(language, str) or not _LANGUAGE.fullmatch(language):
+                return Malformed(
+                    line, f"{self.language_key!r} = {language!r} is not a name such as 'ca' or 'sr_Latn'"
+                )
+        try:
+            raw = text.encode()
+        except UnicodeEncodeError as error:
+            code = ord(text[error.start])
+            return Malformed(
+                line, f"character {error.start} of {self.text!r} is a lone surrogate (U+{code:04X})"
+            )
+        return Document(
+            line, raw, language, _first_text(values, _SOURCE_KEYS), _first_text(values, _LICENCE_KEYS)
+        )
+
+
+def check_language_name(language: str) -> bool:
+    """Whether ``language`` may be part of a file name: letters, digits, ``-`` and ``_``."""
+    return _LANGUAGE.fullmatch(language) is not None
+
+
+def parse_json_line(line: int, raw: bytes, keys: DocumentKeys) -> Document | Malformed:
+    """The document in one line of JSON.
+
+    Lines that only the standard library accepts (``NaN``, lone surrogates in other keys) are accepted too.
+    """
+    try:
+        values = orjson.loads(raw)
+    except orjson.JSONDecodeError:
+        try:
+            values = json.loads(raw.decode("utf-8-sig"))
+        except UnicodeDecodeError as error:
+            return Malformed(line, f"not UTF-8: byte 0x{raw[error.start]:02x} at position {error.start}")
+        except json.JSONDecodeError as error:
+            return Malformed(line, f"not JSON: {error.msg} at column {error.colno}")
+        except (RecursionError, ValueError) as error:
+            return Malformed(line, f"not JSON that can be read: {error}")
+    return keys.document(line, values)
+
+
+def _first_text(values: Mapping[str, Any], names: tuple[str, ...]) -> str | None:
+    for name in names:
+        value = values.get(name)
+        if isinstance(value, str) and value and value.isprintable():
+            return value
+    return None
+
+
+def _kind(value: Any) -> str:
+    names = {
+        type(None): "null",
+        bool: "a boolean",
+        int: "a number",
+        float: "a number",
+        str: "text",
+        list: "a list",
+    }
+    return names.get(type(value), "an object")
+
+
+def _some_keys(values: Mapping[str, Any]) -> str:
+    names = ", ".join(repr(key) for key in list(values)[:8])
+    return f"{names} ..." if len(values) > 8 else names or "no key"

@@ -1,0 +1,61 @@
+"""What a tokenization run is asked to do."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from salamandra_data.errors import DataError
+from salamandra_data.readers import DocumentKeys
+from salamandra_data.readers.document import check_language_name
+
+DEFAULT_SHARD_TOKENS = 1 << 28
+
+
+@dataclass(frozen=True)
+class TokenizeJob:
+    """Options of one run.
+
+    Attributes:
+        inputs: files, directories or patterns.
+        tokenizer: SentencePiece model file.
+        out: directory for the shards; a copy of the tokenizer goes there too.
+        keys: where text and language are in a record.
+        workers: processes; 1 works in this process.
+        validation_fraction: share of documents, chosen by a hash of their text, for ``validation`` shards.
+        seed: order of the documents.
+        shard_tokens: tokens per shard, about; shards are cut by size of text before it is encoded.
+        skip_malformed: pass over malformed lines and list them in a file, instead of stopping at the first.
+        scratch: directory for the intermediate copy of the text; default inside ``out``.
+    """
+
+    inputs: Sequence[Path | str]
+    tokenizer: Path
+    out: Path
+    keys: DocumentKeys = field(default_factory=DocumentKeys)
+    workers: int = 1
+    validation_fraction: float = 0.0
+    seed: int = 0
+    shard_tokens: int = DEFAULT_SHARD_TOKENS
+    skip_malformed: bool = False
+    scratch: Path | None = None
+
+    def check(self) -> None:
+        """Refuse values outside their range.
+
+        Raises:
+            DataError: naming option and value.
+        """
+        if self.keys.language is not None and not check_language_name(self.keys.language):
+            raise DataError(
+                f"--language {self.keys.language!r}: letters, digits, - and _ only, as in ca or sr_Latn"
+            )
+        if not 0.0 <= self.validation_fraction < 1.0:
+            raise DataError(f"--validation-fraction {self.validation_fraction:g} is not in [0, 1)")
+        if self.workers < 1:
+            raise DataError(f"--workers {self.workers}: at least 1 is needed")
+        if self.shard_tokens < 1:
+            raise DataError(f"--shard-tokens {self.shard_tokens}: at least 1 is needed")
+        if not -(2**63) <= self.seed < 2**63:
+            raise DataError(f"--seed {self.seed} does not fit in 64 bits")

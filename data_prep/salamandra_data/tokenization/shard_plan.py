@@ -1,0 +1,83 @@
+"""Which shards a run writes, where they are cut, and which of them are done."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from pathlib import Path
+
+from salamandra_data.errors import DataError
+from salamandra_data.indexed import ShardManifest, manifest_path
+from salamandra_data.tokenization.document_hash import KEY_RANGE
+from salamandra_data.tokenization.encoder import Encoder
+from salamandra_data.tokenization.first_pass import GroupCount
+from salamandra_data.tokenization.job import TokenizeJob
+from salamandra_data.tokenization.second_pass import ShardTask
+from salamandra_data.tokenization.sorted_runs import Group, Run, first_records
+
+_PART_BYTES = 32 << 20
+_SAMPLE_BYTES = 128 << 10
+_PREPARATION = "salamandra-tokenize-1"
+
+
+def plan_group(
+    job: TokenizeJob, encoder: Encoder, runs: list[Run], group: Group, count: GroupCount
+) -> list[ShardTask]:
+    """Divide the keys of a group evenly into as many shards as its tokens, by estimate, need."""
+    shards = -(-_estimated_tokens(job, encoder, runs, group, count) // job.shard_tokens)
+    parts = max(1, -(-count.utf8_bytes // (shards * _PART_BYTES)))
+    language, split = group
+    tasks: list[ShardTask] = []
+    for number in range(shards):
+        bounds = tuple(KEY_RANGE * (number * parts + part) // (shards * parts) for part in range(parts + 1))
+        identity = (
+            f"{_PREPARATION} {language} {split} {count.digest:032x} {encoder.identity.sha256} {job.seed} "
+            f"{number}/{shards}"
+        )
+        tasks.append(
+            ShardTask(
+                group=group,
+                prefix=job.out / f"{language}-{split}-{number:05d}",
+                key_bounds=bounds,
+                text_bytes=count.utf8_bytes // shards,
+                preparation=hashlib.sha256(identity.encode()).hexdigest(),
+            )
+        )
+    return tasks
+
+
+def _estimated_tokens(
+    job: TokenizeJob, encoder: Encoder, runs: list[Run], group: Group, count: GroupCount
+) -> int:
+    """Tokens of a group: its size where that must fit one shard, else by encoding documents at the front."""
+    most = count.utf8_bytes + 2 * count.documents
+    if most <= job.shard_tokens:
+        return most
+    sample = [record.text for record in first_records(runs, group, _SAMPLE_BYTES)]
+    tokens = sum(len(row) + 1 for row in encoder.encode(sample))
+    return max(1, round(count.utf8_bytes * tokens / sum(map(len, sample))))
+
+
+def finished_shards(
+    job: TokenizeJob, planned: list[ShardTask], languages: set[str]
+) -> dict[Path, ShardManifest]:
+    """Shards in ``out`` that this very job made before.
+
+    Raises:
+        DataError: shards of these languages are there from another job.
+    """
+    expected = {task.prefix: task.preparation for task in planned}
+    names = re.compile(rf"({'|'.join(map(re.escape, sorted(languages)))})-(train|validation)-\d{{5,}}\.json")
+    finished: dict[Path, ShardManifest] = {}
+    for path in sorted(job.out.iterdir()):
+        if names.fullmatch(path.name):
+            prefix = path.with_suffix("")
+            manifest = ShardManifest.load(prefix)
+            if expected.get(prefix) != manifest.preparation:
+                raise DataError(
+                    f"{manifest_path(prefix)}: this directory holds shards of {manifest.language!r} made from other "
+                    "input or with other options\n  choose another --out (a blend takes several directories), or "
+                    "remove the old shards"
+                )
+            finished[prefix] = manifest
+    return finished

@@ -1,0 +1,195 @@
+"""The run as a whole: survey, plan the shards, write them, and say what came out."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from salamandra_data.atomic_write import atomic_file, atomic_write_bytes, sha256_of_file, write_error
+from salamandra_data.errors import DataError
+from salamandra_data.indexed import ShardManifest
+from salamandra_data.readers import find_inputs
+from salamandra_data.shard_files import TOKENIZER_FILE_NAME
+from salamandra_data.text_table import text_table
+from salamandra_data.tokenization.encoder import Encoder
+from salamandra_data.tokenization.first_pass import FileSurvey, FirstPass, GroupCount, survey_file
+from salamandra_data.tokenization.job import TokenizeJob
+from salamandra_data.tokenization.progress_line import ProgressLine
+from salamandra_data.tokenization.second_pass import SecondPass, ShardTask, write_shard
+from salamandra_data.tokenization.shard_plan import finished_shards, plan_group
+from salamandra_data.tokenization.sorted_runs import Group
+from salamandra_data.tokenization.worker_pool import WorkerPool
+
+
+@dataclass
+class GroupResult:
+    """What was written for one language and split."""
+
+    language: str
+    split: str
+    documents: int = 0
+    tokens: int = 0
+    utf8_bytes: int = 0
+    shards: list[Path] = field(default_factory=list)
+
+
+@dataclass
+class TokenizeResult:
+    """What a run wrote, passed over and found already done. ``skipped_report`` lists malformed lines."""
+
+    groups: list[GroupResult]
+    empty_documents: Counter[str]
+    malformed_lines: int
+    skipped_report: Path | None
+    shards_already_done: int
+
+    def table(self) -> str:
+        """Documents, tokens, bytes and bytes per token of each language and split."""
+        total = GroupResult("all", "")
+        rows: list[tuple[str, ...]] = []
+        for group in self.groups:
+            rows.append(_row(group, len(group.shards)))
+            total.documents += group.documents
+            total.tokens += group.tokens
+            total.utf8_bytes += group.utf8_bytes
+        heading = ("language", "split", "documents", "tokens", "UTF-8 bytes", "bytes/token", "shards")
+        return text_table(heading, rows, _row(total, sum(len(group.shards) for group in self.groups)))
+
+
+def _row(group: GroupResult, shards: int) -> tuple[str, ...]:
+    return (
+        group.language,
+        group.split,
+        f"{group.documents:,}",
+        f"{group.tokens:,}",
+        f"{group.utf8_bytes:,}",
+        f"{group.utf8_bytes / max(group.tokens, 1):.3f}",
+        f"{shards:,}",
+    )
+
+
+def tokenize(job: TokenizeJob) -> TokenizeResult:
+    """Tokenize ``job.inputs`` into shards in ``job.out``.
+
+    A shard that an earlier run of the same job finished is kept and not made again.
+
+    Raises:
+        DataError: bad options or input, shards of another job in the way, a full disk, a killed worker.
+            Nothing incomplete is left, and finished shards stay.
+    """
+    job.check()
+    files = find_inputs(job.inputs)
+    encoder = Encoder(job.tokenizer)
+    with _working_directories(job) as (scratch, staging):
+        surveys = _survey(job, files, scratch)
+        groups = _merged(surveys)
+        if not groups:
+            raise DataError(f"no document with text in {len(files)} input files: {files[0]} ...")
+        runs = [run for survey in surveys for run in survey.runs]
+        planned = [
+            task for group in sorted(groups) for task in plan_group(job, encoder, runs, group, groups[group])
+        ]
+        finished = finished_shards(job, planned, {language for language, _ in groups})
+        _keep_tokenizer(job, encoder)
+        report = _write_skipped_report(job, surveys)
+        state = SecondPass(runs, job.tokenizer, job.seed, staging)
+        written = _write_shards(job, state, [task for task in planned if task.prefix not in finished])
+    return TokenizeResult(
+        groups=_group_results(planned, {**finished, **written}),
+        empty_documents=sum((survey.empty for survey in surveys), Counter()),
+        malformed_lines=sum(survey.malformed_lines for survey in surveys),
+        skipped_report=report,
+        shards_already_done=len(finished),
+    )
+
+
+@contextmanager
+def _working_directories(job: TokenizeJob) -> Iterator[tuple[Path, Path]]:
+    """Directories for runs and for unfinished shards, the latter on the file system of ``out``; removed at the end."""
+    made: list[Path] = []
+    try:
+        for parent in (job.scratch or job.out, job.out):
+            parent.mkdir(parents=True, exist_ok=True)
+            made.append(Path(tempfile.mkdtemp(prefix=".tokenize-", dir=parent)))
+        yield made[0], made[1]
+    except OSError as error:
+        raise write_error(Path(error.filename or job.out), error) from error
+    finally:
+        for directory in made:
+            shutil.rmtree(directory, ignore_errors=True)
+
+
+def _survey(job: TokenizeJob, files: list[Path], scratch: Path) -> list[FileSurvey]:
+    pool = WorkerPool(min(job.workers, len(files)), FirstPass(job, scratch))
+    with ProgressLine("reading   ", pool.counters, sum(path.stat().st_size for path in files)):
+        surveys = list(pool.run(survey_file, enumerate(files)))
+    return sorted(surveys, key=lambda survey: survey.file_number)
+
+
+def _merged(surveys: list[FileSurvey]) -> dict[Group, GroupCount]:
+    groups: dict[Group, GroupCount] = {}
+    for survey in surveys:
+        for group, count in survey.groups.items():
+            groups.setdefault(group, GroupCount()).merge(count)
+    return groups
+
+
+def _keep_tokenizer(job: TokenizeJob, encoder: Encoder) -> None:
+    """Put a copy of the model beside the shards, so that they are never without it.
+
+    Raises:
+        DataError: the directory already holds another tokenizer.
+    """
+    copy = job.out / TOKENIZER_FILE_NAME
+    if copy.exists():
+        found = sha256_of_file(copy)
+        if found != encoder.identity.sha256:
+            raise DataError(
+                f"{copy}: the shards here are of another tokenizer (SHA-256 {found}) than {job.tokenizer} "
+                f"({encoder.identity.sha256})\n  choose another --out"
+            )
+    else:
+        atomic_write_bytes(copy, job.tokenizer.read_bytes())
+
+
+def _write_skipped_report(job: TokenizeJob, surveys: list[FileSurvey]) -> Path | None:
+    pieces = [survey.malformed for survey in surveys if survey.malformed is not None]
+    if not pieces:
+        return None
+    report = job.out / f"skipped-lines.{job.keys.language or 'by-document'}.txt"
+    with atomic_file(report) as stream:
+        for piece in pieces:
+            with open(piece, "rb") as part:
+                shutil.copyfileobj(part, stream)
+    return report
+
+
+def _write_shards(job: TokenizeJob, state: SecondPass, tasks: list[ShardTask]) -> dict[Path, ShardManifest]:
+    if not tasks:
+        return {}
+    pool = WorkerPool(min(job.workers, len(tasks)), state)
+    written: dict[Path, ShardManifest] = {}
+    with ProgressLine("tokenizing", pool.counters, sum(task.text_bytes for task in tasks)):
+        for prefix, manifest in pool.run(write_shard, tasks):
+            if manifest is not None:
+                written[prefix] = manifest
+    return written
+
+
+def _group_results(planned: list[ShardTask], shards: dict[Path, ShardManifest]) -> list[GroupResult]:
+    results: dict[Group, GroupResult] = {}
+    for task in planned:
+        manifest = shards.get(task.prefix)
+        if manifest is None:  # no document fell into its range
+            continue
+        result = results.setdefault(task.group, GroupResult(*task.group))
+        result.documents += manifest.documents
+        result.tokens += manifest.tokens
+        result.utf8_bytes += manifest.utf8_bytes
+        result.shards.append(task.prefix)
+    return list(results.values())

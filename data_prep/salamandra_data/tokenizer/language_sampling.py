@@ -1,0 +1,74 @@
+"""How much of each language goes into tokenizer training."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from salamandra_data.errors import DataError
+
+_HASH_RANGE = 2.0**64
+
+
+@dataclass(frozen=True)
+class LanguageSample:
+    """One language's part: ``target_bytes`` out of ``available_bytes``; above 1 the text is repeated."""
+
+    language: str
+    available_bytes: int
+    target_bytes: float
+
+    @property
+    def repeats(self) -> float:
+        """How often each line is used on average; below 1 the share of lines used."""
+        return self.target_bytes / self.available_bytes
+
+    def copies(self, seed: int, line_key: bytes) -> int:
+        """How many times one line is used: ``repeats`` in expectation, decided by a hash, not by order."""
+        whole = int(self.repeats)
+        digest = hashlib.blake2b(
+            line_key, key=seed.to_bytes(8, "little", signed=True), digest_size=8
+        ).digest()
+        return whole + (int.from_bytes(digest, "little") / _HASH_RANGE < self.repeats - whole)
+
+
+def plan_sampling(
+    available_bytes: Mapping[str, int], *, alpha: float, budget_bytes: int, max_repeats: float
+) -> dict[str, LanguageSample]:
+    """Divide a budget among languages in proportion to ``(share of available bytes) ** alpha``.
+
+    With ``alpha`` 0 every language gets the same number of bytes; with 1 each keeps its natural share.
+    A language with less text than its part is repeated, at most ``max_repeats`` times; what it cannot
+    fill is divided among the others in the same proportion.
+
+    Raises:
+        DataError: no text, or an option out of its range.
+    """
+    if not 0.0 <= alpha <= 1.0:
+        raise DataError(f"alpha = {alpha:g} is not between 0 (uniform over languages) and 1 (natural shares)")
+    if budget_bytes <= 0:
+        raise DataError(f"bytes budget = {budget_bytes} is not positive")
+    if max_repeats < 1:
+        raise DataError(f"max repeats = {max_repeats:g} is below 1")
+    total = sum(available_bytes.values())
+    if total == 0:
+        raise DataError("the input holds no text to train a tokenizer on")
+    proportions = {language: (size / total) ** alpha for language, size in available_bytes.items() if size}
+    targets: dict[str, float] = {}
+    remaining = float(budget_bytes)
+    while proportions:
+        scale = remaining / sum(proportions.values())
+        limits = {language: available_bytes[language] * max_repeats for language in proportions}
+        full = [language for language, part in proportions.items() if part * scale > limits[language]]
+        if not full:
+            targets |= {language: part * scale for language, part in proportions.items()}
+            break
+        for language in full:
+            targets[language] = limits[language]
+            remaining -= limits[language]
+            del proportions[language]
+    return {
+        language: LanguageSample(language, available_bytes[language], targets[language])
+        for language in sorted(targets)
+    }

@@ -1,0 +1,168 @@
+"""Checking shards and blend plans down to the last byte."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from salamandra_data.atomic_write import sha256_of_file
+from salamandra_data.blend_plan import BlendPlan
+from salamandra_data.errors import DataError
+from salamandra_data.indexed import (
+    IndexedShard,
+    ShardManifest,
+    bin_path,
+    idx_path,
+    manifest_path,
+    token_dtype,
+)
+from salamandra_data.shard_files import TOKENIZER_FILE_NAME, find_shards
+
+_READ_BYTES = 4 << 20
+_BLOCK_TOKENS = 1 << 22
+
+
+@dataclass
+class VerificationReport:
+    """Shards and tokens looked at, and each problem found, naming file and what is wrong."""
+
+    shards: int = 0
+    tokens: int = 0
+    without_manifest: list[Path] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+
+    def lines(self) -> Iterator[str]:
+        """The report for people."""
+        yield from self.problems
+        for prefix in self.without_manifest:
+            yield f"{prefix}: no manifest, so only its structure was checked"
+        verdict = f"{len(self.problems)} problems" if self.problems else "no problem"
+        yield f"{self.shards:,} shards, {self.tokens:,} tokens: {verdict}"
+
+
+def verify(paths: Sequence[Path]) -> VerificationReport:
+    """Check every shard in ``paths`` (prefixes, directories, ``.yaml`` blend plans) completely.
+
+    All problems are gathered; one damaged shard does not hide another.
+
+    Raises:
+        DataError: a path does not exist or holds no shard.
+    """
+    report = VerificationReport()
+    prefixes: dict[Path, None] = {}
+    for path in paths:
+        if path.suffix in (".yaml", ".yml"):
+            prefixes |= dict.fromkeys(_plan_shards(path, report))
+        else:
+            prefixes |= dict.fromkeys(find_shards([path]))
+    for prefix in prefixes:
+        report.shards += 1
+        for check in (_check_structure, _check_against_manifest):
+            problem = _problem(check, prefix, report)
+            if problem is not None:
+                report.problems.append(problem)
+                break
+    return report
+
+
+def _plan_shards(path: Path, report: VerificationReport) -> list[Path]:
+    try:
+        plan = BlendPlan.load(path)
+    except DataError as error:
+        report.problems.append(str(error))
+        return []
+    return [shard.path for source in plan.sources for shard in (*source.shards, *source.validation_shards)]
+
+
+def _problem(
+    check: Callable[[Path, VerificationReport], None], prefix: Path, report: VerificationReport
+) -> str | None:
+    try:
+        check(prefix, report)
+    except DataError as error:
+        return str(error)
+    except OSError as error:
+        return f"{prefix}: cannot be read: {error}"
+    return None
+
+
+def _check_structure(prefix: Path, report: VerificationReport) -> None:
+    shard = IndexedShard.open(prefix)
+    shard.check_structure()
+    report.tokens += shard.tokens
+
+
+def _check_against_manifest(prefix: Path, report: VerificationReport) -> None:
+    if not manifest_path(prefix).exists():
+        report.without_manifest.append(prefix)
+        return
+    manifest, shard = ShardManifest.load(prefix), IndexedShard.open(prefix)
+    for key, found in (
+        ("documents", shard.documents),
+        ("tokens", shard.tokens),
+        ("bin_bytes", bin_path(prefix).stat().st_size),
+    ):
+        if getattr(manifest, key) != found:
+            raise DataError(
+                f"{manifest_path(prefix)}: {key} = {getattr(manifest, key):,}, but the shard has {found:,}"
+            )
+    if shard.dtype != token_dtype(manifest.tokenizer.vocab_size):
+        raise DataError(
+            f"{idx_path(prefix)}: ids are {shard.dtype.name}, but a vocabulary of "
+            f"{manifest.tokenizer.vocab_size:,} is written as {token_dtype(manifest.tokenizer.vocab_size).name}"
+        )
+    if sha256_of_file(idx_path(prefix)) != manifest.idx_sha256:
+        raise DataError(
+            f"{idx_path(prefix)}: its checksum is not the one in {manifest_path(prefix).name}: damaged"
+        )
+    _check_chunks(prefix, manifest)
+    _check_ids(prefix, shard, manifest)
+    beside = prefix.with_name(TOKENIZER_FILE_NAME)
+    if beside.exists() and sha256_of_file(beside) != manifest.tokenizer.sha256:
+        raise DataError(
+            f"{beside}: is not the tokenizer that made {prefix.name} (SHA-256 differs from its manifest)"
+        )
+
+
+def _check_chunks(prefix: Path, manifest: ShardManifest) -> None:
+    path = bin_path(prefix)
+    with open(path, "rb") as stream:
+        for number, expected in enumerate(manifest.bin_sha256):
+            digest = hashlib.sha256()
+            remaining = manifest.chunk_bytes
+            while remaining and (block := stream.read(min(_READ_BYTES, remaining))):
+                digest.update(block)
+                remaining -= len(block)
+            if digest.hexdigest() != expected:
+                first = number * manifest.chunk_bytes
+                last = min(first + manifest.chunk_bytes, manifest.bin_bytes)
+                raise DataError(f"{path}: bytes {first:,} to {last:,} do not have their checksum: damaged")
+        if stream.read(1):
+            raise DataError(f"{manifest_path(prefix)}: has checksums for the first part of {path.name} only")
+
+
+def _check_ids(prefix: Path, shard: IndexedShard, manifest: ShardManifest) -> None:
+    for first in range(0, shard.tokens, _BLOCK_TOKENS):
+        ids = shard.read(first, min(_BLOCK_TOKENS, shard.tokens - first))
+        bad = (ids < 0) | (ids >= manifest.tokenizer.vocab_size)
+        if bad.any():
+            place = int(bad.argmax())
+            raise DataError(
+                f"{bin_path(prefix)}: token {first + place:,} is id {int(ids[place])}, outside the vocabulary of "
+                f"{manifest.tokenizer.vocab_size:,}"
+            )
+    all_ids = shard.read(0, shard.tokens)
+    for first in range(0, shard.sequences, _BLOCK_TOKENS):
+        starts = shard.starts[first : first + _BLOCK_TOKENS] // shard.dtype.itemsize
+        last_ids = all_ids[starts + shard.lengths[first : first + _BLOCK_TOKENS] - 1]
+        wrong = last_ids != manifest.tokenizer.eod_id
+        if np.any(wrong):
+            place = int(wrong.argmax())
+            raise DataError(
+                f"{bin_path(prefix)}: document {first + place:,} ends with id {int(last_ids[place])}, not with the "
+                f"end-of-document id {manifest.tokenizer.eod_id}"
+            )
