@@ -6,8 +6,9 @@ from typing import Any
 
 from megatron.core.transformer import TransformerConfig
 from megatron.core.transformer.module import MegatronModule
-from salamandra_kernels import swiglu
 from torch import Tensor
+
+from salamandra_kernels import swiglu
 
 
 class SwiGLU(MegatronModule):

@@ -37,9 +37,10 @@ def build_chunk(
 
 def unwrap(module: nn.Module) -> SalamandraModel:
     """The model under the data-parallel and mixed-precision wrappers."""
-    while not isinstance(module, SalamandraModel):
-        module = module.module
-    return module
+    inner: Any = module
+    while not isinstance(inner, SalamandraModel):
+        inner = inner.module
+    return inner
 
 
 def build_model_chunks(

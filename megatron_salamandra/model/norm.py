@@ -6,8 +6,9 @@ from typing import Any
 
 import torch
 from megatron.core.transformer import TransformerConfig
-from salamandra_kernels import rms_norm
 from torch import Tensor, nn
+
+from salamandra_kernels import rms_norm
 
 
 class RMSNorm(nn.Module):

@@ -7,8 +7,9 @@ from typing import Any
 import torch
 from megatron.core.models.common.embeddings.rotary_pos_embedding import RotaryEmbedding
 from megatron.core.transformer.attention import SelfAttention
-from salamandra_kernels import rope_packed_qkv, rope_table
 from torch import Tensor
+
+from salamandra_kernels import rope_packed_qkv, rope_table
 
 
 class RotaryTable(RotaryEmbedding):
@@ -42,7 +43,7 @@ class PackedRopeSelfAttention(SelfAttention):
 
     _table: Tensor | None = None
 
-    def forward(  # type: ignore[override]
+    def forward(
         self, hidden_states: Tensor, attention_mask: Tensor | None, *args: Any, **kwargs: Any
     ) -> tuple[Tensor, Tensor | None]:
         if kwargs.get("inference_context") is not None or kwargs.get("packed_seq_params") is not None:
@@ -55,7 +56,7 @@ class PackedRopeSelfAttention(SelfAttention):
         finally:
             self._table = None
 
-    def get_query_key_value_tensors(  # type: ignore[override]
+    def get_query_key_value_tensors(
         self, hidden_states: Tensor, key_value_states: Tensor | None = None, **_: Any
     ) -> tuple[Tensor, Tensor, Tensor]:
         """[s, b, h] -> query [s, b, heads, d], key and value [s, b, groups, d]; views of one buffer."""

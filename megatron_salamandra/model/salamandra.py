@@ -7,11 +7,11 @@ from typing import Any
 from megatron.core import parallel_state
 from megatron.core.models.gpt import GPTModel
 from megatron.core.transformer import TransformerConfig
-from salamandra_kernels import vocab_parallel_cross_entropy
 from torch import Tensor
 
 from megatron_salamandra.model.rotary import RotaryTable
 from megatron_salamandra.model.spec import block_spec
+from salamandra_kernels import vocab_parallel_cross_entropy
 
 
 class SalamandraModel(GPTModel):

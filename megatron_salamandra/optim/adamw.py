@@ -61,7 +61,7 @@ class GroupStepAdamW(AdamW):
             ).unbind()
             adamw(
                 parameters,
-                [p.grad for p in parameters],  # type: ignore[misc]
+                [p.grad for p in parameters],
                 [self.state[p]["exp_avg"] for p in parameters],
                 [self.state[p]["exp_avg_sq"] for p in parameters],
                 [],

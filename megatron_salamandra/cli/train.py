@@ -1,0 +1,37 @@
+"""``salamandra train``: start a run on this machine."""
+
+from __future__ import annotations
+
+import argparse
+
+
+def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the ``train`` command."""
+    parser = subparsers.add_parser(
+        "train",
+        help="train a model on this machine; resumes if the run directory holds a checkpoint",
+        description="Reads a run configuration and a blend plan, writes the run directory (config.yaml, "
+        "blend.lock.yaml, metrics.jsonl, validation.jsonl, events.jsonl, tensorboard/, checkpoints/, logs/). "
+        "The same command resumes. On a cluster start one `python -m megatron_salamandra.train` per GPU "
+        "instead: see launch/.",
+        epilog="Exit codes: 0 done, 2 bad usage or configuration, 75 stopped early with everything saved.",
+    )
+    parser.add_argument("config", help="YAML file, or the name of a preset such as salamandra-2b")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="for example parallel.tensor=2")
+    parser.add_argument(
+        "--ranks",
+        type=int,
+        metavar="N",
+        help="processes to start; default: one per GPU, or parallel.tensor * parallel.pipeline without GPUs",
+    )
+    parser.set_defaults(handler=_train)
+
+
+def _train(arguments: argparse.Namespace) -> int:
+    from megatron_salamandra.config import load_run_config
+    from megatron_salamandra.local_launch import default_ranks, run_ranks
+
+    config = load_run_config(arguments.config, arguments.overrides)
+    ranks = arguments.ranks or default_ranks(config)
+    config.validate_for_world(ranks)
+    return run_ranks("megatron_salamandra.train", [arguments.config, *arguments.overrides], ranks)

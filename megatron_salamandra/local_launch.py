@@ -1,0 +1,106 @@
+"""Starting the ranks of a run on this machine, without a cluster's launcher.
+
+``torchrun`` works as well, but it turns every worker's exit code into 1 and dies of SIGUSR1, so
+it can neither tell "stopped early, start me again" (75) from a failure nor pass on the signal
+that asks for a checkpoint. This launcher does both. It starts no elastic agent: a run that
+fails is started again by whoever started it.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from types import FrameType
+
+from megatron_salamandra.config import RunConfig
+
+FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+GRACE_SECONDS = 30.0
+"""How long other ranks may take to end once one has failed, before they are killed."""
+POLL_SECONDS = 0.05
+
+
+def _free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+def default_ranks(config: RunConfig) -> int:
+    """One rank per GPU; without GPUs one replica of the model.
+
+    Imports torch, because only torch knows which devices it can drive.
+    """
+    import torch
+
+    model_ranks = config.parallel.tensor * config.parallel.pipeline
+    if config.platform == "host" or not torch.cuda.is_available():
+        return model_ranks
+    return torch.cuda.device_count()
+
+
+def run_ranks(module: str, arguments: Sequence[str], ranks: int) -> int:
+    """Run ``python -m module arguments`` once per rank and return the exit code of the whole.
+
+    Args:
+        module: a module that reads RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT.
+        ranks: number of processes.
+    Returns:
+        0 if all ranks returned 0; otherwise the code of the rank that failed first. A rank that
+        died of a signal counts as 128 plus its number. Signals sent to this process go to every
+        rank, and what they make of it decides.
+    """
+    environment = os.environ | {
+        "WORLD_SIZE": str(ranks),
+        "LOCAL_WORLD_SIZE": str(ranks),
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(_free_port()),
+        "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1"),
+    }
+    command = [sys.executable, "-u", "-m", module, *arguments]
+    processes: list[subprocess.Popen[bytes]] = []
+
+    def forward(number: int, frame: FrameType | None) -> None:
+        for process in processes:
+            if process.poll() is None:
+                process.send_signal(number)
+
+    previous = {number: signal.signal(number, forward) for number in FORWARDED}
+    try:
+        for rank in range(ranks):
+            identity = {"RANK": str(rank), "LOCAL_RANK": str(rank)}
+            processes.append(subprocess.Popen(command, env=environment | identity))
+        return _wait_for_all(processes)
+    finally:
+        for process in processes:
+            if process.poll() is None:
+                process.kill()
+                process.wait()
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def _wait_for_all(processes: list[subprocess.Popen[bytes]]) -> int:
+    first_failure = 0
+    deadline: float | None = None
+    running = list(processes)
+    while running:
+        for process in list(running):
+            code = process.poll()
+            if code is None:
+                continue
+            running.remove(process)
+            if code and not first_failure:
+                first_failure = code if code > 0 else 128 - code
+                deadline = time.monotonic() + GRACE_SECONDS
+        if deadline is not None and time.monotonic() > deadline:
+            # The others wait for a rank that is gone.
+            for process in running:
+                process.kill()
+        time.sleep(POLL_SECONDS)
+    return first_failure
