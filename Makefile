@@ -35,9 +35,10 @@ help:
 setup: $(INSTALLED)
 
 $(INSTALLED): setup.py pyproject.toml $(CONSTRAINTS)
+	@echo 'Creating $(VENV) and installing the pinned versions; this takes a few minutes.'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint $(CONSTRAINTS) pip setuptools
-	$(BIN)/python -m pip install --quiet --constraint $(CONSTRAINTS) --no-build-isolation --editable '.[hf,dev]'
+	$(BIN)/python -m pip install -qq --constraint $(CONSTRAINTS) pip setuptools
+	$(BIN)/python -m pip install -qq --constraint $(CONSTRAINTS) --no-build-isolation --editable '.[hf,dev]'
 	touch $@
 
 quickstart: setup
