@@ -5,8 +5,8 @@ Needs the ``hf`` extra for tokenizers and transformers; importing this package d
 
 from __future__ import annotations
 
-from megatron_salamandra.hf.checkpoint_reader import ShardedCheckpoint, locate_checkpoint
-from megatron_salamandra.hf.errors import CheckpointReadError, HuggingFaceError, TokenizerConversionError
+from megatron_salamandra.hf.checkpoint_reader import ShardedCheckpoint
+from megatron_salamandra.hf.errors import HuggingFaceError, TokenizerConversionError
 from megatron_salamandra.hf.export import ExportReport, export_checkpoint
 from megatron_salamandra.hf.loading import LoadedModel, choose_device, load_checkpoint, load_export
 from megatron_salamandra.hf.parity import LogitParity, check_export, compare_logits
@@ -15,7 +15,6 @@ from megatron_salamandra.hf.tokenizer_verification import TokenizerReport, probe
 from megatron_salamandra.hf.verification_files import document_texts
 
 __all__ = [
-    "CheckpointReadError",
     "ExportReport",
     "HuggingFaceError",
     "LoadedModel",
@@ -31,7 +30,6 @@ __all__ = [
     "export_checkpoint",
     "load_checkpoint",
     "load_export",
-    "locate_checkpoint",
     "probe_texts",
     "verify_tokenizer",
 ]

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch.distributed.checkpoint.metadata import Metadata
 
-from megatron_salamandra.hf.errors import CheckpointReadError
+from megatron_salamandra.checkpoint import CheckpointError
 
 _CHECKPOINT_MODULES = frozenset(
     f"torch.distributed.checkpoint.{name}" for name in ("filesystem", "metadata", "planner")
@@ -52,21 +52,21 @@ def load_metadata(path: Path) -> Metadata:
     """Read the metadata file of a torch_dist checkpoint.
 
     Raises:
-        CheckpointReadError: missing, damaged, or not such a file.
+        CheckpointError: missing, damaged, or not such a file.
     """
     try:
         with path.open("rb") as stream:
             metadata = _MetadataUnpickler(stream).load()
     except FileNotFoundError as error:
-        raise CheckpointReadError(
+        raise CheckpointError(
             f"{path}: missing; shards/ is not a torch_dist checkpoint\n  use another step directory"
         ) from error
     # A damaged pickle can raise almost anything.
     except Exception as error:
-        raise CheckpointReadError(
+        raise CheckpointError(
             f"{path}: unreadable checkpoint metadata: {type(error).__name__}: {error}\n"
             "  the file is truncated or damaged; use another step directory"
         ) from error
     if not isinstance(metadata, Metadata) or metadata.storage_data is None:
-        raise CheckpointReadError(f"{path}: not the metadata of a torch_dist checkpoint")
+        raise CheckpointError(f"{path}: not the metadata of a torch_dist checkpoint")
     return metadata

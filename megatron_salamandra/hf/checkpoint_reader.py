@@ -6,7 +6,6 @@ stored chunk whatever the size of the model or the number of ranks that wrote it
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -26,9 +25,9 @@ from torch.distributed.checkpoint.metadata import (
 from torch.distributed.checkpoint.planner import LoadPlan, LoadPlanner, ReadItem
 from torch.distributed.checkpoint.planner_helpers import create_read_items_for_chunk_list
 
+from megatron_salamandra.checkpoint import CheckpointError, read_state, resolve_checkpoint, verify_checkpoint
 from megatron_salamandra.config import ConfigError, RunConfig, load_run_config
 from megatron_salamandra.hf.checkpoint_metadata import load_metadata
-from megatron_salamandra.hf.errors import CheckpointReadError
 from megatron_salamandra.hf.mapping import RULES, Placement, megatron_shapes, placements
 
 
@@ -83,26 +82,21 @@ class ShardedCheckpoint:
 
     @classmethod
     def open(cls, path: Path) -> ShardedCheckpoint:
-        """Open a step directory and check that it holds the model its ``config.yaml`` describes.
+        """Open a checkpoint and check that it holds the model its ``config.yaml`` describes.
 
+        Args:
+            path: a step directory, a ``checkpoints`` directory or a run directory (then the latest
+                complete checkpoint).
         Raises:
-            CheckpointReadError: not a checkpoint, incomplete, unreadable, or of another model.
+            CheckpointError: not a checkpoint, incomplete, damaged, or of another model.
         """
+        path = resolve_checkpoint(path)
+        verify_checkpoint(path, checksums=False)
         shards = path / "shards"
-        if not shards.is_dir():
-            raise CheckpointReadError(
-                f"{path}: not a checkpoint: it has no shards/ directory\n"
-                "  expected a step directory such as RUN/checkpoints/step-00000020"
-            )
-        if not (path / "manifest.json").is_file():
-            raise CheckpointReadError(
-                f"{path}: incomplete checkpoint: manifest.json is missing, so it was never finished\n"
-                "  use an earlier step directory that has one"
-            )
         checkpoint = cls(
             path=path,
             config=_read_config(path / "config.yaml"),
-            state=_read_state(path / "state.json"),
+            state=read_state(path),
             _metadata=load_metadata(shards / ".metadata"),
             _reader=FileSystemReader(shards),
         )
@@ -129,7 +123,7 @@ class ShardedCheckpoint:
             key: Megatron key, such as ``decoder.layers.mlp.linear_fc1.weight``.
             layer: index on the leading axis; None reads the whole tensor.
         Raises:
-            CheckpointReadError: no such tensor, part of it was never saved, or a file is damaged.
+            CheckpointError: no such tensor, part of it was never saved, or a file is damaged.
         """
         stored = self._tensor_metadata(key)
         offsets, sizes = [0] * len(stored.size), list(stored.size)
@@ -140,7 +134,7 @@ class ShardedCheckpoint:
         # Only the chunks that overlap: the helper is quadratic in chunks otherwise.
         items = create_read_items_for_chunk_list(key, stored, [wanted])
         if sum(math.prod(item.lengths) for item in items) < target.numel():
-            raise CheckpointReadError(
+            raise CheckpointError(
                 f"{self.path}: the saved chunks of {key} do not cover it"
                 f"{'' if layer is None else f' at layer {layer}'}: the checkpoint is damaged\n"
                 "  use another step directory"
@@ -163,15 +157,11 @@ class ShardedCheckpoint:
         file = self._file_of(item.storage_index)
         try:
             self._reader.read_data(LoadPlan([item]), _OneTensorPlanner(target)).wait()
-        except FileNotFoundError as error:
-            raise CheckpointReadError(
-                f"{file}: missing shard file; it holds part of {key}\n  use another step directory"
-            ) from error
         # torch reports a damaged file as any of RuntimeError, EOFError, UnpicklingError, ValueError...
         except Exception as error:
-            raise CheckpointReadError(
-                f"{file}: cannot read {key} from this shard file: {type(error).__name__}: {error}\n"
-                "  the file is truncated or damaged; use another step directory"
+            raise CheckpointError(
+                f"{file}: cannot read {key} from this shard file: it is damaged "
+                f"({type(error).__name__})\n  use another step directory"
             ) from error
 
     def _file_of(self, index: MetadataIndex) -> Path:
@@ -181,7 +171,7 @@ class ShardedCheckpoint:
     def _tensor_metadata(self, key: str) -> TensorStorageMetadata:
         stored = self._metadata.state_dict_metadata.get(key)
         if stored is None or isinstance(stored, BytesStorageMetadata):
-            raise CheckpointReadError(
+            raise CheckpointError(
                 f"{self.path}: the checkpoint holds no tensor {key}\n"
                 "  it is not a checkpoint of a Salamandra model"
             )
@@ -191,58 +181,19 @@ class ShardedCheckpoint:
         for key, expected in megatron_shapes(self.config.model).items():
             found = tuple(self._tensor_metadata(key).size)
             if found != expected:
-                raise CheckpointReadError(
+                raise CheckpointError(
                     f"{self.path}: checkpoint of another model: {key} is stored as {list(found)}, but "
                     f"config.yaml (model.name = {self.config.model.name}) says {list(expected)}\n"
                     "  config.yaml must be the one the checkpoint was written with"
                 )
 
 
-def locate_checkpoint(path: Path) -> Path:
-    """The step directory meant by ``path``: itself, or the latest complete one of a run.
-
-    Args:
-        path: a step directory, a ``checkpoints`` directory, or a run directory.
-    Raises:
-        CheckpointReadError: nothing there, or no complete checkpoint.
-    """
-    if not path.is_dir():
-        raise CheckpointReadError(
-            f"{path}: no such directory\n  expected a step directory, a checkpoints directory or a run directory"
-        )
-    if (path / "shards").is_dir() or path.name.startswith("step-"):
-        return path
-    parent = path / "checkpoints" if (path / "checkpoints").is_dir() else path
-    steps = {
-        int(step.name.removeprefix("step-")): step
-        for step in parent.glob("step-*")
-        if step.name.removeprefix("step-").isdigit()
-    }
-    complete = [number for number, step in steps.items() if (step / "manifest.json").is_file()]
-    if not complete:
-        raise CheckpointReadError(
-            f"{path}: no complete checkpoint found ({len(steps)} step directories, none with manifest.json)\n"
-            "  expected a step directory, a checkpoints directory or a run directory"
-        )
-    return steps[max(complete)]
-
-
 def _read_config(path: Path) -> RunConfig:
     if not path.is_file():
-        raise CheckpointReadError(f"{path}: missing; the checkpoint does not say which model it holds")
+        raise CheckpointError(f"{path}: missing; the checkpoint does not say which model it holds")
     try:
         return load_run_config(str(path), [])
     except ConfigError as error:
-        raise CheckpointReadError(
+        raise CheckpointError(
             f"{path}: the configuration stored with the checkpoint is not valid\n{error}"
         ) from error
-
-
-def _read_state(path: Path) -> dict[str, Any]:
-    try:
-        state = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise CheckpointReadError(f"{path}: unreadable training state: {error}") from error
-    if not isinstance(state, dict):
-        raise CheckpointReadError(f"{path}: expected a JSON object, found {type(state).__name__}")
-    return state

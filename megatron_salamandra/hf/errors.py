@@ -7,9 +7,5 @@ class HuggingFaceError(ValueError):
     """An export, import or load that cannot be done as asked; the message says what would work."""
 
 
-class CheckpointReadError(HuggingFaceError):
-    """A checkpoint directory that is missing, incomplete, damaged, or of another model."""
-
-
 class TokenizerConversionError(HuggingFaceError):
     """A SentencePiece model that no Hugging Face fast tokenizer can reproduce id for id."""

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from megatron_salamandra.hf.checkpoint_reader import ShardedCheckpoint, locate_checkpoint
+from megatron_salamandra.hf.checkpoint_reader import ShardedCheckpoint
 from megatron_salamandra.hf.errors import HuggingFaceError, TokenizerConversionError
 from megatron_salamandra.hf.mapping import huggingface_shapes
 from megatron_salamandra.hf.model_card import model_card
@@ -77,11 +77,11 @@ def export_checkpoint(
         force: replace an existing export.
         on_progress: called with (bytes written, bytes in all) after each tensor.
     Raises:
-        CheckpointReadError: the checkpoint is missing, incomplete, damaged or of another model.
+        CheckpointError: the checkpoint is missing, incomplete, damaged or of another model.
         HuggingFaceError: ``out`` is in use, or the tokenizer does not fit the model.
         OSError: the file system refused; nothing is left behind.
     """
-    source = ShardedCheckpoint.open(locate_checkpoint(checkpoint))
+    source = ShardedCheckpoint.open(checkpoint)
     chosen_dtype = choose_dtype(dtype, source.stored_dtype)
     model_path = _tokenizer_of(source, tokenizer_model)
     special_ids = read_special_ids(model_path, source.config.model.vocab_size)

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from megatron_salamandra.hf.checkpoint_reader import ShardedCheckpoint, locate_checkpoint
+from megatron_salamandra.hf.checkpoint_reader import ShardedCheckpoint
 from megatron_salamandra.hf.errors import HuggingFaceError
 from megatron_salamandra.hf.model_files import choose_dtype, llama_settings
 from megatron_salamandra.hf.optional_packages import require_package
@@ -64,11 +64,11 @@ def load_checkpoint(path: Path, *, device: torch.device, dtype: str = "auto") ->
     Args:
         path: a step directory, a ``checkpoints`` directory or a run directory.
     Raises:
-        CheckpointReadError: the checkpoint is missing, incomplete, damaged or of another model.
+        CheckpointError: the checkpoint is missing, incomplete, damaged or of another model.
         HuggingFaceError: no usable tokenizer, or transformers is not installed.
     """
     transformers = require_package("transformers", "running a checkpoint")
-    source = ShardedCheckpoint.open(locate_checkpoint(path))
+    source = ShardedCheckpoint.open(path)
     if source.tokenizer_model is None:
         raise HuggingFaceError(f"{source.path}: the checkpoint has no tokenizer.model")
     converted = convert_tokenizer(source.tokenizer_model)
@@ -84,5 +84,6 @@ def load_checkpoint(path: Path, *, device: torch.device, dtype: str = "auto") ->
     weights = {name: tensor.to(device, chosen) for name, tensor in source.huggingface_tensors()}
     model.load_state_dict(weights, strict=True, assign=True)
     # RoPE frequencies are not weights: they are still on the meta device.
-    model.model.rotary_emb = type(model.model.rotary_emb)(config=config, device=device)
+    with device:
+        model.model.rotary_emb = type(model.model.rotary_emb)(config)
     return LoadedModel(model=model.eval(), tokenizer=tokenizer)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import unicodedata
 from collections.abc import Callable
 from pathlib import Path
@@ -14,10 +13,9 @@ import torch
 from torch import Tensor
 from torch.distributed import checkpoint as dcp
 
-from megatron_salamandra.config import RunConfig, load_run_config
+from megatron_salamandra.checkpoint.manifest import describe_files, write_manifest
+from megatron_salamandra.config import RunConfig
 from megatron_salamandra.hf.mapping import megatron_shapes
-
-os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 LINES = (
     "Tots els éssers humans neixen lliures i iguals en dignitat i en drets.",
@@ -96,33 +94,42 @@ def small_config() -> Callable[..., RunConfig]:
     return make
 
 
-def random_weights(config: RunConfig, seed: int = 0) -> dict[str, Tensor]:
-    """Stacked Megatron tensors; norms away from 1, everything distinguishable."""
-    generator = torch.Generator().manual_seed(seed)
-    dtype = torch.bfloat16 if config.precision == "bf16" else torch.float32
-    return {
-        key: (torch.randn(shape, generator=generator) * 0.2 + ("norm" in key)).to(dtype)
-        for key, shape in megatron_shapes(config.model).items()
-    }
+@pytest.fixture(scope="session")
+def random_weights() -> Callable[[RunConfig], dict[str, Tensor]]:
+    """Makes stacked Megatron tensors; norms away from 1, everything distinguishable."""
+
+    def make(config: RunConfig) -> dict[str, Tensor]:
+        generator = torch.Generator().manual_seed(0)
+        dtype = torch.bfloat16 if config.precision == "bf16" else torch.float32
+        return {
+            key: (torch.randn(shape, generator=generator) * 0.2 + ("norm" in key)).to(dtype)
+            for key, shape in megatron_shapes(config.model).items()
+        }
+
+    return make
 
 
-def write_checkpoint(
-    path: Path, config: RunConfig, weights: dict[str, Tensor], tokenizer: Path | None, step: int = 20
-) -> Path:
-    """A step directory as training leaves it, written by torch.distributed.checkpoint."""
-    (path / "shards").mkdir(parents=True)
-    state = {**weights, "optimizer.exp_avg.output_layer.weight": torch.zeros(4)}
-    dcp.save(state, checkpoint_id=path / "shards", no_dist=True)
-    (path / "config.yaml").write_text(config.to_yaml())
-    ledger = [
-        {"language": "ca", "samples": 30, "tokens": 1920, "epochs": 1.5},
-        {"language": "code", "samples": 10, "tokens": 640, "epochs": 0.25},
-        {"language": "mt", "samples": 0, "tokens": 0, "epochs": 0.0},
-    ]
-    state_json = {"step": step, "consumed_samples": 2 * step, "ledger": ledger}
-    (path / "state.json").write_text(json.dumps(state_json))
-    if tokenizer is not None:
-        (path / "tokenizer.model").write_bytes(tokenizer.read_bytes())
-    (path / "manifest.json").write_text("{}")
-    assert load_run_config(str(path / "config.yaml"), []) == config
-    return path
+@pytest.fixture(scope="session")
+def write_checkpoint(tokenizer_model: Path) -> Callable[..., Path]:
+    """Writes a step directory as training leaves it, through torch.distributed.checkpoint."""
+
+    def write(path: Path, config: RunConfig, weights: dict[str, Tensor], with_tokenizer: bool = True) -> Path:
+        (path / "shards").mkdir(parents=True)
+        state = {**weights, "optimizer.exp_avg.output_layer.weight": torch.zeros(4)}
+        dcp.save(state, checkpoint_id=path / "shards", no_dist=True)
+        (path / "config.yaml").write_text(config.to_yaml())
+        ledger = [
+            {"language": "ca", "samples": 30, "tokens": 1920, "epochs": 1.5},
+            {"language": "no", "samples": 10, "tokens": 640, "epochs": 0.25},
+            {"language": "code", "samples": 10, "tokens": 640, "epochs": 0.25},
+            {"language": "mt", "samples": 0, "tokens": 0, "epochs": 0.0},
+        ]
+        training_state = {"step": 20, "consumed_samples": 40, "ledger": ledger}
+        (path / "state.json").write_text(json.dumps(training_state))
+        if with_tokenizer:
+            (path / "tokenizer.model").write_bytes(tokenizer_model.read_bytes())
+        files = [str(file.relative_to(path)) for file in path.rglob("*") if file.is_file()]
+        write_manifest(path, describe_files(path, files))
+        return path
+
+    return write
