@@ -22,7 +22,7 @@ import resource
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from fractions import Fraction
 from pathlib import Path
 from types import SimpleNamespace
@@ -119,7 +119,9 @@ def measure_stream(arguments: argparse.Namespace, plan_file: Path, cache: Path) 
         "resident_bytes": memory,
         "sample_microseconds": time_reads(arguments, lambda k: micro_batch(stream.sample(k)[None])),
         "worst_share_error_samples": worst_share_error(
-            arguments, shares, lambda n: np.array([entry.samples for entry in stream.ledger(n)])
+            prefixes_of(arguments),
+            shares,
+            (np.array([entry.samples for entry in stream.ledger(n)]) for n in prefixes_of(arguments)),
         ),
     }
 
@@ -168,7 +170,7 @@ def measure_megatron(arguments: argparse.Namespace, plan_file: Path, cache: Path
         "resident_bytes": memory,
         "sample_microseconds": time_reads(arguments, lambda k: dataset[k]),
         "worst_share_error_samples": worst_share_error(
-            arguments, shares, lambda n: np.bincount(drawn[:n], minlength=len(shares))
+            prefixes_of(arguments), shares, dealt(drawn, len(shares), prefixes_of(arguments))
         ),
     }
 
@@ -184,12 +186,26 @@ def time_reads(arguments: argparse.Namespace, read: Callable[[int], object]) -> 
     return (time.perf_counter() - started) / len(numbers) * 1e6
 
 
+def prefixes_of(arguments: argparse.Namespace) -> list[int]:
+    """Return the lengths of the prefixes at which shares are compared, rising."""
+    return sorted(random.Random(1).sample(range(arguments.samples), min(PREFIXES, arguments.samples)))
+
+
+def dealt(drawn: NDArray[np.int64], sources: int, prefixes: list[int]) -> Iterator[NDArray[np.int64]]:
+    """Yield how many samples of each source are in each prefix of ``drawn``."""
+    counts, start = np.zeros(sources, dtype=np.int64), 0
+    for end in prefixes:
+        counts += np.bincount(drawn[start:end], minlength=sources)
+        start = end
+        yield counts
+
+
 def worst_share_error(
-    arguments: argparse.Namespace, shares: NDArray[np.float64], counts: Callable[[int], NDArray[np.int64]]
+    prefixes: list[int], shares: NDArray[np.float64], counts: Iterable[NDArray[np.int64]]
 ) -> float:
-    """Return the largest |samples drawn - exact share| of a source over many prefixes of the run."""
-    prefixes = random.Random(1).sample(range(arguments.samples), min(PREFIXES, arguments.samples))
-    return max(float(np.abs(counts(n) - n * shares / shares.sum()).max()) for n in prefixes)
+    """Return the largest |samples drawn - exact share| of a source over prefixes of the run."""
+    exact = shares / shares.sum()
+    return max(float(np.abs(count - n * exact).max()) for n, count in zip(prefixes, counts, strict=True))
 
 
 def resident_bytes() -> int:

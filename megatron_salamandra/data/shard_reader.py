@@ -18,7 +18,8 @@ from salamandra_data.blend_plan import ShardRef
 from salamandra_data.errors import DataError
 from salamandra_data.indexed import IndexedShard, bin_path, idx_path
 
-OPEN_SHARDS_LIMIT = 64
+# The published blends have 226 and 241 shards: none of them is ever opened twice. One file descriptor each.
+OPEN_SHARDS_LIMIT = 256
 
 
 @dataclass(frozen=True)

@@ -37,7 +37,7 @@ class ValidationSet:
         utf8_bytes_per_token: of the whole held-out text of this language.
 
     Raises:
-        DataError: the validation shards hold fewer than two tokens, so there is nothing to predict.
+        DataError: the validation shards hold fewer than two tokens or no text, so there is nothing to predict.
     """
 
     def __init__(
@@ -54,9 +54,11 @@ class ValidationSet:
         shards = source.validation_shards
         self._reader = SourceReader(shards, open_shards or OpenShards())
         tokens = self._reader.tokens
-        if tokens < 2:
+        utf8_bytes = sum(shard.utf8_bytes for shard in shards)
+        if tokens < 2 or utf8_bytes == 0:
             raise DataError(
-                f"language {source.language} has {tokens} validation tokens; at least 2 are needed\n"
+                f"language {source.language} has {tokens} validation tokens of {utf8_bytes} bytes of text; "
+                "at least 2 tokens and some text are needed\n"
                 "  tokenize with a larger --validation-fraction, or drop its validation shards from the blend"
             )
         self.language = source.language
@@ -64,7 +66,7 @@ class ValidationSet:
         windows = -(-(tokens - 1) // sequence_length)
         self.samples = windows if max_samples is None else min(windows, max_samples)
         self.predictions = min(tokens - 1, self.samples * sequence_length)
-        self.utf8_bytes_per_token = sum(shard.utf8_bytes for shard in shards) / tokens
+        self.utf8_bytes_per_token = utf8_bytes / tokens
 
     def bits_per_byte(self, nats_per_token: float) -> float:
         """Return bits per UTF-8 byte of text for a mean loss over this set's predictions.
@@ -104,11 +106,12 @@ def validation_sets(
 ) -> list[ValidationSet]:
     """Return a set for each language of the plan that has held-out text, in order of language.
 
-    Languages with fewer than two validation tokens are left out. All sets share one cap on open files.
+    Languages whose held-out documents are fewer than two tokens, or all empty, are left out. All sets share one
+    cap on open files.
     """
     open_shards = OpenShards()
     return [
         ValidationSet(source, sequence_length, max_samples, open_shards)
         for source in sorted(plan.sources, key=lambda source: source.language)
-        if sum(shard.tokens for shard in source.validation_shards) >= 2
+        if source.validation_tokens >= 2 and any(shard.utf8_bytes for shard in source.validation_shards)
     ]

@@ -92,6 +92,9 @@ def test_languages_without_held_out_text_are_left_out(wide_shard_place: ShardPla
     assert [held.language for held in validation_sets(plan, 8)] == ["nn"]
     with pytest.raises(DataError, match="language eu has 1 validation tokens"):
         ValidationSet(plan.sources[2], 8)
+    empty = replace(plan.sources[0].validation_shards[0], utf8_bytes=0)
+    with pytest.raises(DataError, match="language nn has 9 validation tokens of 0 bytes"):
+        ValidationSet(replace(plan.sources[0], validation_shards=(empty,)), 8)
     with pytest.raises(DataError, match="language ca has 0 validation tokens"):
         ValidationSet(plan.sources[1], 8)
 
