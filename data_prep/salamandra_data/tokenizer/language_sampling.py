@@ -45,15 +45,15 @@ def plan_sampling(
     Raises:
         DataError: no text, or an option out of its range.
     """
+    total = sum(available_bytes.values())
+    if total == 0:
+        raise DataError("the input holds no text to train a tokenizer on")
     if not 0.0 <= alpha <= 1.0:
         raise DataError(f"alpha = {alpha:g} is not between 0 (uniform over languages) and 1 (natural shares)")
     if budget_bytes <= 0:
         raise DataError(f"bytes budget = {budget_bytes} is not positive")
     if max_repeats < 1:
         raise DataError(f"max repeats = {max_repeats:g} is below 1")
-    total = sum(available_bytes.values())
-    if total == 0:
-        raise DataError("the input holds no text to train a tokenizer on")
     proportions = {language: (size / total) ** alpha for language, size in available_bytes.items() if size}
     targets: dict[str, float] = {}
     remaining = float(budget_bytes)

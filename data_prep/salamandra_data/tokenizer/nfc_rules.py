@@ -4,8 +4,8 @@ SentencePiece normalizes by replacing, from left to right, the longest prefix th
 rule. The rules here rewrite every string that is canonically equivalent to a single character, and is not
 in NFC, to its NFC: singletons (the Angstrom sign), decomposed letters in any order of their marks, partly
 composed ones, and Hangul. Text in NFC is never touched, since no part of it is the source of a rule.
-What rules of finite length cannot do is to sort marks that do not belong to one character; such text
-(two marks in the wrong order, not composing with their letter) keeps its order.
+What such rules do not do is to sort marks that do not belong to one character, or to compose a letter
+with a mark across another that stays apart; such sequences are rare, and keep their order.
 """
 
 from __future__ import annotations

@@ -102,7 +102,8 @@ def train_tokenizer(job: TokenizerTraining, out: Path) -> TrainedTokenizer:
         )
     lines = _Lines(job, find_inputs(job.inputs))
     available = lines.count_bytes()
-    budget = job.budget_bytes or min(sum(available.values()), DEFAULT_MAX_BUDGET_BYTES)
+    all_bytes = sum(available.values())
+    budget = min(all_bytes, DEFAULT_MAX_BUDGET_BYTES) if job.budget_bytes is None else job.budget_bytes
     samples = plan_sampling(available, alpha=job.alpha, budget_bytes=budget, max_repeats=job.max_repeats)
     used: Counter[str] = Counter()
     model = _train(job, lines.sample(samples, used))

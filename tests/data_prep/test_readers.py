@@ -1,0 +1,185 @@
+"""Every input format gives the same documents, and what is wrong is told by file and line."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import re
+from pathlib import Path
+
+import pyarrow
+import pyarrow.parquet
+import pytest
+import zstandard
+from hypothesis import given
+from hypothesis import strategies as st
+
+from salamandra_data.errors import DataError
+from salamandra_data.readers import Document, DocumentFile, DocumentKeys, Malformed, find_inputs
+from salamandra_data.readers.document import parse_json_line
+
+RECORDS = [
+    {"text": "un", "language": "ca", "source": "web", "licence": "CC0-1.0"},
+    {"text": "two\nlines\r\n", "language": "en", "source": "web", "license": "MIT"},
+    {"text": "τρία 😀 \u0000", "language": "el", "other": 3},
+]
+
+
+def json_lines(records: list[dict[str, object]]) -> bytes:
+    return "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records).encode()
+
+
+def write(path: Path, content: bytes) -> Path:
+    if path.suffix == ".gz":
+        content = gzip.compress(content)
+    elif path.suffix == ".zst":
+        half = len(content) // 2  # two frames, as parallel compressors write
+        content = b"".join(zstandard.compress(part) for part in (content[:half], content[half:]))
+    path.write_bytes(content)
+    return path
+
+
+def documents(path: Path, keys: DocumentKeys | None = None) -> list[Document | Malformed]:
+    return list(DocumentFile(path, keys or DocumentKeys()))
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.ndjson", "a.json", "a.jsonl.gz", "a.jsonl.zst"])
+def test_json_lines_in_every_compression(tmp_path: Path, name: str) -> None:
+    path = write(tmp_path / name, json_lines(RECORDS))  # type: ignore[arg-type]
+    found = documents(path)
+    assert [document.text.decode() for document in found if isinstance(document, Document)] == [
+        record["text"] for record in RECORDS
+    ]
+    assert found[0] == Document(1, b"un", "ca", "web", "CC0-1.0")
+    assert found[1] == Document(2, b"two\nlines\r\n", "en", "web", "MIT")
+    assert [document.line for document in found] == [1, 2, 3]
+
+
+def test_parquet_gives_the_same_documents_as_json_lines(tmp_path: Path) -> None:
+    lines = write(tmp_path / "a.jsonl", json_lines(RECORDS))  # type: ignore[arg-type]
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(RECORDS * 200), tmp_path / "a.parquet")
+    columns = pyarrow.Table.from_pylist([{"license": None, **record} for record in RECORDS])
+    pyarrow.parquet.write_table(columns, tmp_path / "b.parquet")
+    assert documents(tmp_path / "b.parquet") == documents(lines)
+    file = DocumentFile(tmp_path / "a.parquet", DocumentKeys())
+    assert [document.line for document in file] == list(range(1, 601))
+    assert file.consumed_bytes == file.size_bytes
+
+
+@pytest.mark.parametrize("name", ["b.txt", "b.txt.gz", "b.txt.zst"])
+def test_a_text_file_is_one_document(tmp_path: Path, name: str) -> None:
+    path = write(tmp_path / name, "línia\n\ndues\n".encode())
+    assert documents(path, DocumentKeys(language="ca")) == [Document(1, "línia\n\ndues\n".encode(), "ca")]
+
+
+def test_a_fixed_language_wins_and_other_keys_can_be_named(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.jsonl", json_lines([{"body": "x", "lang": "fr", "language": "en"}]))
+    assert documents(path, DocumentKeys("body", language="ca")) == [Document(1, b"x", "ca")]
+    assert documents(path, DocumentKeys("body", language_key="lang")) == [Document(1, b"x", "fr")]
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        (b'{"text": "a"', "not JSON: .* at column"),
+        (b"\xff\xfe{}", "not UTF-8: byte 0xff at position 0"),
+        (b'{"text": "\xc3(", "language": "ca"}', "not UTF-8: byte 0xc3 at position 10"),
+        (b'["text"]', "this is a list"),
+        (b'"text"', "this is text"),
+        (b'{"txt": "a", "language": "ca"}', "key 'text' is missing; found 'txt', 'language'"),
+        (b'{"text": null, "language": "ca"}', "'text' is null"),
+        (b'{"text": 3, "language": "ca"}', "'text' is a number"),
+        (b'{"text": "a"}', "key 'language' is missing"),
+        (b'{"text": "a", "language": "../ca"}', "'language' = '../ca' is not a name"),
+        (b'{"text": "a", "language": ""}', "is not a name"),
+        (b'{"text": "a\\ud800", "language": "ca"}', r"character 1 of 'text' is a lone surrogate \(U\+D800\)"),
+        (b"[" * 100_000, "not JSON"),
+    ],
+)
+def test_malformed_lines_are_told_by_line_and_reason(tmp_path: Path, line: bytes, reason: str) -> None:
+    path = write(
+        tmp_path / "a.jsonl", json_lines(RECORDS[:1]) + b"\n" + line + b"\n" + json_lines(RECORDS[:1])
+    )  # type: ignore[arg-type]
+    found = documents(path)
+    assert [entry.line for entry in found] == [1, 3, 4]
+    assert isinstance(found[1], Malformed)
+    assert re.search(reason, found[1].reason), found[1].reason
+
+
+def test_what_only_the_standard_library_reads_is_a_document() -> None:
+    line = b'\xef\xbb\xbf{"text": "a", "language": "ca", "score": NaN, "title": "\\ud83d"}'
+    assert parse_json_line(1, line, DocumentKeys()) == Document(1, b"a", "ca")
+
+
+@given(st.text(st.characters(exclude_categories=["Cs"])))
+def test_text_is_not_changed_by_reading(text: str) -> None:
+    for raw in (json.dumps({"text": text}), json.dumps({"text": text}, ensure_ascii=False)):
+        document = parse_json_line(1, raw.encode(), DocumentKeys(language="xx"))
+        assert isinstance(document, Document) and document.text.decode() == text
+
+
+@pytest.mark.parametrize("name", ["a.jsonl.gz", "a.jsonl.zst"])
+@pytest.mark.parametrize("damage", ["truncated", "flipped", "not compressed"])
+def test_damaged_archives_are_an_error_and_not_a_short_file(tmp_path: Path, name: str, damage: str) -> None:
+    content = write(
+        tmp_path / name, json_lines([{"text": str(n) * 99, "language": "ca"} for n in range(999)])
+    ).read_bytes()
+    if damage == "truncated":
+        content = content[:-7]
+    elif damage == "flipped":
+        middle = len(content) // 2
+        content = content[:middle] + bytes([content[middle] ^ 255] * 9) + content[middle + 9 :]
+    else:
+        content = json_lines([{"text": "a", "language": "ca"}])
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(DataError, match=f"{name}: cannot be read to its end"):
+        documents(tmp_path / name)
+
+
+def test_parquet_without_the_column_names_those_it_has(tmp_path: Path) -> None:
+    pyarrow.parquet.write_table(pyarrow.table({"content": ["a"]}), tmp_path / "a.parquet")
+    with pytest.raises(DataError, match="no column 'text'; its columns are content"):
+        documents(tmp_path / "a.parquet")
+    (tmp_path / "b.parquet").write_bytes(b"PAR1 not really")
+    with pytest.raises(DataError, match=r"b\.parquet: cannot be read"):
+        documents(tmp_path / "b.parquet")
+
+
+def test_parquet_rows_that_are_not_text_are_malformed(tmp_path: Path) -> None:
+    raw = pyarrow.array([b"good", b"\xff\xfe", None], type=pyarrow.binary())
+    unchecked = pyarrow.Array.from_buffers(pyarrow.string(), 3, raw.buffers())
+    table = pyarrow.table({"text": unchecked, "language": ["ca", "ca", "ca"]})
+    pyarrow.parquet.write_table(table, tmp_path / "a.parquet")
+    found = documents(tmp_path / "a.parquet")
+    assert found[0] == Document(1, b"good", "ca")
+    assert isinstance(found[1], Malformed) and "not UTF-8" in found[1].reason and found[1].line == 2
+    assert found[2] == Malformed(3, "'text' is null, expected text")
+
+
+def test_inputs_are_files_directories_and_patterns(tmp_path: Path) -> None:
+    for name in ("b/2.jsonl", "b/1.jsonl.gz", "b/notes.md", "b/.hidden.jsonl", "a.txt", "c.parquet"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"")
+    found = find_inputs([tmp_path / "a.txt", tmp_path / "b", f"{tmp_path}/*.parquet"])
+    assert [str(path.relative_to(tmp_path)) for path in found] == [
+        "a.txt",
+        "b/1.jsonl.gz",
+        "b/2.jsonl",
+        "c.parquet",
+    ]
+
+
+def test_inputs_that_cannot_be_meant_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("a")
+    (tmp_path / "a.jsonl").write_text("")
+    (tmp_path / "nothing").mkdir()
+    for entry, message in (
+        ("a.csv", "does not tell a known format"),
+        ("nowhere.jsonl", "no such file"),
+        ("*.txt", "no such file"),
+        ("nothing", "no input file in this directory"),
+    ):
+        with pytest.raises(DataError, match=message):
+            find_inputs([tmp_path / entry])
+    with pytest.raises(DataError, match="listed twice"):
+        find_inputs([tmp_path / "a.jsonl", tmp_path / "nothing" / ".." / "a.jsonl"])
