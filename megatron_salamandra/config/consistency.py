@@ -153,13 +153,12 @@ def _schedule_problems(config: RunConfig) -> Iterator[Problem]:
 
 def _optimizer_problems(config: RunConfig) -> Iterator[Problem]:
     optimizer = config.optimizer
-    missing = [name for name in ("distributed", "overlap_grad_reduce") if not getattr(optimizer, name)]
-    if optimizer.overlap_param_gather and missing:
+    if optimizer.overlap_param_gather and not optimizer.overlap_grad_reduce:
         yield Problem(
             key="optimizer.overlap_param_gather",
-            text=f"optimizer.overlap_param_gather = true needs optimizer.{missing[0]} = true",
-            remedy="set both distributed and overlap_grad_reduce to true, or overlap_param_gather to false",
-            involved=(f"optimizer.{missing[0]}",),
+            text="optimizer.overlap_param_gather = true needs optimizer.overlap_grad_reduce = true",
+            remedy="set both to true, or overlap_param_gather to false",
+            involved=("optimizer.overlap_grad_reduce",),
         )
 
 

@@ -132,7 +132,11 @@ class TrainingSection(Section):
 
 
 class OptimizerSection(Section):
-    """AdamW with fp32 master weights and its learning-rate schedule. Norm weights are not decayed."""
+    """AdamW and its learning-rate schedule.
+
+    Master weights and moments are fp32 and sharded over the data-parallel ranks (ZeRO-1). Norm weights are
+    not decayed.
+    """
 
     lr: float = Field(gt=0.0, description="Peak learning rate.")
     min_lr: float = Field(
@@ -153,15 +157,12 @@ class OptimizerSection(Section):
     )
     eps: float = Field(default=1e-8, gt=0.0, description="Added to the root of the second moment.")
     weight_decay: float = Field(default=0.1, ge=0.0, description="Decoupled weight decay, times lr per step.")
-    distributed: bool = Field(
-        default=True, description="Shard optimizer state over the data-parallel ranks (ZeRO-1)."
-    )
     overlap_grad_reduce: bool = Field(
         default=False, description="Reduce gradients while backward still runs. Same numbers, less waiting."
     )
     overlap_param_gather: bool = Field(
         default=False,
-        description="Gather updated parameters during the next forward. Needs distributed and overlap_grad_reduce.",
+        description="Gather updated parameters during the next forward. Needs overlap_grad_reduce.",
     )
 
 

@@ -65,7 +65,6 @@ def _rank_memory(config: RunConfig, layout: Layout, rank: int, chunks: list[Pipe
     parameters = sum(_chunk_parameters(count, chunk, tensor) for chunk in chunks)
     # Two fp32 moments; with bf16 weights also an fp32 master copy.
     state_bytes = parameters * (12 if config.precision == "bf16" else 8)
-    shards = layout.data_parallel_size if config.optimizer.distributed else 1
     tokens = config.training.micro_batch_size * config.model.sequence_length
     has_head = any(chunk.head for chunk in chunks)
     return RankMemory(
@@ -73,7 +72,7 @@ def _rank_memory(config: RunConfig, layout: Layout, rank: int, chunks: list[Pipe
         parameters=parameters,
         weights_bytes=parameters * element,
         gradients_bytes=parameters * _GRADIENT_BYTES,
-        optimizer_bytes=-(-state_bytes // shards),
+        optimizer_bytes=-(-state_bytes // layout.data_parallel_size),
         activations_bytes=_activation_elements(config, layout, rank, chunks) * element,
         logits_bytes=tokens * config.model.vocab_size // tensor * element if has_head else 0,
     )

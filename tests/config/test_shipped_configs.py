@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+from fractions import Fraction
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ import yaml
 from pydantic import BaseModel
 
 from megatron_salamandra.config import RunConfig, load_run_config, preset_names, presets_directory
+from salamandra_data.blend_plan import LanguageFactors
 
 ROOT = Path(__file__).resolve().parents[2]
 RECIPE = presets_directory() / "data" / "salamandra-pretraining.yaml"
@@ -120,6 +122,11 @@ def test_recipe_has_the_published_factors_and_shares() -> None:
         assert sum(row[corpus] for row in languages.values()) == pytest.approx(100.0, abs=1e-3)
     co_official = [sum(languages[name][corpus] for name in doubled) for corpus in ("corpus_a", "corpus_b")]
     assert co_official == pytest.approx([19.1, 18.2], abs=0.05)
+
+
+def test_recipe_is_read_by_the_blend_command() -> None:
+    factors = LanguageFactors.load(RECIPE)
+    assert [factors.factor(name) for name in ("en", "ca", "no", "xx")] == [Fraction(1, 2), 2, 1, 1]
 
 
 def test_every_key_says_what_it_means() -> None:
