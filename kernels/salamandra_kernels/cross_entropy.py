@@ -134,7 +134,7 @@ BLOCKS_PER_PROGRAM = 8
 INTERPRETER_BLOCK = 65536
 
 
-def _statistics(logits_TV: Tensor, labels_T: Tensor, vocab_start: int) -> Tensor:
+def local_statistics(logits_TV: Tensor, labels_T: Tensor, vocab_start: int) -> Tensor:
     """One pass over the local logits: [3, T] of maximum, sum of exponentials and label's logit."""
     if not use_triton(logits_TV):
         return _statistics_reference(logits_TV, labels_T, vocab_start)
@@ -148,7 +148,7 @@ def _statistics(logits_TV: Tensor, labels_T: Tensor, vocab_start: int) -> Tensor
     return statistics
 
 
-def _write_gradient(
+def write_gradient(
     logits_TV: Tensor, labels_T: Tensor, lse_T: Tensor, grad_T: Tensor, vocab_start: int, z_loss: float
 ) -> None:
     """Writes the gradient over ``logits_TV``. ``grad_T`` is 0 for ignored tokens."""
@@ -166,7 +166,14 @@ def _write_gradient(
     increment_version(logits_TV)
 
 
-def _combine(statistics: Tensor, tp_group: dist.ProcessGroup | None) -> tuple[Tensor, Tensor]:
+def vocabulary_shard(width: int, tp_group: dist.ProcessGroup | None) -> tuple[int, int]:
+    """First id held by this rank, and the size of the whole vocabulary."""
+    if tp_group is None:
+        return 0, width
+    return width * tp_group.rank(), width * tp_group.size()
+
+
+def combine_statistics(statistics: Tensor, tp_group: dist.ProcessGroup | None) -> tuple[Tensor, Tensor]:
     """Whole-vocabulary (lse [T], label's logit [T]) from each rank's [3, T]."""
     if tp_group is None or tp_group.size() == 1:
         return statistics[1].log() + statistics[0], statistics[2]
@@ -175,6 +182,32 @@ def _combine(statistics: Tensor, tp_group: dist.ProcessGroup | None) -> tuple[Te
     maximum = gathered[:, 0].amax(0)
     total = (gathered[:, 1] * (gathered[:, 0] - maximum).exp()).sum(0)
     return total.log() + maximum, gathered[:, 2].sum(0)
+
+
+def classify_labels(labels_T: Tensor, vocab_size: int, ignore_index: int) -> tuple[Tensor, Tensor]:
+    """Masks of the ignored labels and of those outside the vocabulary; the latter raise on the CPU.
+
+    On other devices raising would wait for the device; ``token_loss`` makes them NaN there, which stops
+    the run at the next look at the loss.
+    """
+    ignored = labels_T == ignore_index
+    outside = ~ignored & ((labels_T < 0) | (labels_T >= vocab_size))
+    if labels_T.device.type == "cpu" and bool(outside.any()):
+        raise ValueError(
+            f"cross-entropy: label {int(labels_T[outside][0])} is outside the vocabulary "
+            f"of {vocab_size} and is not ignore_index = {ignore_index}"
+        )
+    return ignored, outside
+
+
+def token_loss(
+    lse_T: Tensor, label_logit_T: Tensor, ignored: Tensor, outside: Tensor, z_loss: float
+) -> Tensor:
+    """Loss per token; 0 where ignored, NaN where the label is outside the vocabulary."""
+    loss = lse_T - label_logit_T
+    if z_loss:
+        loss = loss + z_loss * lse_T.square()
+    return loss.masked_fill(ignored, 0.0).masked_fill(outside, float("nan"))
 
 
 class _VocabParallelCrossEntropy(torch.autograd.Function):
@@ -188,27 +221,14 @@ class _VocabParallelCrossEntropy(torch.autograd.Function):
         ignore_index: int,
     ) -> Tensor:
         width = logits.shape[-1]
-        vocab_start = width * tp_group.rank() if tp_group is not None else 0
-        vocab_size = width * tp_group.size() if tp_group is not None else width
+        vocab_start, vocab_size = vocabulary_shard(width, tp_group)
         labels_T = labels.reshape(-1)
-        ignored = labels_T == ignore_index
-        outside = ~ignored & ((labels_T < 0) | (labels_T >= vocab_size))
-        if labels.device.type == "cpu" and bool(outside.any()):
-            raise ValueError(
-                f"vocab_parallel_cross_entropy: label {int(labels_T[outside][0])} is outside the vocabulary "
-                f"of {vocab_size} and is not ignore_index = {ignore_index}"
-            )
-        lse, label_logit = _combine(_statistics(logits.view(-1, width), labels_T, vocab_start), tp_group)
-        loss = lse - label_logit
-        if z_loss:
-            loss = loss + z_loss * lse.square()
-        loss = loss.masked_fill(ignored, 0.0)
-        if labels.device.type != "cpu":
-            # Raising would wait for the device; a NaN stops the run at the next look at the loss.
-            loss = loss.masked_fill(outside, float("nan"))
+        ignored, outside = classify_labels(labels_T, vocab_size, ignore_index)
+        statistics = local_statistics(logits.view(-1, width), labels_T, vocab_start)
+        lse, label_logit = combine_statistics(statistics, tp_group)
         ctx.save_for_backward(logits, labels_T, lse, ignored)
         ctx.vocab_start, ctx.z_loss, ctx.consumed = vocab_start, z_loss, False
-        return loss.view(labels.shape)
+        return token_loss(lse, label_logit, ignored, outside, z_loss).view(labels.shape)
 
     @staticmethod
     @once_differentiable
@@ -222,7 +242,7 @@ class _VocabParallelCrossEntropy(torch.autograd.Function):
         ctx.consumed = True
         grad_T = grad.reshape(-1).to(lse.dtype).masked_fill(ignored, 0.0)
         buffer = logits.detach()
-        _write_gradient(buffer.view(-1, logits.shape[-1]), labels_T, lse, grad_T, ctx.vocab_start, ctx.z_loss)
+        write_gradient(buffer.view(-1, logits.shape[-1]), labels_T, lse, grad_T, ctx.vocab_start, ctx.z_loss)
         return buffer, None, None, None, None
 
 

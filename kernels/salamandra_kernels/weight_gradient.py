@@ -1,0 +1,33 @@
+"""Adds a weight gradient to a fp32 accumulator without a temporary of the weight's size.
+
+    accumulator[out, in] += sum_t grad[t, out] * x[t, in]
+
+The usual way rounds the product to bf16, stores it and adds it in a second pass: 10 bytes per weight and
+micro-batch. Here the matrix product adds into fp32 itself: 8 bytes, and one rounding less.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ._rows import row_blocks
+
+
+def accumulate_weight_gradient(accumulator: Tensor, grad: Tensor, x: Tensor) -> None:
+    """``accumulator += grad^T x``, in place.
+
+    Args:
+        accumulator: [out, in], fp32, or the dtype of ``grad`` and ``x``.
+        grad: [tokens, out], gradient of the layer's output.
+        x: [tokens, in], the layer's input, same dtype as ``grad``.
+    """
+    if accumulator.dtype == grad.dtype:
+        accumulator.addmm_(grad.t(), x)
+    elif grad.is_cuda:
+        torch.addmm(accumulator, grad.t(), x, out_dtype=accumulator.dtype, out=accumulator)
+    else:
+        # No mixed-precision product on the CPU: widen a few rows of the weight at a time.
+        wide = x.to(accumulator.dtype)
+        for rows in row_blocks(grad.shape[1], grad.shape[0], grad.device):
+            accumulator[rows].addmm_(grad[:, rows].t().to(accumulator.dtype), wide)
