@@ -127,3 +127,8 @@ def test_errors_of_our_packages_are_told_and_others_are_not_swallowed(
     raising(ValueError("a mistake of ours"))
     with pytest.raises(ValueError, match="a mistake of ours"):
         cli.main(["plan", "tiny"])
+
+
+def test_all_groups_are_there() -> None:
+    wanted = {"checkpoint", "data", "doctor", "generate", "hf", "plan", "quickstart", "train"}
+    assert wanted <= set(cli.GROUPS)
