@@ -11,7 +11,7 @@ import numpy as np
 
 from salamandra_data.indexed import ShardManifest, ShardWriter
 from salamandra_data.tokenization.encoder import Encoder, cached_encoder
-from salamandra_data.tokenization.sorted_runs import Group, Record, Run, read_range
+from salamandra_data.tokenization.sorted_runs import Group, RangeReader, Record, Run
 from salamandra_data.tokenization.worker_pool import Counters
 
 _BATCH_BYTES = 1 << 20
@@ -61,8 +61,9 @@ def write_shard(state: SecondPass, counters: Counters, task: ShardTask) -> tuple
         staging=state.staging,
     )
     try:
-        for first_key, end_key in zip(task.key_bounds[:-1], task.key_bounds[1:], strict=True):
-            for batch in _batches(read_range(state.runs, task.group, first_key, end_key)):
+        reader = RangeReader(state.runs, task.group, task.key_bounds)
+        for part in range(len(task.key_bounds) - 1):
+            for batch in _batches(reader.part(part)):
                 _write_batch(writer, encoder, batch)
                 text_bytes = sum(len(record.text) for record in batch)
                 counters.add(len(batch), text_bytes, text_bytes)

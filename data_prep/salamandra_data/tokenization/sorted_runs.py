@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from salamandra_data.atomic_write import write_error
 from salamandra_data.readers import Document
 from salamandra_data.tokenization.document_hash import KEY_RANGE
 
 RUN_BYTES = 64 << 20
+_KEY_BITS = KEY_RANGE.bit_length() - 1
 _RECORD = struct.Struct("<QQQHH")  # key, line, bytes of text, of source, of licence
 _RECORD_OVERHEAD_BYTES = 200  # of the objects that hold a record in memory
 
@@ -92,43 +94,59 @@ class RunWriter:
         self._held, self._held_bytes = [], 0
 
 
-def read_range(runs: list[Run], group: Group, first_key: int, end_key: int) -> list[Record]:
-    """All documents of ``group`` with keys in ``[first_key, end_key)``, in their final order."""
-    records: list[Record] = []
-    for run in runs:
-        if group in run.groups:
-            records += _read_slice(run, group, first_key, end_key)
-    records.sort(key=lambda record: (record.key, record.file_number, record.line))
-    return records
+class RangeReader:
+    """Reads the documents of a group by ranges of keys, out of many runs.
+
+    Args:
+        runs: all runs.
+        group: language and split.
+        bounds: rising keys between 0 and ``2**64``; part ``i`` lies between bounds ``i`` and ``i + 1``.
+    """
+
+    def __init__(self, runs: list[Run], group: Group, bounds: Sequence[int]) -> None:
+        self._offsets = [(run, _offsets(run, group, bounds)) for run in runs if group in run.groups]
+
+    def part_bytes(self, part: int) -> int:
+        """Size of a part on disk: its texts and a little per document."""
+        return sum(int(offsets[part + 1] - offsets[part]) for _, offsets in self._offsets)
+
+    def part(self, part: int) -> list[Record]:
+        """The documents of a part in their final order."""
+        records: list[Record] = []
+        for run, offsets in self._offsets:
+            records += _read_records(run, int(offsets[part]), int(offsets[part + 1]))
+        records.sort(key=lambda record: (record.key, record.file_number, record.line))
+        return records
 
 
 def first_records(runs: list[Run], group: Group, text_bytes: int) -> list[Record]:
-    """Documents at the front of the order, ``text_bytes`` or more of text: the same for any cutting into runs."""
-    end_key = KEY_RANGE
-    while end_key > 1 and sum(_slice_bytes(run, group, end_key // 2) for run in runs) >= text_bytes:
-        end_key //= 2
-    return read_range(runs, group, 0, end_key)
+    """Documents at the front of the order, ``text_bytes`` or more if there are: the same for any cutting into runs."""
+    halvings = range(_KEY_BITS, -1, -1)
+    ends = [KEY_RANGE >> halving for halving in halvings]
+    reader = RangeReader(runs, group, [0, *ends])
+    records: list[Record] = []
+    size = 0
+    for part in range(len(ends)):
+        if size >= text_bytes:
+            break
+        records += reader.part(part)
+        size += reader.part_bytes(part)
+    return records
 
 
-def _slice_bounds(run: Run, group: Group, first_key: int, end_key: int) -> tuple[int, int]:
-    """Byte range of the records of ``group`` with keys in ``[first_key, end_key)``."""
-    if group not in run.groups:
-        return 0, 0
+def _offsets(run: Run, group: Group, bounds: Sequence[int]) -> NDArray[np.uint64]:
+    """Byte offsets in the run of the first record of ``group`` at or above each bound."""
     first, last = run.groups[group]
     keys = np.load(_keys_path(run.path), mmap_mode="r")[first:last]
     starts = np.load(_starts_path(run.path), mmap_mode="r")
-    low = first + int(np.searchsorted(keys, np.uint64(first_key)))
-    high = last if end_key >= KEY_RANGE else first + int(np.searchsorted(keys, np.uint64(end_key)))
-    return int(starts[low]), int(starts[high])
+    inside = np.array([min(bound, KEY_RANGE - 1) for bound in bounds], dtype=np.uint64)
+    places = first + np.searchsorted(keys, inside)
+    places[[bound >= KEY_RANGE for bound in bounds]] = last
+    offsets: NDArray[np.uint64] = np.asarray(starts[places])
+    return offsets
 
 
-def _slice_bytes(run: Run, group: Group, end_key: int) -> int:
-    low, high = _slice_bounds(run, group, 0, end_key)
-    return high - low
-
-
-def _read_slice(run: Run, group: Group, first_key: int, end_key: int) -> Iterator[Record]:
-    low, high = _slice_bounds(run, group, first_key, end_key)
+def _read_records(run: Run, low: int, high: int) -> Iterator[Record]:
     if low == high:
         return
     with open(run.path, "rb") as stream:

@@ -1,0 +1,203 @@
+"""Tokenization is exact, globally shuffled, and the same bytes whatever the number of workers."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+import sentencepiece
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from salamandra_data.errors import DataError
+from salamandra_data.indexed import IndexedShard, ShardManifest
+from salamandra_data.readers import DocumentKeys
+from salamandra_data.tokenization import TokenizeJob, sorted_runs, tokenize
+from salamandra_data.tokenization import shard_plan as planning
+
+EOD = 2
+
+
+def contents(directory: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(directory.iterdir())}
+
+
+def shard_documents(prefix: Path) -> list[list[int]]:
+    shard = IndexedShard.open(prefix)
+    return [list(map(int, shard.document(number))) for number in range(shard.documents)]
+
+
+def read_inputs(files: list[Path]) -> list[dict[str, str]]:
+    return [json.loads(line) for path in files for line in path.read_text().splitlines()]
+
+
+@pytest.fixture(scope="module")
+def single(tmp_path_factory: pytest.TempPathFactory, corpus_files: list[Path], small_tokenizer: Path) -> Path:
+    """The corpus tokenized by one worker, into several shards of each language."""
+    out = tmp_path_factory.mktemp("single")
+    tokenize(job(corpus_files, small_tokenizer, out))
+    return out
+
+
+def job(files: list[Path], tokenizer: Path, out: Path, **changes: object) -> TokenizeJob:
+    base = TokenizeJob(files, tokenizer, out, shard_tokens=20_000, validation_fraction=0.1, seed=7)
+    return dataclasses.replace(base, **changes)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("workers", [2, 3])
+def test_output_is_the_same_bytes_for_any_number_of_workers(
+    tmp_path: Path, corpus_files: list[Path], small_tokenizer: Path, single: Path, workers: int
+) -> None:
+    tokenize(job(corpus_files, small_tokenizer, tmp_path, workers=workers))
+    assert contents(tmp_path) == contents(single)
+
+
+def test_output_does_not_depend_on_the_size_of_buffers(
+    tmp_path: Path,
+    corpus_files: list[Path],
+    small_tokenizer: Path,
+    single: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(sorted_runs.RunWriter.__init__, "__defaults__", (30_000,))
+    monkeypatch.setattr(planning, "_PART_BYTES", 10_000)
+    tokenize(job(corpus_files, small_tokenizer, tmp_path, scratch=tmp_path / "scratch"))
+    (tmp_path / "scratch").rmdir()
+    assert contents(tmp_path) == contents(single)
+
+
+def test_every_document_is_written_once_with_its_exact_ids(
+    corpus_files: list[Path], small_tokenizer: Path, single: Path
+) -> None:
+    processor = sentencepiece.SentencePieceProcessor(model_file=str(small_tokenizer))
+    expected = Counter(
+        (record["language"], (*processor.encode(record["text"]), EOD)) for record in read_inputs(corpus_files)
+    )
+    found = Counter(
+        (ShardManifest.load(path.with_suffix("")).language, tuple(ids))
+        for path in single.glob("*.idx")
+        for ids in shard_documents(path.with_suffix(""))
+    )
+    assert found == expected
+
+
+def test_manifests_count_what_is_in_the_shards(corpus_files: list[Path], single: Path) -> None:
+    manifests = [ShardManifest.load(path.with_suffix("")) for path in single.glob("*.json")]
+    records = read_inputs(corpus_files)
+    for language in {record["language"] for record in records}:
+        mine = [manifest for manifest in manifests if manifest.language == language]
+        texts = [record["text"] for record in records if record["language"] == language]
+        assert sum(manifest.documents for manifest in mine) == len(texts)
+        assert sum(manifest.utf8_bytes for manifest in mine) == sum(len(text.encode()) for text in texts)
+        assert sum(manifest.licences["free"] for manifest in mine) == len(texts)
+        assert {name for manifest in mine for name in manifest.sources} == {f"declaration-{language}"}
+        assert {manifest.split for manifest in mine} == {"train", "validation"}
+    assert all(manifest.shuffle_seed == 7 for manifest in manifests)
+    train = [manifest.tokens for manifest in manifests if manifest.split == "train"]
+    assert len(train) > 6 and max(train) < 40_000
+
+
+def test_documents_of_all_files_are_mixed_and_the_seed_decides_how(
+    tmp_path: Path, corpus_files: list[Path], small_tokenizer: Path
+) -> None:
+    orders = {}
+    for seed in (1, 2):
+        out = tmp_path / str(seed)
+        tokenize(
+            job(corpus_files, small_tokenizer, out, seed=seed, shard_tokens=10**9, validation_fraction=0)
+        )
+        orders[seed] = [tuple(ids) for ids in shard_documents(out / "ca-train-00000")]
+    assert orders[1] != orders[2]
+    assert sorted(orders[1]) == sorted(orders[2])
+    processor = sentencepiece.SentencePieceProcessor(model_file=str(small_tokenizer))
+    first_file = {
+        (*processor.encode(record["text"]), EOD)
+        for record in read_inputs(corpus_files[:1])
+        if record["language"] == "ca"
+    }
+    from_first = [ids in first_file for ids in orders[1]]
+    half = len(from_first) // 2
+    assert sum(from_first[:half]) not in (0, half)
+
+
+def test_validation_is_chosen_by_the_text_alone(
+    tmp_path: Path, corpus_files: list[Path], small_tokenizer: Path, single: Path
+) -> None:
+    tokenize(job(list(reversed(corpus_files)), small_tokenizer, tmp_path, seed=99))
+    for language in ("ca", "uk"):
+        name = f"{language}-validation-00000"
+        assert sorted(shard_documents(tmp_path / name)) == sorted(shard_documents(single / name))
+
+
+@given(
+    texts=st.lists(st.text(st.characters(exclude_categories=["Cs"]), max_size=40), min_size=1, max_size=12),
+    seed=st.integers(-(2**63), 2**63 - 1),
+)
+@settings(max_examples=20)
+def test_any_text_is_encoded_as_sentencepiece_does(
+    tmp_path_factory: pytest.TempPathFactory, small_tokenizer: Path, texts: list[str], seed: int
+) -> None:
+    directory = tmp_path_factory.mktemp("fuzz")
+    (directory / "in.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    arguments = TokenizeJob(
+        [directory / "in.jsonl"], small_tokenizer, directory / "out", DocumentKeys(language="xx"), seed=seed
+    )
+    if not any(texts):
+        with pytest.raises(DataError, match="no document with text"):
+            tokenize(arguments)
+        return
+    result = tokenize(arguments)
+    processor = sentencepiece.SentencePieceProcessor(model_file=str(small_tokenizer))
+    expected = sorted([*processor.encode(text), EOD] for text in texts if text)
+    assert sorted(shard_documents(directory / "out" / "xx-train-00000")) == expected
+    assert result.empty_documents["xx"] == texts.count("")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a" * 1_000_000,
+        "\u0000",
+        "\u2581",
+        "\r\n",
+        "e\u0323\u0302",
+        "\U0010ffff",
+        " " * 100,
+        "</s>",
+        "\u200b",
+        "\ufeff",
+    ],
+)
+def test_extreme_texts_are_exact(tmp_path: Path, small_tokenizer: Path, text: str) -> None:
+    (tmp_path / "in.jsonl").write_text(json.dumps({"text": text, "language": "xx"}))
+    tokenize(TokenizeJob([tmp_path / "in.jsonl"], small_tokenizer, tmp_path / "out"))
+    processor = sentencepiece.SentencePieceProcessor(model_file=str(small_tokenizer))
+    assert shard_documents(tmp_path / "out" / "xx-train-00000") == [[*processor.encode(text), EOD]]
+
+
+def test_shards_equal_megatrons_builder_fed_by_sentencepiece(
+    small_tokenizer: Path, single: Path, tmp_path: Path
+) -> None:
+    torch = pytest.importorskip("torch")
+    indexed_dataset = pytest.importorskip("megatron.core.datasets.indexed_dataset")
+    prefix = single / "el-train-00000"
+    processor = sentencepiece.SentencePieceProcessor(model_file=str(small_tokenizer))
+    builder = indexed_dataset.IndexedDatasetBuilder(str(tmp_path / "theirs.bin"), dtype=np.uint16)
+    for ids in shard_documents(prefix):
+        again = [*processor.encode(processor.decode(ids[:-1])), EOD]
+        builder.add_document(torch.tensor(again), [len(again)])
+    builder.finalize(str(tmp_path / "theirs.idx"))
+    for ending in (".bin", ".idx"):
+        assert (tmp_path / f"theirs{ending}").read_bytes() == prefix.with_suffix(ending).read_bytes()
+
+
+def test_table_and_result_add_up(tmp_path: Path, corpus_files: list[Path], small_tokenizer: Path) -> None:
+    result = tokenize(job(corpus_files, small_tokenizer, tmp_path, validation_fraction=0))
+    assert sum(group.documents for group in result.groups) == len(read_inputs(corpus_files))
+    lines = result.table().splitlines()
+    assert [line.split()[0] for line in lines[2:8]] == ["ca", "el", "en", "eu", "no", "uk"]
+    assert lines[-1].startswith("all")

@@ -1,0 +1,255 @@
+"""When tokenization goes wrong it says where, leaves nothing half-written, and continues where it stopped."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import resource
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from salamandra_data.errors import DataError
+from salamandra_data.readers import DocumentKeys
+from salamandra_data.tokenization import TokenizeJob, tokenize
+
+GOOD = b'{"text": "bona tarda", "language": "ca"}\n'
+BAD_LINES = {
+    2: b'{"text": "a"\n',
+    4: b'{"txt": "a", "language": "ca"}\n',
+    5: b'{"text": 7, "language": "ca"}\n',
+    7: b'{"text": "\xff", "language": "ca"}\n',
+    8: b'{"text": "\\udc00", "language": "ca"}\n',
+}
+
+
+def visible_and_hidden(directory: Path) -> list[str]:
+    return (
+        sorted(str(path.relative_to(directory)) for path in directory.rglob("*"))
+        if directory.exists()
+        else []
+    )
+
+
+@pytest.fixture
+def bad_file(tmp_path: Path) -> Path:
+    path = tmp_path / "bad.jsonl"
+    path.write_bytes(b"".join(BAD_LINES.get(number, GOOD) for number in range(1, 10)))
+    return path
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_malformed_line_ends_the_run_and_nothing_is_written(
+    tmp_path: Path, bad_file: Path, small_tokenizer: Path, workers: int
+) -> None:
+    good = tmp_path / "good.jsonl"
+    good.write_bytes(GOOD)
+    with pytest.raises(DataError, match=r"bad\.jsonl:2: not JSON.*\n.*--on-error skip"):
+        tokenize(TokenizeJob([good, bad_file], small_tokenizer, tmp_path / "out", workers=workers))
+    assert visible_and_hidden(tmp_path / "out") == []
+
+
+def test_skipped_lines_are_counted_and_listed(tmp_path: Path, bad_file: Path, small_tokenizer: Path) -> None:
+    result = tokenize(TokenizeJob([bad_file], small_tokenizer, tmp_path / "out", skip_malformed=True))
+    assert result.malformed_lines == len(BAD_LINES)
+    assert result.skipped_report is not None
+    listed = result.skipped_report.read_text().splitlines()
+    assert [line.split(": ")[0] for line in listed] == [f"{bad_file}:{number}" for number in BAD_LINES]
+    assert "lone surrogate" in listed[-1]
+    assert [(group.language, group.documents) for group in result.groups] == [("ca", 4)]
+
+
+def test_an_input_of_malformed_lines_only_is_no_success(tmp_path: Path, small_tokenizer: Path) -> None:
+    (tmp_path / "bad.jsonl").write_bytes(b"nonsense\n")
+    with pytest.raises(DataError, match="no document with text"):
+        tokenize(
+            TokenizeJob([tmp_path / "bad.jsonl"], small_tokenizer, tmp_path / "out", skip_malformed=True)
+        )
+    assert visible_and_hidden(tmp_path / "out") == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"validation_fraction": 1.0}, "--validation-fraction"),
+        ({"workers": 0}, "--workers"),
+        ({"shard_tokens": 0}, "--shard-tokens"),
+        ({"seed": 2**64}, "--seed"),
+        ({"keys": DocumentKeys(language="a/b")}, "--language"),
+    ],
+)
+def test_bad_options_are_refused_before_anything_is_read(
+    tmp_path: Path, small_tokenizer: Path, changes: dict[str, object], message: str
+) -> None:
+    with pytest.raises(DataError, match=message):
+        tokenize(TokenizeJob([tmp_path / "nowhere"], small_tokenizer, tmp_path / "out", **changes))  # type: ignore[arg-type]
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_file_that_is_no_tokenizer_is_named(tmp_path: Path, corpus_files: list[Path]) -> None:
+    for name, content in (("garbage.model", b"garbage"), ("empty.model", b"")):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(DataError, match=name):
+            tokenize(TokenizeJob(corpus_files, tmp_path / name, tmp_path / "out"))
+    with pytest.raises(DataError, match="nowhere.model"):
+        tokenize(TokenizeJob(corpus_files, tmp_path / "nowhere.model", tmp_path / "out"))
+
+
+def test_shards_of_another_job_or_tokenizer_are_not_mixed_with(
+    tmp_path: Path, corpus_files: list[Path], small_tokenizer: Path
+) -> None:
+    out = tmp_path / "out"
+    tokenize(TokenizeJob(corpus_files, small_tokenizer, out))
+    before = {path: path.stat().st_mtime_ns for path in out.iterdir()}
+    for other in (
+        TokenizeJob(corpus_files, small_tokenizer, out, seed=1),
+        TokenizeJob(corpus_files[:2], small_tokenizer, out),
+        TokenizeJob(corpus_files, small_tokenizer, out, validation_fraction=0.5),
+    ):
+        with pytest.raises(DataError, match="from other input or with other options"):
+            tokenize(other)
+    (out / "tokenizer.model").write_bytes(b"another")
+    with pytest.raises(DataError, match="of another tokenizer"):
+        tokenize(TokenizeJob(corpus_files, small_tokenizer, out))
+    (out / "tokenizer.model").write_bytes(small_tokenizer.read_bytes())
+    assert {path: path.stat().st_mtime_ns for path in out.iterdir() if path.suffix != ".model"} == {
+        path: stamp for path, stamp in before.items() if path.suffix != ".model"
+    }
+
+
+def test_another_language_may_join_the_same_directory(tmp_path: Path, small_tokenizer: Path) -> None:
+    for language in ("ca", "oc"):
+        (tmp_path / f"{language}.txt").write_text("bon jorn " + language)
+        tokenize(
+            TokenizeJob(
+                [tmp_path / f"{language}.txt"],
+                small_tokenizer,
+                tmp_path / "out",
+                DocumentKeys(language=language),
+            )
+        )
+    assert {"ca-train-00000.bin", "oc-train-00000.bin"} <= set(os.listdir(tmp_path / "out"))
+
+
+def test_a_second_start_makes_only_what_is_missing(
+    tmp_path: Path, corpus_files: list[Path], small_tokenizer: Path
+) -> None:
+    task = TokenizeJob(corpus_files, small_tokenizer, tmp_path, shard_tokens=30_000)
+    tokenize(task)
+    first = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    stamps = {path.name: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
+    for ending in (".bin", ".idx", ".json"):
+        (tmp_path / f"el-train-00001{ending}").unlink()
+    (tmp_path / "uk-train-00000.json").unlink()  # stopped between the renames of one shard
+    result = tokenize(task)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == first
+    redone = {path.name for path in tmp_path.iterdir() if path.stat().st_mtime_ns != stamps[path.name]}
+    assert {name.split(".")[0] for name in redone} == {"el-train-00001", "uk-train-00000"}
+    assert result.shards_already_done == sum(name.endswith(".json") for name in first) - 2
+
+
+@pytest.fixture(scope="module")
+def slow_corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Text that takes some seconds to encode: 6 MB that no piece covers."""
+    path = tmp_path_factory.mktemp("slow") / "slow.jsonl"
+    with open(path, "w") as stream:
+        for number in range(1000):
+            stream.write(
+                json.dumps({"text": f"{number} " + "語言模型" * 500, "language": "zh"}, ensure_ascii=False)
+                + "\n"
+            )
+    return path
+
+
+def test_a_killed_worker_is_an_error_and_not_a_hang(
+    tmp_path: Path, slow_corpus: Path, small_tokenizer: Path
+) -> None:
+    before = {process.pid for process in multiprocessing.active_children()}
+    finished = threading.Event()
+
+    def kill_one() -> None:
+        while not finished.is_set():
+            workers = [process for process in multiprocessing.active_children() if process.pid not in before]
+            if workers and workers[0].pid is not None:
+                os.kill(workers[0].pid, signal.SIGKILL)
+                return
+            time.sleep(0.01)
+
+    killer = threading.Thread(target=kill_one)
+    killer.start()
+    try:
+        with pytest.raises(DataError, match=r"worker process was killed.*\n.*run the same command again"):
+            tokenize(TokenizeJob([slow_corpus], small_tokenizer, tmp_path, workers=2, shard_tokens=500_000))
+    finally:
+        finished.set()
+        killer.join()
+    assert not [
+        name
+        for name in visible_and_hidden(tmp_path)
+        if name.endswith((".bin", ".idx")) or name.startswith(".")
+    ]
+
+
+def run_command(arguments: list[str], file_size_limit: int | None = None) -> subprocess.Popen[str]:
+    def limit() -> None:
+        if file_size_limit is not None:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (file_size_limit, file_size_limit))
+
+    return subprocess.Popen(
+        [sys.executable, "-m", "megatron_salamandra.cli", "data", "tokenize", *arguments],
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        preexec_fn=limit,
+    )
+
+
+@pytest.mark.parametrize(("limit", "failing"), [(1_000_000, "run-"), (8_000_000, "zh-train-00000.bin")])
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_failing_write_leaves_nothing(
+    tmp_path: Path, slow_corpus: Path, small_tokenizer: Path, limit: int, failing: str, workers: int
+) -> None:
+    process = run_command(
+        [
+            *("--input", str(slow_corpus), "--tokenizer", str(small_tokenizer)),
+            *("--out", str(tmp_path / "out"), "--workers", str(workers)),
+        ],
+        file_size_limit=limit,
+    )
+    output, errors = process.communicate(timeout=120)
+    assert process.returncode == 1, errors
+    assert failing in errors and "cannot be written: File too large" in errors and "Traceback" not in errors
+    assert output == ""
+    assert visible_and_hidden(tmp_path / "out") in ([], ["tokenizer.model"])
+
+
+def test_an_interrupted_run_cleans_up_and_the_next_one_finishes_it(
+    tmp_path: Path, slow_corpus: Path, small_tokenizer: Path
+) -> None:
+    out = tmp_path / "out"
+    arguments = ["--input", str(slow_corpus), "--tokenizer", str(small_tokenizer), "--out", str(out)]
+    arguments += ["--workers", "2", "--shard-tokens", "500000"]
+    process = run_command(arguments)
+    deadline = time.monotonic() + 100
+    while not list(out.glob("*.json")) and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    assert "run the same command again to continue" in errors
+    assert not [name for name in visible_and_hidden(out) if name.startswith(".")]
+    again = run_command(arguments)
+    output, errors = again.communicate(timeout=120)
+    assert again.returncode == 0, errors
+    assert "shards kept from an earlier run" in output
+    complete = tmp_path / "complete"
+    tokenize(TokenizeJob([slow_corpus], small_tokenizer, complete, shard_tokens=500_000))
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == {
+        path.name: path.read_bytes() for path in complete.iterdir()
+    }
