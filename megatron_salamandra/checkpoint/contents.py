@@ -9,6 +9,7 @@ from megatron.core.optimizer import MegatronOptimizer
 
 from megatron_salamandra.model import unwrap
 
+# Megatron-Core adds process groups to the dictionary it is given: hand out copies.
 METADATA: dict[str, Any] = {
     # Optimizer state is stored by parameter and position, so that TP, PP and DP may all change.
     "distrib_optim_sharding_type": "fully_reshardable",
@@ -32,9 +33,9 @@ def sharded_state(
         loading: True if the state describes what to load, False if what to save.
     """
     state: dict[str, Any] = {
-        model_key(number, len(chunks)): unwrap(chunk).sharded_state_dict(metadata=METADATA)
+        model_key(number, len(chunks)): unwrap(chunk).sharded_state_dict(metadata=dict(METADATA))
         for number, chunk in enumerate(chunks)
     }
     if optimizer is not None:
-        state["optimizer"] = optimizer.sharded_state_dict(state, is_loading=loading, metadata=METADATA)
+        state["optimizer"] = optimizer.sharded_state_dict(state, is_loading=loading, metadata=dict(METADATA))
     return state

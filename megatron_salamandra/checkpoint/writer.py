@@ -108,7 +108,7 @@ class CheckpointWriter:
             str(partial / SHARDS),
             sharded_strategy=parallel_strategy,
             async_sharded_save=True,
-            content_metadata=METADATA,
+            content_metadata=dict(METADATA),
         )
         request.add_finalize_fn(lambda: self._publish(step, state))
         self._queue.schedule_async_request(request)

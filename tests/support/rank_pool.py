@@ -1,0 +1,98 @@
+"""Ranks that outlive a test: importing torch and Megatron-Core once per rank, not once per case.
+
+A pool starts worker processes on demand. A job is a picklable function that every rank of a
+world runs with the launcher's environment variables set; each job joins and leaves its own
+process group. Results come back in order of rank.
+"""
+
+from __future__ import annotations
+
+import multiprocessing as mp
+import os
+import socket
+import traceback
+from collections.abc import Callable
+from contextlib import closing
+from multiprocessing.connection import Connection, wait
+from typing import Any
+
+JOB_TIMEOUT_SECONDS = 240.0
+
+
+def _free_port() -> int:
+    with closing(socket.socket()) as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+def _serve(pipe: Connection) -> None:
+    os.environ["OMP_NUM_THREADS"] = "1"
+    while True:
+        try:
+            job = pipe.recv()
+        except EOFError:
+            return
+        function, arguments, environment = job
+        os.environ.update(environment)
+        try:
+            pipe.send((True, function(*arguments)))
+        except BaseException:
+            pipe.send((False, traceback.format_exc()))
+
+
+class RankFailure(AssertionError):
+    """A rank raised; the message holds its traceback."""
+
+
+class RankPool:
+    """A set of rank processes that runs one job at a time."""
+
+    def __init__(self) -> None:
+        self._context = mp.get_context("spawn")
+        self._workers: list[tuple[Any, Connection]] = []
+
+    def run(self, ranks: int, function: Callable[..., Any], *arguments: Any) -> list[Any]:
+        """Run ``function(*arguments)`` on ``ranks`` ranks and return their results.
+
+        Raises:
+            RankFailure: a rank raised or none answered in time; the pool is started afresh then,
+                because the other ranks may be stuck in a collective.
+        """
+        while len(self._workers) < ranks:
+            self._start_worker()
+        address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port()), "WORLD_SIZE": str(ranks)}
+        pipes = [pipe for _, pipe in self._workers[:ranks]]
+        for rank, pipe in enumerate(pipes):
+            environment = address | {"RANK": str(rank), "LOCAL_RANK": str(rank)}
+            pipe.send((function, arguments, environment))
+        results: dict[int, Any] = {}
+        while len(results) < ranks:
+            waiting = [pipe for rank, pipe in enumerate(pipes) if rank not in results]
+            ready = wait(waiting, timeout=JOB_TIMEOUT_SECONDS)
+            if not ready:
+                self.close()
+                raise RankFailure(f"no answer from {len(waiting)} of {ranks} ranks")
+            for pipe in ready:
+                rank = pipes.index(pipe)  # type: ignore[arg-type]
+                succeeded, value = pipes[rank].recv()
+                if not succeeded:
+                    self.close()
+                    raise RankFailure(f"rank {rank} of {ranks}:\n{value}")
+                results[rank] = value
+        return [results[rank] for rank in range(ranks)]
+
+    def _start_worker(self) -> None:
+        ours, theirs = self._context.Pipe()
+        # Not a daemon: checkpoint writers are processes of their own.
+        process = self._context.Process(target=_serve, args=(theirs,))
+        process.start()
+        theirs.close()
+        self._workers.append((process, ours))
+
+    def close(self) -> None:
+        """End all workers."""
+        for process, pipe in self._workers:
+            pipe.close()
+            process.kill()
+            process.join()
+        self._workers.clear()

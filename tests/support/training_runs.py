@@ -1,0 +1,57 @@
+"""Training runs of the small model, and what they left on disk."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from rank_jobs import train
+from rank_pool import RankPool
+from torch import Tensor
+from torch.distributed import checkpoint as dcp
+from torch.distributed.checkpoint.metadata import TensorStorageMetadata
+
+
+class TrainingRuns:
+    """Trains the small model below one directory; a run's name is its run directory."""
+
+    def __init__(self, pool: RankPool, blend: Path, root: Path) -> None:
+        self._pool, self._blend, self.root = pool, blend, root
+
+    def train(self, name: str, ranks: int, *overrides: str) -> int:
+        """Train in run directory ``name``; the same name again resumes. Returns the ranks' exit code."""
+        common = [f"data.blend={self._blend}", f"run_dir={self.root / name}"]
+        codes = self._pool.run(ranks, train, [*common, *overrides])
+        assert len(set(codes)) == 1, codes
+        return int(codes[0])
+
+    def metrics(self, name: str) -> list[dict[str, Any]]:
+        """Objects of the run's ``metrics.jsonl``."""
+        lines = (self.root / name / "metrics.jsonl").read_text().splitlines()
+        return [json.loads(line) for line in lines]
+
+    def losses(self, name: str) -> list[float]:
+        """Loss of every step, in order."""
+        return [entry["loss"] for entry in self.metrics(name)]
+
+    def events(self, name: str) -> list[dict[str, Any]]:
+        """Objects of the run's ``events.jsonl``."""
+        return [json.loads(line) for line in (self.root / name / "events.jsonl").read_text().splitlines()]
+
+    def checkpoint(self, name: str, step: int) -> Path:
+        """Directory of a checkpoint of the run."""
+        return self.root / name / "checkpoints" / f"step-{step:08d}"
+
+    def tensors(self, name: str, step: int) -> dict[str, Tensor]:
+        """Every tensor of a checkpoint, whole, by key: weights, master weights and moments."""
+        shards = str(self.checkpoint(name, step) / "shards")
+        metadata = dcp.FileSystemReader(shards).read_metadata().state_dict_metadata
+        found = {
+            key: torch.empty(entry.size, dtype=entry.properties.dtype)
+            for key, entry in metadata.items()
+            if isinstance(entry, TensorStorageMetadata)
+        }
+        dcp.load(found, checkpoint_id=shards, no_dist=True)
+        return found

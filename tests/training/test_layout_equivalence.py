@@ -1,0 +1,68 @@
+"""Every parallel layout trains the same model: same weights at the start, same loss at every step."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from training_runs import TrainingRuns
+
+STEPS = 20
+SEQUENCE = "parallel.sequence=true"
+LAYOUTS = {
+    "TP2": (2, ["parallel.tensor=2"]),
+    "TP2+SP": (2, ["parallel.tensor=2", SEQUENCE]),
+    "PP2": (2, ["parallel.pipeline=2"]),
+    "PP2xVPP2": (2, ["parallel.pipeline=2", "parallel.virtual_pipeline=2"]),
+    "PP2-uneven": (2, ["parallel.pipeline=2", "parallel.pipeline_layout=Ettt|tL"]),
+    "DP2": (2, []),
+    "DP2-overlap": (2, ["optimizer.overlap_grad_reduce=true", "optimizer.overlap_param_gather=true"]),
+    "micro-batch-4": (1, ["training.micro_batch_size=4"]),
+    "recompute-full": (1, ["training.recompute=full"]),
+    "recompute-selective": (1, ["training.recompute=selective"]),
+    "TP2xPP2": (4, ["parallel.tensor=2", "parallel.pipeline=2", SEQUENCE]),
+    "TP2xPP2xDP2": (8, ["parallel.tensor=2", "parallel.pipeline=2", SEQUENCE]),
+}
+BF16_BOUND = 2e-3
+"""Relative difference of the loss that bf16 may show between layouts: sums in another order, rounded to 8 bits."""
+
+
+@pytest.fixture(scope="module")
+def single(runs: TrainingRuns) -> list[float]:
+    assert runs.train("single", 1) == 0
+    return runs.losses("single")
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_loss_equals_a_single_rank_at_every_step(
+    runs: TrainingRuns, single: list[float], layout: str
+) -> None:
+    ranks, overrides = LAYOUTS[layout]
+    assert runs.train(layout, ranks, *overrides) == 0
+    losses = runs.losses(layout)
+    assert len(losses) == STEPS
+    assert losses == pytest.approx(single, rel=1e-5)
+    # It must have learnt something, or the comparison proves little.
+    assert losses[-1] < 0.7 * losses[0]
+
+
+@pytest.mark.parametrize("layout", ["TP2xPP2", "TP2xPP2xDP2"])
+def test_final_weights_and_optimizer_equal_a_single_rank(
+    runs: TrainingRuns, single: list[float], layout: str
+) -> None:
+    if not runs.checkpoint(layout, STEPS).exists():
+        ranks, overrides = LAYOUTS[layout]
+        assert runs.train(layout, ranks, *overrides) == 0
+    expected, found = runs.tensors("single", STEPS), runs.tensors(layout, STEPS)
+    assert found.keys() == expected.keys()
+    for key, tensor in expected.items():
+        # Adam divides by the root of tiny second moments, which amplifies rounding of single weights.
+        torch.testing.assert_close(found[key], tensor, rtol=1e-3, atol=2e-5, msg=key)
+
+
+@pytest.mark.parametrize("layout", ["TP2+SP", "PP2xVPP2", "DP2"])
+def test_bf16_stays_within_its_bound(runs: TrainingRuns, layout: str) -> None:
+    if not (runs.root / "single-bf16").exists():
+        assert runs.train("single-bf16", 1, "precision=bf16") == 0
+    ranks, overrides = LAYOUTS[layout]
+    assert runs.train(f"{layout}-bf16", ranks, "precision=bf16", *overrides) == 0
+    assert runs.losses(f"{layout}-bf16") == pytest.approx(runs.losses("single-bf16"), rel=BF16_BOUND)
