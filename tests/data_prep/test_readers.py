@@ -157,8 +157,17 @@ def test_parquet_rows_that_are_not_text_are_malformed(tmp_path: Path) -> None:
 
 
 def test_inputs_are_files_directories_and_patterns(tmp_path: Path) -> None:
-    for name in ("b/2.jsonl", "b/1.jsonl.gz", "b/notes.md", "b/.hidden.jsonl", "a.txt", "c.parquet"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
+    for name in (
+        "b/2.jsonl",
+        "b/1.jsonl.gz",
+        "b/notes.md",
+        "b/.hidden.jsonl",
+        "b/.work/3.jsonl",
+        "b/SOURCES.json",
+        "a.txt",
+        "c.parquet",
+    ):
+        (tmp_path / name).parent.mkdir(exist_ok=True, parents=True)
         (tmp_path / name).write_bytes(b"")
     found = find_inputs([tmp_path / "a.txt", tmp_path / "b", f"{tmp_path}/*.parquet"])
     assert [str(path.relative_to(tmp_path)) for path in found] == [

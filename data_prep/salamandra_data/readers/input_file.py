@@ -35,9 +35,7 @@ def find_inputs(paths: Sequence[Path | str]) -> list[Path]:
     for entry in paths:
         path = Path(entry)
         if path.is_dir():
-            inside = sorted(
-                file for file in path.rglob("*") if file.is_file() and _known(file) and not _hidden(file)
-            )
+            inside = sorted(file for file in path.rglob("*") if _belongs(file, path))
             if not inside:
                 raise DataError(f"{path}: no input file in this directory; looked for {ENDINGS}")
             found += inside
@@ -61,8 +59,10 @@ def _known(path: Path) -> bool:
     return _inner_suffix(path) in (*_JSON_LINES, ".txt") or path.suffix == ".parquet"
 
 
-def _hidden(path: Path) -> bool:
-    return path.name.startswith(".")
+def _belongs(path: Path, directory: Path) -> bool:
+    """Whether a file found in a directory is input: not hidden, and not a lone .json, which is seldom documents."""
+    hidden = any(part.startswith(".") for part in path.relative_to(directory).parts)
+    return path.is_file() and _known(path) and path.suffix != ".json" and not hidden
 
 
 def _inner_suffix(path: Path) -> str:
