@@ -4,6 +4,8 @@ Writes synthetic shards (36 languages of very different sizes), then starts each
 measures: seconds from the list of shards to the first sample, with cold and with warm caches; bytes of index
 files left on disk; growth of resident memory; microseconds per sample in random order, as training tensors and
 from a hot page cache; and by how many samples the share of a source is off at worst over the run's prefixes.
+Times are CPU times of one process, so that a busy machine does not spoil them; the start is given on the wall
+clock too.
 
     python benchmarks/data/stream.py
     python benchmarks/data/stream.py --languages 36 --shards 6 --documents 400000 --samples 10000000
@@ -105,16 +107,17 @@ def measure_stream(arguments: argparse.Namespace, plan_file: Path, cache: Path) 
     from megatron_salamandra.data.micro_batch import micro_batch
 
     memory = resident_bytes()
-    started = time.perf_counter()
+    started, started_cpu = time.perf_counter(), time.process_time()
     stream = SampleStream(BlendPlan.load(plan_file), arguments.sequence_length, seed=1234)
     stream.sample(0)
-    start_seconds = time.perf_counter() - started
+    start_seconds, start_cpu = time.perf_counter() - started, time.process_time() - started_cpu
     memory = resident_bytes() - memory
     plan = BlendPlan.load(plan_file)
     shares = np.array([source.weight for source in plan.sources], dtype=np.float64)
     return {
         "side": "sample stream",
         "start_seconds": start_seconds,
+        "start_cpu_seconds": start_cpu,
         "index_bytes": 0,
         "resident_bytes": memory,
         "sample_microseconds": time_reads(arguments, lambda k: micro_batch(stream.sample(k)[None])),
@@ -144,7 +147,7 @@ def measure_megatron(arguments: argparse.Namespace, plan_file: Path, cache: Path
             weights.append(float(shard.tokens * source.factor))
             owners.append(number)
     memory = resident_bytes()
-    started = time.perf_counter()
+    started, started_cpu = time.perf_counter(), time.process_time()
     config = GPTDatasetConfig(
         random_seed=1234,
         sequence_length=arguments.sequence_length,
@@ -160,12 +163,13 @@ def measure_megatron(arguments: argparse.Namespace, plan_file: Path, cache: Path
     sizes = [arguments.samples, 0, 0]
     dataset = BlendedMegatronDatasetBuilder(GPTDataset, sizes, lambda: True, config).build()[0]
     dataset[0]
-    start_seconds = time.perf_counter() - started
+    start_seconds, start_cpu = time.perf_counter() - started, time.process_time() - started_cpu
     memory = resident_bytes() - memory
     drawn = np.asarray(owners)[np.asarray(dataset.dataset_index[: arguments.samples])]
     shares = np.array([source.weight for source in plan.sources], dtype=np.float64)
     return {
         "start_seconds": start_seconds,
+        "start_cpu_seconds": start_cpu,
         "index_bytes": sum(file.stat().st_size for file in cache.rglob("*.npy")),
         "resident_bytes": memory,
         "sample_microseconds": time_reads(arguments, lambda k: dataset[k]),
@@ -176,14 +180,14 @@ def measure_megatron(arguments: argparse.Namespace, plan_file: Path, cache: Path
 
 
 def time_reads(arguments: argparse.Namespace, read: Callable[[int], object]) -> float:
-    """Return the microseconds of a read in random order, the second time the same samples are read."""
+    """Return the CPU microseconds of a read in random order, the second time the same samples are read."""
     numbers = random.Random(0).sample(range(arguments.samples), min(arguments.reads, arguments.samples))
     for number in numbers:
         read(number)
-    started = time.perf_counter()
+    started = time.process_time()
     for number in numbers:
         read(number)
-    return (time.perf_counter() - started) / len(numbers) * 1e6
+    return (time.process_time() - started) / len(numbers) * 1e6
 
 
 def prefixes_of(arguments: argparse.Namespace) -> list[int]:
@@ -224,12 +228,13 @@ def in_own_process(
 
 
 def print_table(rows: list[dict[str, Any]]) -> None:
-    print(f"{'':28}{'start':>10}{'index files':>14}{'memory':>11}{'per sample':>13}{'worst share error':>20}")
+    print("| side | start, CPU (wall) | index files | memory | per sample | worst share error |")
+    print("|---|---|---|---|---|---|")
     for row in rows:
         print(
-            f"{row['side']:28}{row['start_seconds']:>8.3f} s{row['index_bytes'] / 2**20:>10.1f} MiB"
-            f"{row['resident_bytes'] / 2**20:>7.1f} MiB{row['sample_microseconds']:>10.1f} µs"
-            f"{row['worst_share_error_samples']:>12.2f} samples"
+            f"| {row['side']} | {row['start_cpu_seconds']:.2f} s ({row['start_seconds']:.2f} s) "
+            f"| {row['index_bytes'] / 2**20:,.0f} MiB | {row['resident_bytes'] / 2**20:,.0f} MiB "
+            f"| {row['sample_microseconds']:,.0f} µs | {row['worst_share_error_samples']:.2f} samples |"
         )
 
 
