@@ -8,11 +8,18 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+EXIT_FAILURE = 1
+
 
 def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the group to the command line."""
     group = subparsers.add_parser("hf", help="export a checkpoint for Hugging Face transformers")
     commands = group.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    _add_export(commands)
+    _add_compare(commands)
+
+
+def _add_export(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     export = commands.add_parser(
         "export",
         help="write a checkpoint as a LlamaForCausalLM directory",
@@ -55,6 +62,40 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     )
     export.add_argument("--force", action="store_true", help="replace an earlier export in --out")
     export.set_defaults(handler=_export)
+
+
+def _add_compare(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    compare = commands.add_parser(
+        "compare",
+        help="compare the logits of an export with those of the training model",
+        description="Runs the training model of a checkpoint on one rank, and transformers on an export of it, both in "
+        "fp32 on the same random tokens, and prints how far the logits are apart. Writes nothing. Exit code 1 if they "
+        "are further apart than the tolerance.",
+    )
+    compare.add_argument(
+        "--checkpoint",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="step directory, checkpoints directory or run directory (then its latest complete checkpoint)",
+    )
+    compare.add_argument(
+        "--hf", type=Path, required=True, metavar="DIR", help="directory written by `salamandra hf export`"
+    )
+    compare.add_argument(
+        "--platform",
+        choices=("auto", "cuda", "host"),
+        default="host",
+        help="where the training model runs (default host: the CPU)",
+    )
+    compare.add_argument(
+        "--tolerance",
+        type=float,
+        default=1e-4,
+        metavar="X",
+        help="largest difference of a logit (default 1e-4)",
+    )
+    compare.set_defaults(handler=_compare)
 
 
 def _export(arguments: argparse.Namespace) -> int:
@@ -100,3 +141,14 @@ def _progress_printer() -> Callable[[int, int], None]:
         )
 
     return show
+
+
+def _compare(arguments: argparse.Namespace) -> int:
+    from megatron_salamandra.hf.megatron_logits import compare_with_export
+
+    parity = compare_with_export(arguments.checkpoint, arguments.hf, platform=arguments.platform)
+    print(parity.summary())
+    if parity.max_difference <= arguments.tolerance:
+        return 0
+    print(f"further apart than the tolerance of {arguments.tolerance:g}", file=sys.stderr)
+    return EXIT_FAILURE

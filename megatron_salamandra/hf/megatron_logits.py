@@ -1,0 +1,63 @@
+"""Reference logits: what the training model itself computes from a checkpoint, on one rank.
+
+The only module of this room that runs Megatron-Core; it is imported where it is used.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from megatron_salamandra.checkpoint import load_checkpoint, resolve_checkpoint
+from megatron_salamandra.config import ParallelSection, load_run_config
+from megatron_salamandra.hf.parity import LogitParity, check_export
+from megatron_salamandra.model import build_chunk, transformer_config
+from megatron_salamandra.parallel import start_process_grid
+from megatron_salamandra.platform import select_platform
+
+
+def megatron_logits(checkpoint: Path, tokens: Tensor, *, platform: str = "host") -> Tensor:
+    """Run the model of a checkpoint, whatever layout wrote it, in fp32 on this process alone.
+
+    Args:
+        checkpoint: a step directory, a ``checkpoints`` directory or a run directory.
+        tokens: [batch, sequence], int64; sequence at most the model's.
+        platform: ``host``, ``cuda`` or ``auto``.
+    Returns:
+        [batch, sequence, V] fp32 on CPU.
+    Raises:
+        CheckpointError: the checkpoint is missing, incomplete, damaged or of another model.
+    """
+    directory = resolve_checkpoint(checkpoint)
+    saved = load_run_config(str(directory / "config.yaml"), [])
+    config = saved.model_copy(update={"precision": "fp32", "parallel": ParallelSection()})
+    chosen = select_platform(platform)
+    chosen.start(0)
+    try:
+        with start_process_grid(config.parallel, config.training.seed, chosen):
+            model = build_chunk(config, transformer_config(config, platform_name=chosen.name))
+            model.to(chosen.device).eval()
+            load_checkpoint(directory, config, [model], None)
+            positions = torch.arange(tokens.shape[1]).expand(tokens.shape)
+            with torch.no_grad():
+                logits: Tensor = model(tokens.to(chosen.device), positions.to(chosen.device), None)
+            return logits.float().cpu()
+    finally:
+        chosen.stop()
+
+
+def compare_with_export(
+    checkpoint: Path, export: Path, *, platform: str = "host", seed: int = 1
+) -> LogitParity:
+    """Compare both models, in fp32, on two sequences of random tokens of up to 256 each.
+
+    Args:
+        checkpoint, platform: as for :func:`megatron_logits`.
+        export: directory written by an export of the same checkpoint.
+    """
+    model = load_run_config(str(resolve_checkpoint(checkpoint) / "config.yaml"), []).model
+    generator = torch.Generator().manual_seed(seed)
+    tokens = torch.randint(0, model.vocab_size, (2, min(256, model.sequence_length)), generator=generator)
+    return check_export(export, tokens, megatron_logits(checkpoint, tokens, platform=platform))
