@@ -10,6 +10,7 @@ import yaml
 from megatron.core import dist_checkpointing
 from megatron.core.distributed import DistributedDataParallel
 from megatron.core.optimizer import MegatronOptimizer
+from torch.distributed.checkpoint.api import CheckpointException
 
 from megatron_salamandra.checkpoint.contents import model_key, sharded_state
 from megatron_salamandra.checkpoint.directory import CONFIG, SHARDS, CheckpointError, read_state
@@ -55,7 +56,8 @@ def load_checkpoint(
     sharded = sharded_state(chunks, optimizer, loading=True)
     try:
         loaded = dist_checkpointing.load(sharded, str(directory / SHARDS))
-    except Exception as error:  # torch and Megatron-Core raise many kinds for an unreadable shard
+    # torch and Megatron-Core raise many kinds; torch's CheckpointException is no Exception.
+    except (Exception, CheckpointException) as error:
         raise CheckpointError(
             f"{directory / SHARDS} cannot be loaded: {error}; use another checkpoint"
         ) from error

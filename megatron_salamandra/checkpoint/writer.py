@@ -18,6 +18,7 @@ from megatron.core.dist_checkpointing.strategies.fully_parallel import FullyPara
 from megatron.core.dist_checkpointing.strategies.torch import TorchDistSaveShardedStrategy
 from megatron.core.distributed import DistributedDataParallel
 from megatron.core.optimizer import MegatronOptimizer
+from torch.distributed.checkpoint.api import CheckpointException
 
 from megatron_salamandra.checkpoint.contents import METADATA, sharded_state
 from megatron_salamandra.checkpoint.directory import (
@@ -128,7 +129,8 @@ class CheckpointWriter:
         try:
             if not self._queue.maybe_finalize_async_calls(blocking=wait):
                 return []
-        except Exception as failure:  # raised on every rank alike; training must go on
+        # torch's CheckpointException is no Exception. All of them come on every rank alike.
+        except (Exception, CheckpointException) as failure:
             error = f"{type(failure).__name__}: {failure}"
             self._on_rank_zero(lambda: shutil.rmtree(partial_directory(self._root, step), ignore_errors=True))
         self._running.pop(0)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from rank_jobs import train
+from rank_jobs import train, train_on_a_full_disk
 from rank_pool import RankPool
 from torch import Tensor
 from torch.distributed import checkpoint as dcp
@@ -22,8 +23,15 @@ class TrainingRuns:
 
     def train(self, name: str, ranks: int, *overrides: str) -> int:
         """Train in run directory ``name``; the same name again resumes. Returns the ranks' exit code."""
+        return self._run(train, name, ranks, overrides)
+
+    def train_on_a_full_disk(self, name: str, ranks: int, *overrides: str) -> int:
+        """Like :meth:`train`, but no file of tensors can be completed."""
+        return self._run(train_on_a_full_disk, name, ranks, overrides)
+
+    def _run(self, job: Callable[..., int], name: str, ranks: int, overrides: Sequence[str]) -> int:
         common = [f"data.blend={self._blend}", f"run_dir={self.root / name}"]
-        codes = self._pool.run(ranks, train, [*common, *overrides])
+        codes = self._pool.run(ranks, job, [*common, *overrides])
         assert len(set(codes)) == 1, codes
         return int(codes[0])
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from megatron_salamandra.checkpoint import CheckpointWriter, SaveOutcome
+from megatron_salamandra.checkpoint import CheckpointError, CheckpointWriter, SaveOutcome
 from megatron_salamandra.training.callbacks.base import Callback
 from megatron_salamandra.training.report import StepReport
 
@@ -19,7 +19,8 @@ class Checkpointing(Callback):
     def __init__(self, trainer: Trainer) -> None:
         super().__init__(trainer)
         self._policy = trainer.config.checkpoint
-        self._saved_step: int | None = None
+        self._requested_step: int | None = None
+        self._failed_step: int | None = None
         self._writer = CheckpointWriter(
             trainer.checkpoints,
             self._policy,
@@ -28,7 +29,7 @@ class Checkpointing(Callback):
         )
 
     def start(self) -> None:
-        self._saved_step = self.trainer.step
+        self._requested_step = self.trainer.step
 
     def after_step(self, report: StepReport) -> None:
         self._tell(self._writer.poll(wait=False))
@@ -37,19 +38,24 @@ class Checkpointing(Callback):
             self._save(report.step)
 
     def finish(self) -> None:
-        stopped_early = self.trainer.stop_reason is not None
-        if (stopped_early or self._policy.at_end) and self._saved_step != self.trainer.step:
-            self._save(self.trainer.step)
-        outcomes = self._writer.poll(wait=True)
-        self._tell(outcomes)
-        if stopped_early and any(outcome.error for outcome in outcomes):
-            raise RuntimeError(
-                f"the run was stopped at step {self.trainer.step}, but its checkpoint could not be written; "
-                "the next start continues from the one before"
+        """Save the last step of this process.
+
+        Raises:
+            CheckpointError: it could not be written. Unlike a failed save on the way, this one
+                cannot be made good by a later one, so the run must not look successful.
+        """
+        step = self.trainer.step
+        if (self.trainer.stop_reason is not None or self._policy.at_end) and self._requested_step != step:
+            self._save(step)
+        self._tell(self._writer.poll(wait=True))
+        if self._requested_step == step and self._failed_step == step:
+            raise CheckpointError(
+                f"the checkpoint of step {step}, where this process ends, could not be written\n"
+                "  free space and start the run again: it continues from the last complete checkpoint"
             )
 
     def _save(self, step: int) -> None:
-        self._saved_step = step
+        self._requested_step = step
         self._tell(self._writer.save(step, self.trainer.chunks, self.trainer.optimizer, self.trainer.state()))
 
     def _tell(self, outcomes: Sequence[SaveOutcome]) -> None:
@@ -59,7 +65,8 @@ class Checkpointing(Callback):
                 runtime.logger.info("saved %s in %.1f s", outcome.directory, outcome.seconds)
                 runtime.events.write("checkpoint", step=outcome.step, seconds=round(outcome.seconds, 3))
             else:
+                self._failed_step = outcome.step
                 runtime.logger.error(
-                    "checkpoint of step %d was NOT saved: %s; training goes on", outcome.step, outcome.error
+                    "the checkpoint of step %d was NOT saved: %s", outcome.step, outcome.error
                 )
                 runtime.events.write("failure", step=outcome.step, what="checkpoint", error=outcome.error)
