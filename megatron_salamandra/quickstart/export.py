@@ -11,6 +11,7 @@ from typing import Any
 
 from megatron_salamandra.quickstart.errors import QuickstartError
 from megatron_salamandra.quickstart.job import QuickstartJob
+from megatron_salamandra.quickstart.rank_processes import QUIET_LOCAL_RANKS
 from megatron_salamandra.quickstart.stage_book import Stage
 from salamandra_data.atomic_write import atomic_write_bytes
 from salamandra_data.demo import load_demo_corpus
@@ -64,7 +65,7 @@ def _check_logits(job: QuickstartJob) -> None:
     command = [sys.executable, "-m", "megatron_salamandra.quickstart.logit_check"]
     command += [str(job.run), str(job.hf), str(job.blend)]
     alone = {"RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"}
-    environment = {"OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo", "HF_HUB_OFFLINE": "1"}
+    environment = {**QUIET_LOCAL_RANKS, "HF_HUB_OFFLINE": "1"}
     environment |= {name: value for name, value in os.environ.items() if name not in alone}
     done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=False)
     if done.returncode != 0:
@@ -83,10 +84,12 @@ def _check_logits(job: QuickstartJob) -> None:
 
 def _generate(job: QuickstartJob) -> None:
     import torch
+    from transformers.utils import logging
 
     from megatron_salamandra.evaluation import generate_texts
     from megatron_salamandra.hf import load_export
 
+    logging.disable_progress_bar()
     loaded = load_export(job.hf, device=torch.device("cpu"))
     texts = {}
     results = generate_texts(

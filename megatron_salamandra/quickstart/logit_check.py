@@ -13,6 +13,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
+from transformers.utils import logging
 
 from megatron_salamandra.checkpoint import load_checkpoint, resolve_checkpoint
 from megatron_salamandra.config import RunConfig, load_run_config
@@ -40,12 +41,12 @@ def our_logits(config: RunConfig, checkpoint: Path, tokens: Tensor) -> Tensor:
     platform = select_platform(config.platform)
     platform.start(0)
     try:
-        with start_process_grid(config.parallel, config.training.seed, platform) as grid, torch.no_grad():
+        with start_process_grid(config.parallel, config.training.seed, platform) as grid:
             chunks = build_model_chunks(config, grid, platform)
             load_checkpoint(checkpoint, config, chunks, None)
-            model = chunks[0].eval()
             positions = torch.arange(tokens.shape[1]).expand_as(tokens).contiguous()
-            logits: Tensor = model(tokens, positions, None)
+            with torch.no_grad():
+                logits: Tensor = chunks[0].eval()(tokens, positions, None)
             return logits.clone()
     finally:
         platform.stop()
@@ -53,6 +54,7 @@ def our_logits(config: RunConfig, checkpoint: Path, tokens: Tensor) -> Tensor:
 
 def main(arguments: list[str]) -> int:
     """Compare on the first validation windows of a few languages."""
+    logging.disable_progress_bar()
     run, export, blend = map(Path, arguments)
     config = load_run_config(str(run / "config.yaml"), _ONE_RANK)
     sets = validation_sets(BlendPlan.load(blend), config.model.sequence_length, 1)

@@ -65,7 +65,7 @@ def _close(job: QuickstartJob, book: StageBook) -> None:
     print(f"transformers and our model: {logits['summary']}")
     for language, text in texts.items():
         print(f"  {language}: {text!r}")
-    print(f"\nall stages together: {sum(book.seconds().values()) / 60:.1f} min")
+    print(f"\nall stages together, when they ran: {sum(book.seconds().values()) / 60:.1f} min")
     print(f"  the run         {job.run}   (tensorboard --logdir {job.run}/tensorboard)")
     print(f"  the model       {job.hf}   (salamandra generate --hf {job.hf} --prompt 'Bon dia')")
     print(f"  this table      {job.report}")

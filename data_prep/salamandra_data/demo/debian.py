@@ -5,13 +5,13 @@ from __future__ import annotations
 import shutil
 import subprocess
 import tarfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from salamandra_data.atomic_write import sha256_of_file
 from salamandra_data.demo.debian_text import extract, rule_for
-from salamandra_data.demo.documents import CorpusWriter, Document, clean, group
+from salamandra_data.demo.documents import CorpusWriter, Document, clean, group, packages_in_turn
 from salamandra_data.demo.languages import language_of_text
 from salamandra_data.errors import DataError
 
@@ -50,7 +50,7 @@ def add_debian_packages(
     writer: CorpusWriter,
     cache: Path,
     report: Callable[[str], None],
-    packages: Iterable[DebianSource] = DEBIAN_PACKAGES,
+    packages: Sequence[DebianSource] = DEBIAN_PACKAGES,
 ) -> list[dict[str, str]]:
     """Download the packages and add their text to the corpus.
 
@@ -70,9 +70,7 @@ def add_debian_packages(
     cache.mkdir(parents=True, exist_ok=True)
     records: list[dict[str, str]] = []
     apt = _AptGet(cache, report)
-    wanted = list(packages)
-    for number, source in enumerate(wanted, start=1):
-        report(f"[{number}/{len(wanted)}] {source.package} ({source.licence})")
+    for source in packages_in_turn(packages, lambda one: f"{one.package} ({one.licence})", writer, report):
         file = apt.download(source.package)
         if file is None:
             report(f"left out: {source.package}: {apt.last_words}")

@@ -7,13 +7,16 @@ import html
 import json
 import os
 import re
+import time
 import unicodedata
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TypeVar
 
 from salamandra_data.atomic_write import publish
+
+Package = TypeVar("Package")
 
 _TAG = re.compile(r"</?[a-zA-Z][^<>]*>|<!--.*?-->")
 _PLACEHOLDER = re.compile(r"%\(\w+\)[a-z]|%[a-z]|\{[^{}]*\}|&\w+;")
@@ -100,6 +103,11 @@ class CorpusWriter:
         """The languages that have a document, sorted."""
         return sorted(self._streams)
 
+    @property
+    def utf8_bytes(self) -> int:
+        """Text written so far."""
+        return sum(int(counts["utf8_bytes"]) for counts in self._counts.values())
+
     def has(self, language: str, text: str) -> bool:
         """Whether this string or document was seen in this language."""
         return _key(language, text) in self._seen
@@ -143,6 +151,25 @@ class CorpusWriter:
 
     def _partial(self, language: str) -> Path:
         return self._directory / f".{language}.jsonl.partial-{os.getpid()}"
+
+
+def packages_in_turn(
+    packages: Sequence[Package],
+    name: Callable[[Package], str],
+    writer: CorpusWriter,
+    report: Callable[[str], None],
+) -> Iterator[Package]:
+    """The packages, each reported with the text so far, its rate, and the time left if the others are alike."""
+    started = time.monotonic()
+    for number, package in enumerate(packages):
+        seconds = time.monotonic() - started
+        line = f"[{number + 1}/{len(packages)}] {name(package)}"
+        if number:
+            left = seconds / number * (len(packages) - number)
+            megabytes = writer.utf8_bytes / 1e6
+            line += f"   {megabytes:.1f} MB of text so far, {megabytes / seconds:.2f} MB/s, about {left:.0f} s left"
+        report(line)
+        yield package
 
 
 def _key(language: str, text: str) -> bytes:
