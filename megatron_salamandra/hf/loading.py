@@ -85,5 +85,5 @@ def load_checkpoint(path: Path, *, device: torch.device, dtype: str = "auto") ->
     model.load_state_dict(weights, strict=True, assign=True)
     # RoPE frequencies are not weights: they are still on the meta device.
     with device:
-        model.model.rotary_emb = type(model.model.rotary_emb)(config)
+        model.model.rotary_emb = type(model.model.rotary_emb)(config=config)
     return LoadedModel(model=model.eval(), tokenizer=tokenizer)
