@@ -45,8 +45,17 @@ def cases() -> Iterator[Case]:
     """The kernels at the shapes of the published models, bf16, without and with tensor parallelism."""
     rope = importlib.import_module("salamandra_kernels.rope")
     swiglu = importlib.import_module("salamandra_kernels.swiglu")
+    norm = importlib.import_module("salamandra_kernels.rms_norm")
     loss = importlib.import_module("salamandra_kernels.cross_entropy")
-    for model, (_, ffn, groups, q_per_group) in MODELS.items():
+    for model, (hidden, ffn, groups, q_per_group) in MODELS.items():
+        constants = {"WIDTH": hidden, "BLOCK": hidden}
+        for direction in ("forward", "backward"):
+            kernel = f"_rms_norm_{direction}_kernel"
+            kinds = dict.fromkeys(("x", "weight", "out", "grad", "grad_x"), "*bf16")
+            kinds |= {"scale": "*fp32", "partial_grad_weight": "*fp32", "eps": "fp32", "rows": "i32"}
+            signature = {n: kinds[n] for n in _arguments(getattr(norm, kernel)) if n in kinds}
+            warps = norm.warps_for(hidden)
+            yield Case(f"norm-{direction}-{model}-tp1", "rms_norm", kernel, signature, constants, warps)
         for tp in (1, 4, 8):
             suffix = f"{model}-tp{tp}"
             for direction, sign in (("forward", 1), ("backward", -1)):

@@ -15,9 +15,15 @@ pytest.importorskip("triton", reason="triton is not installed (pip install trito
 
 ROOT = Path(__file__).parents[2]
 # Single numbers of a row (statistics, label, lse): everything else moves 16 bytes at a time.
-SCALAR_ACCESSES = {"loss-forward": (2, 3), "loss-backward": (3, 0)}
-# Up to 32 an SM runs all of its 2,048 threads, at 48 three quarters of them; today: 32 to 40.
-MOST_REGISTERS = 48
+SCALAR_ACCESSES = {
+    "loss-forward": (2, 3),
+    "loss-backward": (3, 0),
+    "norm-forward": (0, 1),
+    "norm-backward": (1, 0),
+}
+# Up to 32 a multiprocessor runs all of its 2,048 threads, at 40 three quarters of them. The norm's backward
+# keeps whole rows and the weight's gradient in registers.
+MOST_REGISTERS = {"rope": 40, "swiglu": 32, "loss": 40, "norm": 64}
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +35,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     for number, options in enumerate(
         (
-            ["--arch", "90", "--only", "2b-tp1", "--only", "40b-tp4", "--only", "swiglu", "--only", "loss"],
+            ["--arch", "90", "--only", "2b-tp1", "--only", "40b", "--only", "loss"],
             ["--arch", "80", "--arch", "100", "--only", "7b-tp1", "--only", "loss"],
         )
     ):
@@ -52,7 +58,7 @@ def test_nothing_spills(report: list[dict[str, Any]]) -> None:
 
 def test_registers_stay_few(report: list[dict[str, Any]]) -> None:
     for row in report:
-        assert row["registers"] <= MOST_REGISTERS, name_of(row)
+        assert row["registers"] <= MOST_REGISTERS[row["kernel"].split("-")[0]], name_of(row)
 
 
 def test_tensors_move_sixteen_bytes_at_a_time(report: list[dict[str, Any]]) -> None:

@@ -22,19 +22,41 @@ def test_equals_hugging_face_to_the_bit(dtype: torch.dtype) -> None:
     assert torch.equal(norm(x), rms_norm(x, norm.weight, 1e-5))
 
 
-@pytest.mark.parametrize(
-    ("dtype", "bound"), [(torch.float32, 2e-6), (torch.bfloat16, 2**-7)], ids=["fp32", "bf16"]
-)
-def test_gradients_equal_fp64(dtype: torch.dtype, bound: float) -> None:
-    x, weight = torch.randn(40, 3, 96).to(dtype), torch.randn(96).to(dtype)
-    upstream = torch.randn(40, 3, 96).to(dtype)
+def check(device: torch.device, dtype: torch.dtype, bound: float, width: int) -> None:
+    generator = torch.Generator().manual_seed(width)
+    x, weight, upstream = (
+        torch.randn(*shape, generator=generator).to(dtype)
+        for shape in ((5, 3, width), (width,), (5, 3, width))
+    )
     exact = [x.double().requires_grad_(), weight.double().requires_grad_()]
-    formula(*exact).backward(upstream.double())
-    mine = [x.requires_grad_(), weight.requires_grad_()]
-    rms_norm(mine[0], mine[1], 1e-5).backward(upstream)
-    for ours, theirs in zip(mine, exact, strict=True):
-        assert ours.grad is not None and theirs.grad is not None
-        assert (ours.grad.double() - theirs.grad).abs().max() <= bound * theirs.grad.abs().max()
+    want = formula(*exact)
+    want.backward(upstream.double())
+    mine = [x.to(device).requires_grad_(), weight.to(device).requires_grad_()]
+    got = rms_norm(mine[0], mine[1], 1e-5)
+    got.backward(upstream.to(device))
+    pairs = [(got.detach(), want.detach())]
+    pairs += [(a.grad, b.grad) for a, b in zip(mine, exact, strict=True) if a.grad is not None]
+    assert len(pairs) == 3
+    for ours, theirs in pairs:
+        assert (ours.cpu().double() - theirs).abs().max() <= bound * theirs.abs().max()
+
+
+# Two roundings to bf16 in forward, as Hugging Face has it.
+BOUNDS = {torch.float32: 2e-6, torch.bfloat16: 2**-7}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
+def test_value_and_gradients_equal_fp64(dtype: torch.dtype) -> None:
+    check(torch.device("cpu"), dtype, BOUNDS[dtype], 96)
+
+
+@pytest.mark.usefixtures("poisoned_memory")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
+@pytest.mark.parametrize("width", [96, 2048, 8192])
+def test_kernel_value_and_gradients_equal_fp64(
+    kernel_device: torch.device, rounding: dict[torch.dtype, float], width: int, dtype: torch.dtype
+) -> None:
+    check(kernel_device, dtype, 2 * rounding[dtype], width)
 
 
 def test_gradcheck_in_fp64() -> None:
