@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 from itertools import pairwise
 from pathlib import Path
@@ -35,9 +36,11 @@ def environment(tmp_path: Path) -> dict[str, str]:
     }
 
 
-def run(script: str, arguments: list[str], environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
+def run(
+    script: str, arguments: list[str], environment: dict[str, str], repository: Path = REPOSITORY
+) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [str(REPOSITORY / "launch" / script), *arguments],
+        [str(repository / "launch" / script), *arguments],
         env=environment,
         capture_output=True,
         text=True,
@@ -91,9 +94,14 @@ def test_an_unknown_runtime_is_refused(environment: dict[str, str]) -> None:
     assert "singularity, apptainer, enroot, pyxis" in done.stderr
 
 
-def test_submit_gives_sbatch_the_profile_and_the_options(environment: dict[str, str]) -> None:
+def test_submit_gives_sbatch_the_profile_and_the_options(environment: dict[str, str], tmp_path: Path) -> None:
+    copy = tmp_path / "repository"
+    shutil.copytree(REPOSITORY / "launch", copy / "launch")
     done = run(
-        "submit.sh", ["marenostrum5", "--nodes=64", "--", "configs/x.yaml", "run_dir=runs/x"], environment
+        "submit.sh",
+        ["marenostrum5", "--nodes=64", "--", "configs/x.yaml", "run_dir=runs/x"],
+        environment,
+        copy,
     )
     assert done.returncode == 0, done.stderr
     _, *call = Path(environment["RECORD"], "call").read_text().splitlines()
@@ -101,7 +109,8 @@ def test_submit_gives_sbatch_the_profile_and_the_options(environment: dict[str, 
     exported = Path(environment["RECORD"], "env").read_text().splitlines()
     assert "SBATCH_PARTITION=acc" in exported
     assert "SLURM_CPU_BIND=none" in exported
-    assert f"SALAMANDRA_PROFILE={REPOSITORY}/launch/profiles/marenostrum5.sh" in exported
+    assert f"SALAMANDRA_PROFILE={copy}/launch/profiles/marenostrum5.sh" in exported
+    assert (copy / "logs").is_dir(), "sbatch does not create the directory of --output"
 
 
 @pytest.mark.parametrize("arguments", [[], ["generic"], ["generic", "--nodes=2", "configs/x.yaml"]])
