@@ -78,8 +78,8 @@ def export_checkpoint(
         on_progress: called with (bytes written, bytes in all) after each tensor.
     Raises:
         CheckpointError: the checkpoint is missing, incomplete, damaged or of another model.
-        HuggingFaceError: ``out`` is in use, or the tokenizer does not fit the model.
-        OSError: the file system refused; nothing is left behind.
+        HuggingFaceError: ``out`` is in use, the tokenizer does not fit the model, or the file
+            system refused; nothing is left behind.
     """
     source = ShardedCheckpoint.open(checkpoint)
     chosen_dtype = choose_dtype(dtype, source.stored_dtype)
@@ -117,8 +117,13 @@ def export_checkpoint(
         )
         (temporary / "README.md").write_text(card, encoding="utf-8")
         _publish(temporary, out)
-    except BaseException:
+    except BaseException as error:
         shutil.rmtree(temporary, ignore_errors=True)
+        if isinstance(error, OSError):
+            raise HuggingFaceError(
+                f"{out}: the export cannot be written: {error}\n"
+                "  nothing was left behind; free space, or choose another --out"
+            ) from error
         raise
     step = source.state.get("step")
     return ExportReport(
