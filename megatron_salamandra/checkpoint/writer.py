@@ -34,6 +34,7 @@ from megatron_salamandra.checkpoint.directory import (
 from megatron_salamandra.checkpoint.manifest import describe_files, write_manifest
 from megatron_salamandra.checkpoint.retention import steps_to_delete
 from megatron_salamandra.config import CheckpointSection
+from megatron_salamandra.platform.megatron_versions import background_save_options
 from salamandra_data.atomic_write import atomic_write_bytes
 
 WRITER_PROCESSES = 2
@@ -110,6 +111,7 @@ class CheckpointWriter:
             sharded_strategy=parallel_strategy,
             async_sharded_save=True,
             content_metadata=dict(METADATA),
+            **background_save_options(),
         )
         request.add_finalize_fn(lambda: self._publish(step, state))
         self._queue.schedule_async_request(request)

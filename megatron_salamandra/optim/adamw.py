@@ -29,10 +29,15 @@ class GroupStepAdamW(AdamW):
         eps: float,
         weight_decay: float,
         adam_w_mode: bool = True,
+        capturable: bool = False,
     ) -> None:
-        """Arguments as of the fused optimizers; ``adam_w_mode`` must be True."""
-        if not adam_w_mode:
-            raise ValueError("GroupStepAdamW only knows decoupled weight decay")
+        """Arguments as Megatron-Core passes them to the fused optimizers.
+
+        Raises:
+            ValueError: ``adam_w_mode`` is False or ``capturable`` (CUDA graphs) is True.
+        """
+        if not adam_w_mode or capturable:
+            raise ValueError("GroupStepAdamW knows decoupled weight decay only, and no CUDA graphs")
         super().__init__(params, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay)
 
     def __setstate__(self, state: dict[str, Any]) -> None:

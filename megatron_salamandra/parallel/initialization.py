@@ -18,7 +18,6 @@ from dataclasses import dataclass
 
 import torch
 from megatron.core.models.gpt import GPTModel
-from megatron.core.tensor_parallel import set_tensor_model_parallel_attributes
 from torch import Tensor, nn
 
 BLOCK_NUMEL = 1 << 20
@@ -115,5 +114,9 @@ def initialize_parameters(
             raise ValueError(f"no initialisation rule for parameter {name}")
         rule = RULES[suffix]
         std = init_std / math.sqrt(2 * layers) if rule.residual else init_std
-        set_tensor_model_parallel_attributes(parameter, True, rule.partition_dim, rule.parts)
+        # Gradient clipping counts a weight once if it is marked as split. Megatron-Core marks it
+        # itself only from 0.17 on when it does not draw the weights.
+        parameter.tensor_model_parallel = True  # type: ignore[attr-defined]
+        parameter.partition_dim = rule.partition_dim  # type: ignore[attr-defined]
+        parameter.partition_stride = rule.parts  # type: ignore[attr-defined]
         _fill(parameter, rule, name, std, seed, tensor_rank, tensor_size)

@@ -7,12 +7,13 @@ process group. Results come back in order of rank.
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing as mp
 import os
+import signal
 import socket
 import traceback
 from collections.abc import Callable
-from contextlib import closing
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
@@ -20,12 +21,14 @@ JOB_TIMEOUT_SECONDS = 240.0
 
 
 def _free_port() -> int:
-    with closing(socket.socket()) as listener:
+    with contextlib.closing(socket.socket()) as listener:
         listener.bind(("127.0.0.1", 0))
         return int(listener.getsockname()[1])
 
 
 def _serve(pipe: Connection) -> None:
+    # Checkpoint writers and their queues are processes of this one's group, and end with it.
+    os.setpgrp()
     os.environ["OMP_NUM_THREADS"] = "1"
     while True:
         try:
@@ -91,8 +94,11 @@ class RankPool:
 
     def close(self) -> None:
         """End all workers."""
-        for process, pipe in self._workers:
+        for _, pipe in self._workers:
             pipe.close()
-            process.kill()
+        for process, _ in self._workers:
+            process.join(timeout=5)
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
             process.join()
         self._workers.clear()
