@@ -6,8 +6,9 @@ from collections.abc import Iterator
 
 import torch
 
-# Elements of one fp32 working block: 4 MiB, which stays in a CPU core's cache and still keeps a GPU busy.
-BLOCK_ELEMENTS = 1 << 20
+# Elements of one fp32 working block. On the CPU 1 MiB: it stays in a core's cache, and the allocator keeps
+# blocks of that size, while fresh pages for larger ones cost more than the arithmetic. A GPU wants more work.
+BLOCK_ELEMENTS = 1 << 18
 CUDA_BLOCK_ELEMENTS = 1 << 26
 
 

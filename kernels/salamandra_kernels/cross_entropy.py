@@ -39,7 +39,7 @@ def _statistics_reference(logits_TV: Tensor, labels_T: Tensor, vocab_start: int)
         block = logits_TV[rows]
         maximum = block.amax(-1, keepdim=True).to(dtype)
         statistics[0, rows] = maximum.squeeze(1)
-        statistics[1, rows] = (block - maximum).exp_().sum(-1)
+        statistics[1, rows] = block.to(dtype, copy=True).sub_(maximum).exp_().sum(-1)
         label_logit = block.gather(1, column[rows]).squeeze(1).to(dtype)
         statistics[2, rows] = torch.where(owned[rows], label_logit, 0.0)
     return statistics
@@ -55,14 +55,13 @@ def _gradient_reference(
     subtract = torch.where((local >= 0) & (local < width), -grad_T, 0.0).unsqueeze(1)
     column = local.clamp(0, width - 1).unsqueeze(1)
     factor = (grad_T * (1 + 2 * z_loss * lse_T)).unsqueeze(1)
-    in_place = logits_TV.dtype == dtype
     for rows in row_blocks(tokens, width, logits_TV.device):
         block = logits_TV[rows]
         lse = lse_T[rows].unsqueeze(1)
-        probability = (block.sub_(lse) if in_place else block - lse).exp_().mul_(factor[rows])
-        probability.scatter_add_(1, column[rows], subtract[rows])
-        if not in_place:
-            block.copy_(probability)
+        wide = block.to(dtype)  # the block itself when it has that type already
+        wide.sub_(lse).exp_().mul_(factor[rows]).scatter_add_(1, column[rows], subtract[rows])
+        if wide is not block:
+            block.copy_(wide)
 
 
 @jit
