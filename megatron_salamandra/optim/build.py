@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import megatron.core.optimizer as core_optimizer
 import torch
 from megatron.core.distributed import DistributedDataParallel
@@ -48,7 +50,8 @@ def build_optimizer(
             adam_beta1=options.beta1,
             adam_beta2=options.beta2,
             adam_eps=options.eps,
-            clip_grad=config.training.grad_clip,
+            # The norm is measured in any case; an infinite limit clips nothing.
+            clip_grad=config.training.grad_clip or math.inf,
             bf16=config.precision == "bf16",
             params_dtype=torch.bfloat16 if config.precision == "bf16" else torch.float32,
             use_distributed_optimizer=True,

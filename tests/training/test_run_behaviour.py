@@ -1,0 +1,206 @@
+"""What a run writes, how it ends, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from rank_jobs import SMALL_CONFIG
+from synthetic_blend import LANGUAGES, write_blend
+from training_runs import TrainingRuns
+
+SHORT = ["training.steps=6", "optimizer.warmup_steps=2"]
+
+
+@pytest.fixture(scope="module")
+def logged(runs: TrainingRuns) -> str:
+    overrides = [*SHORT, "logging.tensorboard=true", "logging.console_every_steps=3"]
+    validation = ["validation.at_start=true", "validation.at_end=true", "validation.every_steps=3"]
+    assert runs.train("logged", 2, *overrides, *validation) == 0
+    return "logged"
+
+
+def validation_objects(runs: TrainingRuns, name: str) -> list[dict[str, float]]:
+    lines = (runs.root / name / "validation.jsonl").read_text().splitlines()
+    return [json.loads(line) for line in lines]
+
+
+def test_metrics_have_one_object_per_step_with_the_promised_keys(runs: TrainingRuns, logged: str) -> None:
+    metrics = runs.metrics(logged)
+    assert [entry["step"] for entry in metrics] == [1, 2, 3, 4, 5, 6]
+    promised = {"step", "loss", "grad_norm", "lr", "tokens", "tokens_per_second"}
+    assert all(promised <= entry.keys() for entry in metrics)
+    assert [entry["tokens"] for entry in metrics] == [256 * step for step in range(1, 7)]
+    assert {"data", "forward_backward", "optimizer", "step"} == metrics[0]["seconds"].keys()
+
+
+def test_tokens_are_accounted_for_by_language(runs: TrainingRuns, logged: str) -> None:
+    ledger = runs.metrics(logged)[-1]["languages"]
+    assert ledger.keys() == LANGUAGES.keys()
+    assert sum(entry["tokens"] for entry in ledger.values()) == 6 * 256
+    state = json.loads((runs.checkpoint(logged, 6) / "state.json").read_text())
+    assert {entry["language"]: entry["tokens"] for entry in state["ledger"]} == {
+        language: entry["tokens"] for language, entry in ledger.items()
+    }
+
+
+def test_validation_reports_every_language_and_both_averages(runs: TrainingRuns, logged: str) -> None:
+    scores = validation_objects(runs, logged)
+    assert [entry["step"] for entry in scores] == [step for step in (0, 3, 6) for _ in range(5)]
+    last = {entry["language"]: entry for entry in scores[-5:]}
+    assert last.keys() == LANGUAGES.keys() | {"macro", "micro"}
+    languages = [last[language] for language in LANGUAGES]
+    tokens = sum(entry["tokens"] for entry in languages)
+    assert last["macro"]["loss"] == pytest.approx(np.mean([entry["loss"] for entry in languages]))
+    assert last["micro"]["loss"] == pytest.approx(
+        sum(entry["loss"] * entry["tokens"] for entry in languages) / tokens
+    )
+    for entry in languages:
+        assert entry["perplexity"] == pytest.approx(math.exp(entry["loss"]))
+        # Every document of the synthetic shards has three bytes per token.
+        assert entry["bits_per_byte"] == pytest.approx(entry["loss"] / (3 * math.log(2)))
+    # Before training every id is equally likely.
+    assert scores[0]["loss"] == pytest.approx(math.log(256), rel=0.05)
+
+
+@pytest.mark.parametrize(
+    ("ranks", "overrides"),
+    [
+        (1, ["training.micro_batch_size=4"]),
+        (2, ["parallel.tensor=2", "parallel.sequence=true"]),
+        (2, ["parallel.pipeline=2", "parallel.virtual_pipeline=2"]),
+    ],
+    ids=["micro-batch-4", "TP2+SP", "PP2xVPP2"],
+)
+def test_validation_does_not_depend_on_the_layout(
+    runs: TrainingRuns, logged: str, request: pytest.FixtureRequest, ranks: int, overrides: list[str]
+) -> None:
+    name = f"validated-{request.node.callspec.id}"
+    once = ["training.steps=1", "optimizer.warmup_steps=0", "validation.at_start=true"]
+    assert runs.train(name, ranks, *overrides, *once) == 0
+    expected = validation_objects(runs, logged)[:5]
+    for found, entry in zip(validation_objects(runs, name), expected, strict=True):
+        assert (found["language"], found["tokens"]) == (entry["language"], entry["tokens"])
+        assert found["loss"] == pytest.approx(entry["loss"], rel=1e-5)
+
+
+def test_a_run_directory_says_how_it_was_made(runs: TrainingRuns, logged: str) -> None:
+    directory = runs.root / logged
+    assert yaml.safe_load((directory / "config.yaml").read_text())["training"]["steps"] == 6
+    environment = json.loads((directory / "environment.json").read_text())
+    assert environment["layout"] == "TP1 x PP1 x DP2 (2 ranks)"
+    assert environment["packages"]["megatron-core"]
+    assert sorted(path.name for path in (directory / "logs").iterdir()) == ["rank-0000.log", "rank-0001.log"]
+    assert [event["event"] for event in runs.events(logged)] == ["start", "checkpoint", "end"]
+    assert list((directory / "tensorboard").glob("events.out.tfevents.*"))
+
+
+def test_tensorboard_holds_the_same_numbers(runs: TrainingRuns, logged: str) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    accumulator = EventAccumulator(str(runs.root / logged / "tensorboard"))
+    accumulator.Reload()
+    losses = [point.value for point in accumulator.Scalars("train/loss")]
+    assert losses == pytest.approx(runs.losses(logged))
+    assert len(accumulator.Scalars("validation_bits_per_byte/ga")) == 3
+
+
+def train_command(*overrides: str, ranks: int = 1) -> list[str]:
+    return [
+        *(sys.executable, "-m", "megatron_salamandra.cli", "train", str(SMALL_CONFIG)),
+        *(f"--ranks={ranks}", *overrides),
+    ]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_a_signal_saves_and_exits_with_75(blend: Path, tmp_path: Path, number: signal.Signals) -> None:
+    command = train_command(
+        f"data.blend={blend}",
+        f"run_dir={tmp_path}",
+        "training.steps=100000",
+        "optimizer.warmup_steps=10",
+        ranks=2,
+    )
+    metrics = tmp_path / "metrics.jsonl"
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
+        deadline = time.monotonic() + 120
+        while not metrics.exists() and time.monotonic() < deadline:
+            assert process.poll() is None
+            time.sleep(0.1)
+        process.send_signal(number)
+        assert process.wait(timeout=120) == 75
+    last = json.loads(metrics.read_text().splitlines()[-1])["step"]
+    assert (tmp_path / "checkpoints" / f"step-{last:08d}" / "manifest.json").exists()
+    events = [json.loads(line) for line in (tmp_path / "events.jsonl").read_text().splitlines()]
+    assert events[-1] == {**events[-1], "event": "end", "step": last, "exit_code": 75}
+    assert number.name in next(event["reason"] for event in events if event["event"] == "signal")
+
+
+def run_train(*overrides: str, ranks: int = 1) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        train_command(*overrides, ranks=ranks),
+        capture_output=True,
+        text=True,
+        timeout=240,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )
+
+
+@pytest.mark.parametrize(
+    ("overrides", "ranks", "expected"),
+    [
+        (["training.seeed=1"], 1, "training.seed"),
+        (["training.seed=first"], 1, "training.seed"),
+        (["parallel.tensor=3"], 3, "query_groups = 2"),
+        (["parallel.tensor=2"], 3, "3"),
+        (["data.blend=nowhere.yaml"], 1, "nowhere.yaml"),
+        (["model.vocab_size=128"], 1, "raise model.vocab_size to at least 256"),
+    ],
+)
+def test_bad_input_is_refused_before_anything_is_written(
+    blend: Path, tmp_path: Path, overrides: list[str], ranks: int, expected: str
+) -> None:
+    finished = run_train(f"data.blend={blend}", f"run_dir={tmp_path / 'run'}", *overrides, ranks=ranks)
+    assert finished.returncode in (1, 2)
+    assert expected in finished.stderr
+    assert not (tmp_path / "run" / "checkpoints").exists()
+    assert not (tmp_path / "run" / "metrics.jsonl").exists()
+
+
+def test_usage_errors_come_without_a_traceback(blend: Path, tmp_path: Path) -> None:
+    finished = run_train(f"data.blend={blend}", f"run_dir={tmp_path / 'run'}", "training.seeed=1")
+    assert finished.returncode == 2
+    assert "Traceback" not in finished.stderr
+
+
+def test_a_changed_blend_is_refused_on_resume(runs: TrainingRuns, tmp_path: Path) -> None:
+    blend = write_blend(tmp_path / "shards")
+    assert runs.train("changed", 1, *SHORT, f"data.blend={blend}", "training.stop_after_steps=3") == 75
+    other = write_blend(tmp_path / "other", seed=8)
+    assert runs.train("changed", 1, *SHORT, f"data.blend={other}") == 1
+    assert "blend.lock.yaml" in runs.events("changed")[-1]["error"]
+    assert len(runs.metrics("changed")) == 3
+
+
+def test_a_truncated_shard_is_refused_by_name(runs: TrainingRuns, tmp_path: Path) -> None:
+    blend = write_blend(tmp_path / "shards")
+    shard = tmp_path / "shards" / "en-train-00000.bin"
+    os.truncate(shard, shard.stat().st_size - 2)
+    assert runs.train("truncated", 1, *SHORT, f"data.blend={blend}") == 1
+    assert "en-train-00000" in runs.events("truncated")[-1]["error"]
+
+
+def test_a_loss_that_is_no_number_ends_the_run_before_the_update(runs: TrainingRuns) -> None:
+    assert runs.train("diverged", 1, *SHORT, "optimizer.lr=1.0e30", "training.grad_clip=0") == 1
+    error = runs.events("diverged")[-1]["error"]
+    assert "the loss of step" in error or "the gradient norm of step" in error
+    assert not list((runs.root / "diverged" / "checkpoints").glob("step-*"))
