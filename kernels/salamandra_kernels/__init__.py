@@ -8,6 +8,7 @@ function and the public function. CUDA tensors take the kernels, everything else
 from __future__ import annotations
 
 from .cross_entropy import vocab_parallel_cross_entropy
+from .embedding import embedding
 from .linear_cross_entropy import chunked_linear_cross_entropy
 from .rms_norm import rms_norm
 from .rope import RopeScaling, rope_packed_qkv, rope_split_qkv, rope_table
@@ -18,6 +19,7 @@ __all__ = [
     "RopeScaling",
     "accumulate_weight_gradient",
     "chunked_linear_cross_entropy",
+    "embedding",
     "rms_norm",
     "rope_packed_qkv",
     "rope_split_qkv",

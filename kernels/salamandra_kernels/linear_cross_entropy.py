@@ -34,7 +34,7 @@ from .cross_entropy import (
     vocabulary_shard,
     write_gradient,
 )
-from .weight_gradient import accumulate_weight_gradient
+from .weight_gradient import accumulate_weight_gradient, gradient_already_added, main_grad_of
 
 
 def _gathered(hidden: Tensor, tp_group: dist.ProcessGroup) -> Tensor:
@@ -80,7 +80,11 @@ class _ChunkedLinearCrossEntropy(torch.autograd.Function):
         loss_T = torch.empty(labels_T.shape, dtype=dtype, device=x_TH.device)
         logits = x_TH.new_empty(min(chunk_tokens, x_TH.shape[0]), weight.shape[0])
         grad_x_TH = torch.empty_like(x_TH) if with_gradient else None
-        accumulator = _accumulator(weight) if with_gradient and ctx.needs_input_grad[1] else None
+        main_grad = accumulator = None
+        if with_gradient and ctx.needs_input_grad[1]:
+            main_grad = accumulator = main_grad_of(weight)
+            if accumulator is None:
+                accumulator = torch.zeros_like(weight, dtype=arithmetic_dtype(weight.dtype))
         for start in range(0, x_TH.shape[0], chunk_tokens):
             rows = slice(start, min(start + chunk_tokens, x_TH.shape[0]))
             x = x_TH[rows]
@@ -100,7 +104,8 @@ class _ChunkedLinearCrossEntropy(torch.autograd.Function):
             if shared is not None:
                 grad_hidden = _summed(grad_hidden, shared, sequence_parallel)
             ctx.save_for_backward(grad_hidden, weights_T, ignored)
-            ctx.weight, ctx.accumulator, ctx.consumed = weight, accumulator, False
+            ctx.weight, ctx.consumed = weight, False
+            ctx.main_grad, ctx.accumulator = main_grad, accumulator
         return loss_T.view(labels.shape)
 
     @staticmethod
@@ -116,29 +121,11 @@ class _ChunkedLinearCrossEntropy(torch.autograd.Function):
         given_T = grad.reshape(-1).masked_fill(ignored, 0.0)
         grad_hidden = _require_same(given_T, weights_T, grad_hidden)
         grad_weight = None
-        if ctx.accumulator is not None:
-            grad_weight = _handed_out(ctx.weight, ctx.accumulator)
+        if ctx.main_grad is not None:
+            grad_weight = gradient_already_added(ctx.weight)
+        elif ctx.accumulator is not None:
+            grad_weight = ctx.accumulator.to(ctx.weight.dtype)
         return grad_hidden, grad_weight, None, None, None, None, None, None, None, None
-
-
-def _accumulator(weight: Tensor) -> Tensor:
-    """Where the weight's gradient is summed: Megatron-Core's fp32 main_grad, or else a new tensor."""
-    main_grad: Tensor | None = getattr(weight, "main_grad", None)
-    if main_grad is not None:
-        return main_grad
-    return torch.zeros_like(weight, dtype=arithmetic_dtype(weight.dtype))
-
-
-def _handed_out(weight: Tensor, accumulator: Tensor) -> Tensor:
-    """What backward returns for the weight.
-
-    Megatron-Core's hook adds ``.grad`` to ``main_grad`` unless ``grad_added_to_main_grad`` is set, and with
-    overlapped gradient reduction insists on a ``.grad``: hence an empty tensor nobody reads.
-    """
-    if accumulator is getattr(weight, "main_grad", None):
-        weight.grad_added_to_main_grad = True  # type: ignore[attr-defined]
-        return torch.empty_like(weight)
-    return accumulator.to(weight.dtype)
 
 
 def _require_same(given_T: Tensor, weights_T: Tensor, grad_hidden: Tensor) -> Tensor:

@@ -4,6 +4,9 @@
 
 The usual way rounds the product to bf16, stores it and adds it in a second pass: 10 bytes per weight and
 micro-batch. Here the matrix product adds into fp32 itself: 8 bytes, and one rounding less.
+
+Megatron-Core's DDP gives every parameter a fp32 ``main_grad``. Its hook adds ``.grad`` to it unless
+``grad_added_to_main_grad`` is set, so an operation that adds by itself sets that flag.
 """
 
 from __future__ import annotations
@@ -31,3 +34,18 @@ def accumulate_weight_gradient(accumulator: Tensor, grad: Tensor, x: Tensor) -> 
         wide = x.to(accumulator.dtype)
         for rows in row_blocks(grad.shape[1], grad.shape[0], grad.device):
             accumulator[rows].addmm_(grad[:, rows].t().to(accumulator.dtype), wide)
+
+
+def main_grad_of(weight: Tensor) -> Tensor | None:
+    """The fp32 accumulator that Megatron-Core's DDP gave the parameter, if any."""
+    main_grad: Tensor | None = getattr(weight, "main_grad", None)
+    return main_grad
+
+
+def gradient_already_added(weight: Tensor) -> Tensor:
+    """Tells Megatron-Core that ``main_grad`` is complete, and returns what backward must hand out.
+
+    With overlapped gradient reduction its hook insists on a ``.grad``: hence an empty tensor nobody reads.
+    """
+    weight.grad_added_to_main_grad = True  # type: ignore[attr-defined]
+    return torch.empty_like(weight)
