@@ -19,9 +19,24 @@ from types import FrameType
 
 from megatron_salamandra.config import RunConfig
 
-FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
-GRACE_SECONDS = 30.0
-"""How long other ranks may take to end once one has failed, before they are killed."""
+EXIT_STOPPED = 75
+FORWARDED = {
+    signal.SIGTERM: signal.SIGTERM,
+    signal.SIGUSR1: signal.SIGUSR1,
+    # Ctrl-C asks the ranks to save and leave, like every other request to stop.
+    signal.SIGINT: signal.SIGTERM,
+}
+"""What this process receives, and what it sends to the ranks for it."""
+GRACE_SECONDS = 60.0
+"""How long other ranks may take to save and end once one has failed, before they are killed."""
+LOCAL_DEFAULTS = {
+    "OMP_NUM_THREADS": "1",
+    # All ranks are here: gloo need not resolve this machine's name, which on some laptops fails.
+    "GLOO_SOCKET_IFNAME": "lo",
+    # Megatron-Core warns on every import that Transformer Engine and Apex are missing.
+    "PYTHONWARNINGS": "ignore",
+}
+"""Environment of ranks that all run on this machine, where the user's own does not say otherwise."""
 POLL_SECONDS = 0.05
 
 
@@ -49,32 +64,30 @@ def run_ranks(module: str, arguments: Sequence[str], ranks: int) -> int:
 
     Args:
         module: a module that reads RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT.
+        arguments: its command line.
         ranks: number of processes.
     Returns:
         0 if all ranks returned 0; otherwise the code of the rank that failed first. A rank that
-        died of a signal counts as 128 plus its number. Signals sent to this process go to every
+        died of a signal counts as 128 plus its number. Requests to stop this process go to every
         rank, and what they make of it decides.
     """
-    environment = os.environ | {
-        "WORLD_SIZE": str(ranks),
-        "LOCAL_WORLD_SIZE": str(ranks),
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(_free_port()),
-        "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1"),
-    }
+    address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port())}
+    size = {"WORLD_SIZE": str(ranks), "LOCAL_WORLD_SIZE": str(ranks)}
+    environment = {**LOCAL_DEFAULTS, **os.environ, **address, **size}
     command = [sys.executable, "-u", "-m", module, *arguments]
     processes: list[subprocess.Popen[bytes]] = []
 
     def forward(number: int, frame: FrameType | None) -> None:
         for process in processes:
             if process.poll() is None:
-                process.send_signal(number)
+                process.send_signal(FORWARDED[signal.Signals(number)])
 
     previous = {number: signal.signal(number, forward) for number in FORWARDED}
     try:
         for rank in range(ranks):
             identity = {"RANK": str(rank), "LOCAL_RANK": str(rank)}
-            processes.append(subprocess.Popen(command, env=environment | identity))
+            # A session of its own, so that Ctrl-C reaches this process alone, and once.
+            processes.append(subprocess.Popen(command, env=environment | identity, start_new_session=True))
         return _wait_for_all(processes)
     finally:
         for process in processes:
@@ -98,6 +111,9 @@ def _wait_for_all(processes: list[subprocess.Popen[bytes]]) -> int:
             if code and not first_failure:
                 first_failure = code if code > 0 else 128 - code
                 deadline = time.monotonic() + GRACE_SECONDS
+                if first_failure != EXIT_STOPPED:  # those that stop together need no telling
+                    for other in running:
+                        other.send_signal(signal.SIGTERM)
         if deadline is not None and time.monotonic() > deadline:
             # The others wait for a rank that is gone.
             for process in running:
