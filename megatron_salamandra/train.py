@@ -22,9 +22,25 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
         prog="megatron_salamandra.train",
         description="Train from a configuration file or preset; resumes if run_dir holds a checkpoint.",
     )
+    add_arguments(parser)
+    return parser.parse_intermixed_args(argv)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what every way to start training takes."""
     parser.add_argument("config", help="YAML file, or the name of a preset such as salamandra-2b")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="for example parallel.tensor=2")
-    return parser.parse_args(argv)
+    parser.add_argument(
+        "--platform",
+        choices=["auto", "cuda", "host"],
+        help="short for platform=...: host forces the CPU on a machine that has a GPU",
+    )
+
+
+def all_overrides(arguments: argparse.Namespace) -> list[str]:
+    """The overrides of a command line, ``--platform`` among them."""
+    platform = [f"platform={arguments.platform}"] if arguments.platform else []
+    return [*arguments.overrides, *platform]
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -32,7 +48,7 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parse_arguments(argv)
     first = os.environ.get("RANK", "0") == "0"
     try:
-        config = load_run_config(arguments.config, arguments.overrides)
+        config = load_run_config(arguments.config, all_overrides(arguments))
         config.validate_for_world(int(os.environ.get("WORLD_SIZE", "1")))
     except ConfigError as error:
         if first:

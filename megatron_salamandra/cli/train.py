@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 
+from megatron_salamandra.train import add_arguments, all_overrides
+
 
 def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the ``train`` command."""
@@ -16,8 +18,7 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "instead: see launch/.",
         epilog="Exit codes: 0 done, 2 bad usage or configuration, 75 stopped early with everything saved.",
     )
-    parser.add_argument("config", help="YAML file, or the name of a preset such as salamandra-2b")
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="for example parallel.tensor=2")
+    add_arguments(parser)
     parser.add_argument(
         "--ranks",
         type=int,
@@ -31,7 +32,8 @@ def _train(arguments: argparse.Namespace) -> int:
     from megatron_salamandra.config import load_run_config
     from megatron_salamandra.local_launch import default_ranks, run_ranks
 
-    config = load_run_config(arguments.config, arguments.overrides)
+    overrides = all_overrides(arguments)
+    config = load_run_config(arguments.config, overrides)
     ranks = arguments.ranks or default_ranks(config)
     config.validate_for_world(ranks)
-    return run_ranks("megatron_salamandra.train", [arguments.config, *arguments.overrides], ranks)
+    return run_ranks("megatron_salamandra.train", [arguments.config, *overrides], ranks)

@@ -138,12 +138,13 @@ class HostPlatform(Platform):
     def start(self, local_rank: int) -> None:
         if self._started:
             return
+        # Importing it loads torch's compiler, which wants to find torch.cuda as it was built.
+        from megatron.core.tensor_parallel import random as tensor_parallel_random
+
         # One thread per rank: ranks of one machine already fill its cores.
         torch.set_num_threads(1)
         for name, answer in CUDA_ANSWERS.items():
             self._replace(torch.cuda, name, answer)
-        from megatron.core.tensor_parallel import random as tensor_parallel_random
-
         self._replace(tensor_parallel_random, "_get_cuda_rng_state", _cpu_rng_state)
         self._replace(tensor_parallel_random, "_set_cuda_rng_state", _set_cpu_rng_state)
         self._undo.enter_context(CudaRequestsToCpu())

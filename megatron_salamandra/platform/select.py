@@ -35,6 +35,6 @@ def select_platform(requested: str = "auto") -> Platform:
     if devices:
         raise PlatformError(
             f"this machine has {devices[0]}, but torch {torch.__version__} cannot use it\n"
-            "  install a CUDA build of torch (see docs/guides), or run with platform=host on purpose"
+            "  install a CUDA build of torch, or run with platform=host on purpose"
         )
     return HostPlatform()
