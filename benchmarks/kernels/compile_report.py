@@ -58,7 +58,7 @@ def cases() -> Iterator[Case]:
             yield Case(f"norm-{direction}-{model}-tp1", "rms_norm", kernel, signature, constants, warps)
         for tp in (1, 4, 8):
             suffix = f"{model}-tp{tp}"
-            for direction, sign in (("forward", 1), ("backward", -1)):
+            for direction, sign in (("forward", 1), ("backward", -1), ("documents", 1)):
                 constants = {
                     "BATCH": 1,
                     "GROUPS": groups // tp,
@@ -67,10 +67,10 @@ def cases() -> Iterator[Case]:
                     "BLOCK_ROWS": rope.BLOCK_ROWS,
                     "BLOCK_HALF": HEAD_DIM // 2,
                     "SIGN": sign,
-                    "HAS_POSITIONS": False,
+                    "HAS_POSITIONS": direction == "documents",
                 }
                 pointers = dict.fromkeys(_arguments(rope._rope_kernel)[:6], "*bf16")
-                pointers |= {"table": "*fp32", "positions": "*fp32"}
+                pointers |= {"table": "*fp32", "positions": "*i64"}
                 numbers = [n for n in _arguments(rope._rope_kernel) if n not in pointers | constants]
                 yield Case(
                     f"rope-{direction}-{suffix}",

@@ -160,7 +160,8 @@ def main(argv: list[str] | None = None) -> int:
         print("operations: no CUDA device here; nothing is measured (--device cpu tries the script out)")
         return 2
     device = torch.device(options.device)
-    start_megatron_core(device)
+    if "loss" in options.operation:
+        start_megatron_core(device)
     copy = copy_bytes_per_second(device, options.repeats)
     print(f"copy: {copy / 1e12:.3f} TB/s read + write")
     rows = []

@@ -221,7 +221,7 @@ class _VocabParallelCrossEntropy(torch.autograd.Function):
     ) -> Tensor:
         width = logits.shape[-1]
         vocab_start, vocab_size = vocabulary_shard(width, tp_group)
-        labels_T = labels.reshape(-1)
+        labels_T = labels.reshape(-1).contiguous()
         ignored, outside = classify_labels(labels_T, vocab_size, ignore_index)
         statistics = local_statistics(logits.view(-1, width), labels_T, vocab_start)
         lse, label_logit = combine_statistics(statistics, tp_group)
@@ -239,7 +239,7 @@ class _VocabParallelCrossEntropy(torch.autograd.Function):
             )
         logits, labels_T, lse, ignored = ctx.saved_tensors
         ctx.consumed = True
-        grad_T = grad.reshape(-1).to(lse.dtype).masked_fill(ignored, 0.0)
+        grad_T = grad.reshape(-1).to(lse.dtype).masked_fill(ignored, 0.0).contiguous()
         buffer = logits.detach()
         write_gradient(buffer.view(-1, logits.shape[-1]), labels_T, lse, grad_T, ctx.vocab_start, ctx.z_loss)
         return buffer, None, None, None, None

@@ -71,12 +71,13 @@ class _ChunkedLinearCrossEntropy(torch.autograd.Function):
     ) -> Tensor:
         shared = tp_group if tp_group is not None and tp_group.size() > 1 else None
         whole = _gathered(hidden, shared) if shared is not None and sequence_parallel else hidden
-        x_TH, labels_T = whole.reshape(-1, whole.shape[-1]), labels.reshape(-1)
+        x_TH = whole.reshape(-1, whole.shape[-1])
+        labels_T = labels.reshape(-1).contiguous()
         dtype = arithmetic_dtype(hidden.dtype)
         weights_T = token_weights.reshape(-1).to(dtype)
         vocab_start, vocab_size = vocabulary_shard(weight.shape[0], shared)
         ignored, outside = classify_labels(labels_T, vocab_size, ignore_index)
-        weights_T = weights_T.masked_fill(ignored, 0.0)
+        weights_T = weights_T.masked_fill(ignored, 0.0).contiguous()
         loss_T = torch.empty(labels_T.shape, dtype=dtype, device=x_TH.device)
         logits = x_TH.new_empty(min(chunk_tokens, x_TH.shape[0]), weight.shape[0])
         grad_x_TH = torch.empty_like(x_TH) if with_gradient else None

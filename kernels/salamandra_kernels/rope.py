@@ -274,6 +274,8 @@ INTERPRETER_BLOCK_ROWS = 256
 def _rotate_triton(
     source: _Heads, target: _Heads, table: Tensor, positions: Tensor | None, sign: int, copy_value: bool
 ) -> None:
+    table = table.contiguous()
+    positions = None if positions is None else positions.contiguous()
     query, key, value = (heads if heads.stride(-1) == 1 else heads.contiguous() for heads in source)
     if copy_value and key.stride() != value.stride():
         key, value = key.contiguous(), value.contiguous()

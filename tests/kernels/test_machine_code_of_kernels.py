@@ -12,10 +12,12 @@ from typing import Any
 import pytest
 
 pytest.importorskip("triton", reason="triton is not installed (pip install triton): nothing to compile")
+pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[2]
-# Single numbers of a row (statistics, label, lse): everything else moves 16 bytes at a time.
+# Single numbers of a row (position, statistics, label, lse): everything else moves 16 bytes at a time.
 SCALAR_ACCESSES = {
+    "rope-documents": (2, 0),
     "loss-forward": (2, 3),
     "loss-backward": (3, 0),
     "norm-forward": (0, 1),
