@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 
 from megatron_salamandra.config import ConfigError, load_run_config
+
+WATCHED = (signal.SIGTERM, signal.SIGUSR1)
 
 EXIT_USAGE = 2
 EXIT_FAILURE = 1
@@ -75,4 +78,8 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    exit_code = main()
+    # Everything is saved and said: a late signal must not replace the exit code by its own.
+    for number in WATCHED:
+        signal.signal(number, signal.SIG_IGN)
+    sys.exit(exit_code)

@@ -9,9 +9,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from megatron_salamandra.local_launch import LOCAL_DEFAULTS
 from megatron_salamandra.quickstart.errors import QuickstartError
 from megatron_salamandra.quickstart.job import QuickstartJob
-from megatron_salamandra.quickstart.rank_processes import QUIET_LOCAL_RANKS
 from megatron_salamandra.quickstart.stage_book import Stage
 from salamandra_data.atomic_write import atomic_write_bytes
 from salamandra_data.demo import load_demo_corpus
@@ -65,7 +65,7 @@ def _check_logits(job: QuickstartJob) -> None:
     command = [sys.executable, "-m", "megatron_salamandra.quickstart.logit_check"]
     command += [str(job.run), str(job.hf), str(job.blend)]
     alone = {"RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"}
-    environment = {**QUIET_LOCAL_RANKS, "HF_HUB_OFFLINE": "1"}
+    environment = {**LOCAL_DEFAULTS, "HF_HUB_OFFLINE": "1"}
     environment |= {name: value for name, value in os.environ.items() if name not in alone}
     done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=False)
     if done.returncode != 0:

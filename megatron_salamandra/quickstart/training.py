@@ -6,14 +6,12 @@ import shlex
 
 from megatron_salamandra.checkpoint import latest_checkpoint, read_state
 from megatron_salamandra.config import RunConfig, load_run_config
+from megatron_salamandra.local_launch import EXIT_STOPPED, run_ranks
 from megatron_salamandra.planning import make_plan, render_plan
 from megatron_salamandra.quickstart.errors import QuickstartError
 from megatron_salamandra.quickstart.job import CONFIG, QuickstartJob
 from megatron_salamandra.quickstart.rank_layout import layout_overrides
-from megatron_salamandra.quickstart.rank_processes import run_ranks
 from megatron_salamandra.quickstart.stage_book import Stage
-
-_STOPPED = 75
 
 
 def run_overrides(job: QuickstartJob, ranks: int) -> list[str]:
@@ -68,8 +66,8 @@ def _train(job: QuickstartJob, ranks: int, overrides: list[str], last_step: int,
         f"as a command: torchrun --nproc-per-node {ranks} -m megatron_salamandra.train {shlex.join(arguments)}"
     )
     print(f"logs of the ranks: {job.run}/logs/", flush=True)
-    code = run_ranks(arguments, ranks)
-    expected = 0 if last_step == total else _STOPPED
+    code = run_ranks("megatron_salamandra.train", arguments, ranks)
+    expected = 0 if last_step == total else EXIT_STOPPED
     if code != expected:
         raise QuickstartError(
             f"training ended with exit code {code}, expected {expected}\n"
@@ -81,7 +79,7 @@ def _train(job: QuickstartJob, ranks: int, overrides: list[str], last_step: int,
             f"{job.run}/checkpoints: the last checkpoint is of step {reached}, expected {last_step}\n"
             f"  see {job.run}/logs/rank-0000.log"
         )
-    if code == _STOPPED:
+    if code == EXIT_STOPPED:
         print(f"stopped at step {reached:,} with everything saved (exit code {code})")
 
 

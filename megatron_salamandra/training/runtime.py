@@ -49,13 +49,14 @@ class Runtime:
         config.validate_for_world(int(os.environ.get("WORLD_SIZE", "1")))
         platform = select_platform(config.platform)
         with ExitStack() as stack:
+            # First in, last out: a second signal while leaving must not kill a rank that has saved.
+            signals = stack.enter_context(SignalWatch())
             platform.start(int(os.environ.get("LOCAL_RANK", "0")))
             stack.callback(platform.stop)
             grid = stack.enter_context(start_process_grid(config.parallel, config.training.seed, platform))
             logger = start_logging(config.run_dir, grid.rank)
             stack.callback(stop_logging, logger)
             events = EventLog(config.run_dir / "events.jsonl", enabled=grid.rank == 0)
-            signals = stack.enter_context(SignalWatch())
             if grid.rank == 0:
                 atomic_write_bytes(config.run_dir / "config.yaml", config.to_yaml().encode())
             record_environment(config.run_dir, grid, platform)

@@ -17,7 +17,7 @@ class Console(Callback):
     def start(self) -> None:
         trainer = self.trainer
         self._first_step = trainer.step
-        self._started = time.perf_counter()
+        self._started: float | None = None
         total = trainer.config.total_steps
         trainer.runtime.logger.info(
             "steps %d to %d, %s tokens each, %d sources",
@@ -38,6 +38,8 @@ class Console(Callback):
                 )
 
     def after_step(self, report: StepReport) -> None:
+        if self._started is None:
+            self._started = time.perf_counter() - report.seconds["step"]
         total = self.trainer.config.total_steps
         every = self.trainer.config.logging.console_every_steps
         if report.step % every and report.step != total and report.step != self._first_step + 1:
