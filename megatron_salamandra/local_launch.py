@@ -8,6 +8,7 @@ fails is started again by whoever started it.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -34,7 +35,7 @@ LOCAL_DEFAULTS = {
     # All ranks are here: gloo need not resolve this machine's name, which on some laptops fails.
     "GLOO_SOCKET_IFNAME": "lo",
     # Megatron-Core warns on every import that Transformer Engine and Apex are missing.
-    "PYTHONWARNINGS": "ignore",
+    "PYTHONWARNINGS": "ignore::UserWarning,ignore::FutureWarning,ignore::DeprecationWarning",
 }
 """Environment of ranks that all run on this machine, where the user's own does not say otherwise."""
 POLL_SECONDS = 0.05
@@ -67,9 +68,9 @@ def run_ranks(module: str, arguments: Sequence[str], ranks: int) -> int:
         arguments: its command line.
         ranks: number of processes.
     Returns:
-        0 if all ranks returned 0; otherwise the code of the rank that failed first. A rank that
-        died of a signal counts as 128 plus its number. Requests to stop this process go to every
-        rank, and what they make of it decides.
+        0 if all ranks returned 0; otherwise the code of the rank that failed first, or 75 if every
+        rank that did not return 0 returned that. A rank that died of a signal counts as 128 plus
+        its number. Requests to stop this process go to every rank.
     """
     address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port())}
     size = {"WORLD_SIZE": str(ranks), "LOCAL_WORLD_SIZE": str(ranks)}
@@ -91,9 +92,10 @@ def run_ranks(module: str, arguments: Sequence[str], ranks: int) -> int:
         return _wait_for_all(processes)
     finally:
         for process in processes:
-            if process.poll() is None:
-                process.kill()
-                process.wait()
+            # With what it has started: a checkpoint's writers must not outlive their rank.
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
         for number, handler in previous.items():
             signal.signal(number, handler)
 
@@ -108,7 +110,7 @@ def _wait_for_all(processes: list[subprocess.Popen[bytes]]) -> int:
             if code is None:
                 continue
             running.remove(process)
-            if code and not first_failure:
+            if code and first_failure in (0, EXIT_STOPPED):
                 first_failure = code if code > 0 else 128 - code
                 deadline = time.monotonic() + GRACE_SECONDS
                 if first_failure != EXIT_STOPPED:  # those that stop together need no telling

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import os
 import signal
+import socket
 import sys
 
 from megatron_salamandra.config import ConfigError, load_run_config
@@ -67,7 +68,11 @@ def main(argv: list[str] | None = None) -> int:
     try:
         with Runtime.start(config) as runtime:
             return Trainer.build(runtime).run()
-    except (ConfigError, PlatformError) as error:
+    except PlatformError as error:
+        # May be true of one node only.
+        print(f"rank {os.environ.get('RANK', '0')} on {socket.gethostname()}: {error}", file=sys.stderr)
+        return EXIT_USAGE
+    except ConfigError as error:
         if first:
             print(error, file=sys.stderr)
         return EXIT_USAGE
@@ -82,4 +87,9 @@ if __name__ == "__main__":
     # Everything is saved and said: a late signal must not replace the exit code by its own.
     for number in WATCHED:
         signal.signal(number, signal.SIG_IGN)
+    if exit_code in (EXIT_USAGE, EXIT_FAILURE):
+        # Not through interpreter shutdown, where NCCL may wait for ranks that will never come.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(exit_code)
     sys.exit(exit_code)

@@ -29,7 +29,7 @@ TOKENIZER = "tokenizer.model"
 SHARDS = "shards"
 
 _STEP = re.compile(r"step-(\d{8,})")
-_PARTIAL = ".partial-"
+PARTIAL = ".partial-"
 
 
 class CheckpointError(ValueError):
@@ -43,7 +43,7 @@ def step_directory(root: Path, step: int) -> Path:
 
 def partial_directory(root: Path, step: int) -> Path:
     """Where the checkpoint of ``step`` is assembled; a later save of the step starts it afresh."""
-    return root / f"{_PARTIAL}step-{step:08d}"
+    return root / f"{PARTIAL}step-{step:08d}"
 
 
 def step_of(directory: Path) -> int:

@@ -12,6 +12,7 @@ from megatron_salamandra.checkpoint.directory import MANIFEST, CheckpointError
 from salamandra_data.atomic_write import atomic_write_bytes
 
 FORMAT = "salamandra-checkpoint-1"
+REMEDY = "move the directory away to resume from an earlier one"
 _BLOCK_BYTES = 1 << 22
 
 
@@ -52,7 +53,7 @@ def verify_checkpoint(directory: Path, *, checksums: bool = True) -> int:
         files = dict(manifest["files"])
         known = manifest["format"] == FORMAT
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f"{path} cannot be read: {error!r}; use another checkpoint") from error
+        raise CheckpointError(f"{path} cannot be read: {error!r}; {REMEDY}") from error
     if not known:
         raise CheckpointError(f"{path}: format {manifest['format']!r} is not {FORMAT!r}")
     total = 0
@@ -61,12 +62,10 @@ def verify_checkpoint(directory: Path, *, checksums: bool = True) -> int:
         try:
             size = file.stat().st_size
         except OSError as error:
-            raise CheckpointError(f"{file} is missing; use another checkpoint") from error
+            raise CheckpointError(f"{file} is missing; {REMEDY}") from error
         if size != expected["bytes"]:
-            raise CheckpointError(
-                f"{file} has {size} bytes instead of {expected['bytes']}; use another checkpoint"
-            )
+            raise CheckpointError(f"{file} has {size} bytes instead of {expected['bytes']}; {REMEDY}")
         if checksums and crc32_of(file) != expected["crc32"]:
-            raise CheckpointError(f"{file} does not have its recorded checksum; use another checkpoint")
+            raise CheckpointError(f"{file} does not have its recorded checksum; {REMEDY}")
         total += size
     return total

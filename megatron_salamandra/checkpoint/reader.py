@@ -7,7 +7,9 @@ from typing import Any
 
 import torch
 import yaml
-from megatron.core import dist_checkpointing
+from megatron.core import dist_checkpointing, parallel_state
+from megatron.core.dist_checkpointing.serialization import get_default_load_sharded_strategy
+from megatron.core.dist_checkpointing.strategies.fully_parallel import FullyParallelLoadStrategyWrapper
 from megatron.core.distributed import DistributedDataParallel
 from megatron.core.optimizer import MegatronOptimizer
 from torch.distributed.checkpoint.api import CheckpointException
@@ -19,7 +21,7 @@ from megatron_salamandra.config import RunConfig
 from megatron_salamandra.model import unwrap
 
 # What may differ between a checkpoint's model and the run's without touching a tensor.
-_FREE_MODEL_KEYS = {"name", "sequence_length", "rope_base", "init_std"}
+_FREE_MODEL_KEYS = {"name", "sequence_length", "init_std"}
 
 
 def _check_same_model(directory: Path, config: RunConfig) -> None:
@@ -47,15 +49,21 @@ def load_checkpoint(
     Args:
         optimizer: None loads weights only.
     Raises:
-        CheckpointError: the directory is incomplete, damaged or of another model. The model is
-            untouched then.
+        CheckpointError: the directory is incomplete, damaged or of another model. Everything but
+            damage inside a file of tensors is found before the model is touched.
     """
     verify_checkpoint(directory, checksums=False)
     _check_same_model(directory, config)
     state = read_state(directory)
     sharded = sharded_state(chunks, optimizer, loading=True)
     try:
-        loaded = dist_checkpointing.load(sharded, str(directory / SHARDS))
+        shards = str(directory / SHARDS)
+        # Each rank reads a part and data-parallel ranks exchange them, instead of all reading all.
+        strategy = FullyParallelLoadStrategyWrapper(
+            get_default_load_sharded_strategy(shards),
+            parallel_state.get_data_parallel_group(with_context_parallel=True),
+        )
+        loaded = dist_checkpointing.load(sharded, shards, strategy)
     # torch and Megatron-Core raise many kinds; torch's CheckpointException is no Exception.
     except (Exception, CheckpointException) as error:
         raise CheckpointError(

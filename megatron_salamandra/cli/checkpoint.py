@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from pathlib import Path
 
 
@@ -26,14 +27,24 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 
 def _list(arguments: argparse.Namespace) -> int:
-    from megatron_salamandra.checkpoint import complete_checkpoints, read_state, verify_checkpoint
+    from megatron_salamandra.checkpoint import (
+        CheckpointError,
+        complete_checkpoints,
+        read_state,
+        verify_checkpoint,
+    )
     from salamandra_data.text_table import text_table
 
     root = arguments.run / "checkpoints" if (arguments.run / "checkpoints").is_dir() else arguments.run
     rows = []
     for directory in complete_checkpoints(root):
-        state = read_state(directory)
-        size = verify_checkpoint(directory, checksums=False)
+        try:
+            size = verify_checkpoint(directory, checksums=False)
+            state = read_state(directory)
+        except CheckpointError as error:
+            print(error, file=sys.stderr)
+            rows.append([directory.name, "damaged", "", ""])
+            continue
         rows.append([directory.name, f"{state['consumed_tokens']:,}", state["layout"], f"{size / 1e6:,.1f}"])
     print(text_table(["checkpoint", "tokens", "layout", "MB"], rows) if rows else f"{root}: no checkpoints")
     return 0

@@ -15,8 +15,9 @@ class CausalAttention(MegatronModule):
     """softmax(q k^T / sqrt(d)) v over the past, without an s x s matrix.
 
     Megatron-Core's own local attention materialises the scores and needs CUDA buffers; this one
-    runs flash attention on CUDA and its counterpart on the CPU. Query groups are shared inside
-    the kernel (``enable_gqa``), keys and values are never repeated in memory.
+    runs flash attention on CUDA in bf16 and its counterpart on the CPU, where query groups are
+    shared inside the kernel (``enable_gqa``). In fp32 on CUDA, PyTorch has no such kernel for
+    query groups and falls back to one that does hold the scores.
     """
 
     def __init__(self, config: TransformerConfig, softmax_scale: float | None = None, **_: Any) -> None:

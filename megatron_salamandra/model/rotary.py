@@ -59,7 +59,11 @@ class PackedRopeSelfAttention(SelfAttention):
     def get_query_key_value_tensors(
         self, hidden_states: Tensor, key_value_states: Tensor | None = None, **_: Any
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """[s, b, h] -> query [s, b, heads, d], key and value [s, b, groups, d]; views of one buffer."""
+        """[s, b, h] -> query [s, b, heads, d], key and value [s, b, groups, d].
+
+        Key and value are views of the packed buffer; query is one for multi-head attention and a
+        copy where several heads share a group.
+        """
         packed, (query_width, head_dim, _) = super().get_query_key_value_tensors(
             hidden_states, key_value_states, split_qkv=False
         )

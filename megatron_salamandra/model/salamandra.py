@@ -65,6 +65,7 @@ class SalamandraModel(GPTModel):
             logits,
             labels.transpose(0, 1).contiguous(),
             tp_group=parallel_state.get_tensor_model_parallel_group(),
-            z_loss=self.z_loss,
+            # A regulariser of training; validation reports the plain cross-entropy.
+            z_loss=self.z_loss if self.training else 0.0,
         )
         return loss_sb.transpose(0, 1)

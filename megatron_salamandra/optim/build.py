@@ -63,9 +63,14 @@ def build_optimizer(
 
 
 def apply_schedule(optimizer: MegatronOptimizer, config: RunConfig, step: int) -> float:
-    """Set learning rate and weight decay of every parameter group for update ``step``; returns the rate."""
+    """Set the hyperparameters of every parameter group for update ``step``; returns the learning rate.
+
+    All of them, because loading a checkpoint brings its own along.
+    """
     rate = learning_rate(config.optimizer, step, config.total_steps)
     for group in optimizer.param_groups:
         group["lr"] = rate
+        group["betas"] = (config.optimizer.beta1, config.optimizer.beta2)
+        group["eps"] = config.optimizer.eps
         group["weight_decay"] = config.optimizer.weight_decay * group.get("wd_mult", 1.0)
     return rate

@@ -9,14 +9,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-import torch
 import torch.distributed as dist
 from megatron.core import parallel_state, tensor_parallel
 
 from megatron_salamandra.config import ParallelSection
 from megatron_salamandra.platform import Platform
 
-START_TIMEOUT_SECONDS = 1800
+COLLECTIVE_TIMEOUT_SECONDS = 1800
 """How long a collective may wait; the slowest legitimate wait is a first batch behind a cold file system."""
 
 
@@ -34,11 +33,6 @@ class ProcessGrid:
     virtual_pipeline_size: int | None
     data_rank: int
     data_size: int
-
-    @property
-    def is_first_stage(self) -> bool:
-        """True where token ids enter the model (on the first model chunk of this rank)."""
-        return self.pipeline_rank == 0
 
     @property
     def is_last_stage(self) -> bool:
@@ -84,7 +78,7 @@ def join_world(platform: Platform) -> None:
         )
     dist.init_process_group(
         backend=platform.backend,
-        timeout=datetime.timedelta(seconds=START_TIMEOUT_SECONDS),
+        timeout=datetime.timedelta(seconds=COLLECTIVE_TIMEOUT_SECONDS),
         device_id=platform.device if platform.name == "cuda" else None,
     )
 
@@ -105,7 +99,7 @@ def start_process_grid(parallel: ParallelSection, seed: int, platform: Platform)
         pipeline_model_parallel_size=parallel.pipeline,
         virtual_pipeline_model_parallel_size=parallel.virtual_pipeline,
         create_gloo_process_groups=False,
-        distributed_timeout_minutes=START_TIMEOUT_SECONDS // 60,
+        distributed_timeout_minutes=COLLECTIVE_TIMEOUT_SECONDS // 60,
     )
     try:
         tensor_parallel.model_parallel_cuda_manual_seed(seed)
@@ -121,13 +115,16 @@ def start_process_grid(parallel: ParallelSection, seed: int, platform: Platform)
             data_rank=parallel_state.get_data_parallel_rank(),
             data_size=parallel_state.get_data_parallel_world_size(),
         )
-    finally:
-        parallel_state.destroy_model_parallel()
-        if joined_here and dist.is_initialized():
-            dist.destroy_process_group()
+    except BaseException:
+        # Leaving NCCL is a collective: after a failure the other ranks may never come. The
+        # process ends instead (see train.py), and its launcher ends the others.
+        if platform.backend != "nccl":
+            _leave(joined_here)
+        raise
+    _leave(joined_here)
 
 
-def all_reduce_sum(values: torch.Tensor) -> torch.Tensor:
-    """Sum a small fp64 tensor over all ranks of the world, in place; returns it."""
-    dist.all_reduce(values)
-    return values
+def _leave(joined_here: bool) -> None:
+    parallel_state.destroy_model_parallel()
+    if joined_here and dist.is_initialized():
+        dist.destroy_process_group()

@@ -39,11 +39,7 @@ class Platform(ABC):
 
     @abstractmethod
     def peak_memory_bytes(self) -> int:
-        """Largest amount of memory this rank has used since :meth:`reset_peak_memory`."""
-
-    @abstractmethod
-    def reset_peak_memory(self) -> None:
-        """Start a new measurement for :meth:`peak_memory_bytes`."""
+        """Largest amount of memory this rank has used so far."""
 
     @abstractmethod
     def peak_flops(self, precision: str) -> float | None:

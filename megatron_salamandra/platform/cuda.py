@@ -32,14 +32,14 @@ class CudaPlatform(Platform):
 
     def start(self, local_rank: int) -> None:
         count = torch.cuda.device_count()
+        if count == 1 and os.environ.get("CUDA_VISIBLE_DEVICES"):
+            # The scheduler bound one device to each task; NCCL refuses if two share it after all.
+            local_rank = 0
         if local_rank >= count:
             raise PlatformError(
                 f"local rank {local_rank} has no device: this node shows {count} CUDA device(s)\n"
                 "  start at most one rank per device (NCCL refuses two ranks on one), or platform=host"
             )
-        # Compute and communication kernels must be queued in program order for the overlap of
-        # tensor-parallel communication (Megatron-Core asserts on it).
-        os.environ.setdefault("CUDA_DEVICE_MAX_CONNECTIONS", "1")
         self._device = torch.device("cuda", local_rank)
         torch.cuda.set_device(self._device)
 
@@ -57,9 +57,6 @@ class CudaPlatform(Platform):
 
     def peak_memory_bytes(self) -> int:
         return int(torch.cuda.max_memory_allocated())
-
-    def reset_peak_memory(self) -> None:
-        torch.cuda.reset_peak_memory_stats()
 
     def peak_flops(self, precision: str) -> float | None:
         if precision != "bf16":

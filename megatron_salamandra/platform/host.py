@@ -167,11 +167,8 @@ class HostPlatform(Platform):
         return None
 
     def peak_memory_bytes(self) -> int:
-        # Linux reports the resident maximum in KiB; it cannot be reset.
+        # Linux reports the resident maximum in KiB.
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-
-    def reset_peak_memory(self) -> None:
-        return None
 
     def peak_flops(self, precision: str) -> float | None:
         return None

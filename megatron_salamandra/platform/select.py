@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import os
 
 import torch
 
@@ -24,6 +25,9 @@ def select_platform(requested: str = "auto") -> Platform:
     """
     if requested == "host":
         return HostPlatform()
+    # Before anything touches the driver: with one hardware queue, kernels of communication and
+    # computation start in program order, on which Megatron-Core's overlap relies (and asserts).
+    os.environ.setdefault("CUDA_DEVICE_MAX_CONNECTIONS", "1")
     if torch.cuda.is_available():
         return CudaPlatform()
     devices = sorted(glob.glob("/dev/nvidia[0-9]*"))

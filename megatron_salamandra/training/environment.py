@@ -29,6 +29,11 @@ def _version(package: str) -> str | None:
         return None
 
 
+def package_versions() -> dict[str, str | None]:
+    """Versions of the packages a result depends on, None where one is not installed; ours included."""
+    return {"megatron-salamandra": __version__, **{name: _version(name) for name in PACKAGES}}
+
+
 def _git_revision() -> str | None:
     """Revision of the source tree, with ``+changes`` if files differ; None for an installed package."""
     here = Path(__file__).parent
@@ -54,10 +59,9 @@ def record_environment(run_dir: Path, grid: ProcessGrid, platform: Platform) -> 
     scheduler = {key: os.environ[key] for key in sorted(os.environ) if key.startswith("SLURM_JOB_")}
     contents = {
         "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "salamandra": __version__,
         "git_revision": _git_revision(),
         "python": sys.version.split()[0],
-        "packages": {name: _version(name) for name in PACKAGES},
+        "packages": package_versions(),
         "platform": platform.description(),
         "layout": grid.describe(),
         "hosts": sorted(set(hosts)),

@@ -44,12 +44,12 @@ def masked_sum(loss_mask: Tensor, loss_bs: Tensor) -> Reduced:
 def _forward_step(batches: Iterator[MicroBatch], model: Any) -> tuple[Tensor, Callable[[Tensor], Reduced]]:
     batch = next(batches)
     device = torch.cuda.current_device()
-    loss_mask = batch.loss_mask.to(device, non_blocking=True)
+    loss_mask = batch.loss_mask.to(device)
     output = model(
-        batch.tokens.to(device, non_blocking=True),
-        batch.position_ids.to(device, non_blocking=True),
+        batch.tokens.to(device),
+        batch.position_ids.to(device),
         None,
-        labels=batch.labels.to(device, non_blocking=True),
+        labels=batch.labels.to(device),
     )
     return output, lambda loss_bs: masked_sum(loss_mask, loss_bs)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -20,6 +21,13 @@ from megatron_salamandra.training.events import EventLog
 from megatron_salamandra.training.logs import rank_log_path, start_logging, stop_logging
 from megatron_salamandra.training.signals import SignalWatch
 from salamandra_data.atomic_write import atomic_write_bytes
+
+
+def is_told_to_the_user(error: Exception) -> bool:
+    """True for errors whose message is all a user needs: ours, found by every rank alike."""
+    return isinstance(error, ValueError) and type(error).__module__.startswith(
+        ("megatron_salamandra.", "salamandra_data.")
+    )
 
 
 @dataclass(frozen=True)
@@ -57,18 +65,23 @@ class Runtime:
             logger = start_logging(config.run_dir, grid.rank)
             stack.callback(stop_logging, logger)
             events = EventLog(config.run_dir / "events.jsonl", enabled=grid.rank == 0)
-            if grid.rank == 0:
-                atomic_write_bytes(config.run_dir / "config.yaml", config.to_yaml().encode())
-            record_environment(config.run_dir, grid, platform)
             logger.info("%s; %s", grid.describe(), platform.description())
             try:
                 yield cls(config, config.run_dir, platform, grid, logger, events, signals)
             except Exception as error:
-                logger.exception(
-                    "rank %d failed; log: %s", grid.rank, rank_log_path(config.run_dir, grid.rank)
-                )
-                events.write("failure", rank=grid.rank, error=f"{type(error).__name__}: {error}")
+                alone = not is_told_to_the_user(error)
+                if alone or grid.rank == 0:
+                    events.write("failure", rank=grid.rank, error=f"{type(error).__name__}: {error}")
+                if alone:
+                    path = rank_log_path(config.run_dir, grid.rank)
+                    logger.exception("rank %d on %s failed; log: %s", grid.rank, socket.gethostname(), path)
                 raise
+
+    def record(self) -> None:
+        """Write ``config.yaml`` and ``environment.json`` once the run is known to be sound; collective."""
+        if self.grid.rank == 0:
+            atomic_write_bytes(self.run_dir / "config.yaml", self.config.to_yaml().encode())
+        record_environment(self.run_dir, self.grid, self.platform)
 
     def sum_over_ranks(self, values: list[float]) -> list[float]:
         """Sum a few numbers over all ranks in fp64; collective."""

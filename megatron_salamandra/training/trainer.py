@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import torch.distributed as dist
+import yaml
 from megatron.core.distributed import DistributedDataParallel, finalize_model_grads
 from megatron.core.optimizer import MegatronOptimizer
 
@@ -17,6 +19,7 @@ from megatron_salamandra.data import SampleStream, StepLoader
 from megatron_salamandra.model import build_model_chunks
 from megatron_salamandra.optim import apply_schedule, build_optimizer
 from megatron_salamandra.training.callbacks import CallbackList, default_callbacks
+from megatron_salamandra.training.environment import package_versions
 from megatron_salamandra.training.forward_backward import run_micro_batches
 from megatron_salamandra.training.report import StepReport
 from megatron_salamandra.training.run_data import open_blend
@@ -96,7 +99,10 @@ class Trainer:
         Raises:
             CheckpointError: it is damaged, of another model, or of another stream of data.
         """
-        directory = latest_checkpoint(self.checkpoints)
+        # Rank 0 decides: file systems of clusters show a new directory to every node in its own time.
+        found = [latest_checkpoint(self.checkpoints) if self.runtime.grid.rank == 0 else None]
+        dist.broadcast_object_list(found, src=0)
+        directory = found[0]
         if directory is None:
             self.runtime.events.write("start", layout=self.runtime.grid.describe())
             return
@@ -104,6 +110,7 @@ class Trainer:
         self._check_same_stream(directory, state)
         self.step = int(state["step"])
         self.runtime.logger.info("resumed from %s at step %d", directory, self.step)
+        self._tell_changes(directory)
         if state["total_steps"] != self.config.total_steps:
             self.runtime.logger.warning(
                 "the run had %d steps and has %d now: schedules that depend on it change from here on",
@@ -113,6 +120,20 @@ class Trainer:
         self.runtime.events.write(
             "resume", step=self.step, checkpoint=directory.name, layout=self.runtime.grid.describe()
         )
+
+    def _tell_changes(self, directory: Path) -> None:
+        """Log every setting of the recipe that the checkpoint was trained with and this run changes."""
+        saved = yaml.safe_load((directory / "config.yaml").read_text(encoding="utf-8"))
+        for section, values in self.config.to_dict().items():
+            if section not in ("training", "optimizer"):
+                continue
+            for key, value in values.items():
+                before = saved.get(section, {}).get(key)
+                if before != value and key not in ("steps", "tokens", "stop_after_steps"):
+                    self.runtime.logger.warning(
+                        "%s.%s was %s and is %s from here on", section, key, before, value
+                    )
+                    self.runtime.events.write("change", key=f"{section}.{key}", before=before, now=value)
 
     def _check_same_stream(self, directory: Path, state: dict[str, Any]) -> None:
         if state["stream"] != self.stream.fingerprint():
@@ -137,6 +158,7 @@ class Trainer:
             "consumed_tokens": self.consumed_samples * self.config.model.sequence_length,
             "stream": self.stream.fingerprint(),
             "layout": self.runtime.grid.describe(),
+            "versions": package_versions(),
             "ledger": [
                 {
                     "language": entry.language,
@@ -185,9 +207,8 @@ class Trainer:
         mean = nats / tokens
         if not math.isfinite(mean):
             raise TrainingError(
-                f"the loss of step {step} is {mean}; nothing was updated or saved\n"
-                f"  resume from {latest_checkpoint(self.checkpoints) or 'the start'} with a lower learning "
-                "rate, or look at the data of this step"
+                f"the loss of step {step} is {mean}; nothing was updated\n"
+                "  resume from the last checkpoint with a lower learning rate, or look at the data of this step"
             )
         platform.synchronize()
         gradients_ready = time.perf_counter()
@@ -198,7 +219,7 @@ class Trainer:
         if grad_norm is None or not math.isfinite(grad_norm):
             raise TrainingError(
                 f"the gradient norm of step {step} is {grad_norm}; the weights in memory are lost\n"
-                f"  resume from {latest_checkpoint(self.checkpoints) or 'the start'}"
+                "  resume from the last checkpoint with a lower learning rate"
             )
         if stops:
             self.stop_reason = f"signal {self.runtime.signals.received or 'on another rank'}"
@@ -221,12 +242,17 @@ class Trainer:
     def run(self) -> int:
         """Resume, train to the end or to a stop, save, and return the exit code."""
         self.resume_if_possible()
+        self.runtime.record()
         self.callbacks.start()
-        for report in self.steps():
-            self.callbacks.after_step(report)
+        try:
+            for report in self.steps():
+                self.callbacks.after_step(report)
+        except TrainingError:
+            self.callbacks.abandon()
+            raise
         if self.stop_reason is not None:
             self.runtime.logger.info("stopping at step %d: %s", self.step, self.stop_reason)
-            self.runtime.events.write("signal", step=self.step, reason=self.stop_reason)
+            self.runtime.events.write("stop", step=self.step, reason=self.stop_reason)
         self.callbacks.finish()
         self.runtime.events.write("end", step=self.step, exit_code=self.exit_code)
         return self.exit_code

@@ -44,9 +44,11 @@ def test_truncated_shard_is_refused_before_anything_is_loaded(
 def test_checkpoint_of_another_model_is_refused_with_the_key(
     runs: TrainingRuns, copy_of_trained: str
 ) -> None:
+    before = (runs.root / copy_of_trained / "config.yaml").read_text()
     assert runs.train(copy_of_trained, 1, *SHORT, "model.ffn_hidden_size=192") == 1
     error = runs.events(copy_of_trained)[-1]["error"]
     assert "model.ffn_hidden_size is 176 there and 192 in this run" in error
+    assert (runs.root / copy_of_trained / "config.yaml").read_text() == before
 
 
 def test_another_seed_is_another_stream(runs: TrainingRuns, copy_of_trained: str) -> None:

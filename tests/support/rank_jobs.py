@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 SMALL_CONFIG = Path(__file__).with_name("small.yaml")
 
@@ -30,6 +31,24 @@ def train_on_a_full_disk(overrides: Sequence[str]) -> int:
 
     # Checkpoint writers are forked from this process and inherit the fault.
     with mock.patch("os.fsync", fsync):
+        return train(overrides)
+
+
+def train_until_nan(overrides: Sequence[str]) -> int:
+    """Like :func:`train`, but the loss of step 3 is not a number."""
+    from unittest import mock
+
+    from megatron_salamandra.training import trainer
+    from megatron_salamandra.training.forward_backward import LossSum
+
+    real, calls = trainer.run_micro_batches, []
+
+    def run_micro_batches(*arguments: Any, **options: Any) -> LossSum:
+        calls.append(arguments)
+        loss = real(*arguments, **options)
+        return LossSum(float("nan"), loss.tokens) if len(calls) == 3 else loss
+
+    with mock.patch.object(trainer, "run_micro_batches", run_micro_batches):
         return train(overrides)
 
 
@@ -73,5 +92,32 @@ def preset_parameters(preset: str) -> int:
         with start_process_grid(config.parallel, config.training.seed, platform), torch.device("meta"):
             chunk = build_chunk(config, transformer_config(config, platform_name=platform.name))
             return sum(parameter.numel() for parameter in chunk.parameters())
+    finally:
+        platform.stop()
+
+
+def decay_groups(overrides: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Names of the parameters that weight decay applies to, and of those it spares."""
+    from megatron_salamandra.config import load_run_config
+    from megatron_salamandra.model import build_model_chunks, unwrap
+    from megatron_salamandra.optim import apply_schedule, build_optimizer
+    from megatron_salamandra.parallel import start_process_grid
+    from megatron_salamandra.platform import select_platform
+
+    config = load_run_config(str(SMALL_CONFIG), overrides)
+    platform = select_platform("host")
+    platform.start(0)
+    try:
+        with start_process_grid(config.parallel, config.training.seed, platform) as grid:
+            chunks = build_model_chunks(config, grid, platform)
+            optimizer = build_optimizer(config, chunks, platform)
+            apply_schedule(optimizer, config, 1)
+            decay = {
+                size: group["weight_decay"]
+                for group in optimizer.param_groups
+                for size in {parameter.numel() for parameter in group["params"]}
+            }
+            names = [(name, p.numel()) for name, p in unwrap(chunks[0]).named_parameters()]
+            return [n for n, size in names if decay[size]], [n for n, size in names if not decay[size]]
     finally:
         platform.stop()

@@ -45,7 +45,7 @@ def test_loss_equals_a_single_rank_at_every_step(
     assert losses[-1] < 0.7 * losses[0]
 
 
-@pytest.mark.parametrize("layout", ["TP2xPP2", "TP2xPP2xDP2"])
+@pytest.mark.parametrize("layout", ["TP2xPP2", "TP2xPP2xDP2", "DP2-overlap"])
 def test_final_weights_and_optimizer_equal_a_single_rank(
     runs: TrainingRuns, single: list[float], layout: str
 ) -> None:

@@ -11,6 +11,8 @@ LAYOUTS = {
     "TP2+SP": (2, ["parallel.tensor=2", "parallel.sequence=true"]),
     "PP2": (2, ["parallel.pipeline=2"]),
     "DP2": (2, []),
+    # Parameters of other ranks arrive with the next forward pass: a save must send for them.
+    "DP2-overlap": (2, ["optimizer.overlap_grad_reduce=true", "optimizer.overlap_param_gather=true"]),
 }
 
 
@@ -60,6 +62,8 @@ def test_background_saves_hold_the_state_of_their_step(runs: TrainingRuns) -> No
     """The copy is taken at the save, not when the writer gets to it."""
     assert runs.train("sync", 2, "checkpoint.every_steps=5") == 0
     assert runs.train("async", 2, "checkpoint.every_steps=5", "checkpoint.asynchronous=true") == 0
+    saved = {event["step"]: event["time"] for event in runs.events("async") if event["event"] == "checkpoint"}
+    assert saved.keys() == {5, 10, 15, 20}
     for step in (10, 15, 20):
         expected, found = runs.tensors("sync", step), runs.tensors("async", step)
         assert all(torch.equal(found[key], expected[key]) for key in expected)

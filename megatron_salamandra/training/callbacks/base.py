@@ -34,6 +34,9 @@ class Callback:
     def finish(self) -> None:
         """After the last step of this process, also when it was stopped early."""
 
+    def abandon(self) -> None:
+        """Instead of :meth:`finish`, when all ranks found together that training cannot go on."""
+
 
 class CallbackList:
     """Calls every callback in order."""
@@ -60,3 +63,8 @@ class CallbackList:
         """See :meth:`Callback.finish`."""
         for callback in self._callbacks:
             callback.finish()
+
+    def abandon(self) -> None:
+        """See :meth:`Callback.abandon`."""
+        for callback in self._callbacks:
+            callback.abandon()

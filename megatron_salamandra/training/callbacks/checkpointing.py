@@ -54,6 +54,10 @@ class Checkpointing(Callback):
                 "  free space and start the run again: it continues from the last complete checkpoint"
             )
 
+    def abandon(self) -> None:
+        """Complete a save that is still being written: it is from before the trouble."""
+        self._tell(self._writer.poll(wait=True))
+
     def _save(self, step: int) -> None:
         self._requested_step = step
         self._tell(self._writer.save(step, self.trainer.chunks, self.trainer.optimizer, self.trainer.state()))

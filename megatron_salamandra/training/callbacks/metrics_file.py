@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -15,6 +16,9 @@ from salamandra_data.atomic_write import atomic_write_bytes
 
 if TYPE_CHECKING:
     from megatron_salamandra.training.trainer import Trainer
+
+
+LOGGER = logging.getLogger("salamandra")
 
 
 def drop_later_steps(path: Path, step: int) -> int:
@@ -51,8 +55,10 @@ class MetricsFile(Callback):
 
     def start(self) -> None:
         if self.is_writer:
-            drop_later_steps(self.path, self.trainer.step)
-            drop_later_steps(self.validation_path, self.trainer.step)
+            # A run that starts from nothing has no steps yet, not even a step 0.
+            last = self.trainer.step or -1
+            drop_later_steps(self.path, last)
+            drop_later_steps(self.validation_path, last)
 
     def after_step(self, report: StepReport) -> None:
         if self.is_writer:
@@ -89,5 +95,8 @@ class MetricsFile(Callback):
 
     @staticmethod
     def _append(path: Path, entry: dict[str, Any]) -> None:
-        with path.open("a", encoding="utf-8") as stream:
-            stream.write(json.dumps(entry) + "\n")
+        try:
+            with path.open("a", encoding="utf-8") as stream:
+                stream.write(json.dumps(entry) + "\n")
+        except OSError as error:
+            LOGGER.warning("%s: step %s is not written: %s", path, entry["step"], error.strerror)

@@ -16,6 +16,14 @@ from megatron_salamandra.training.report import LanguageScore, StepReport
 if TYPE_CHECKING:
     from megatron_salamandra.training.trainer import Trainer
 
+MAX_EXPONENT = 700.0
+"""exp of more is not a 64-bit number."""
+
+
+def perplexity(nats_per_token: float) -> float:
+    """exp of a loss; infinite where that is no longer a number."""
+    return math.exp(nats_per_token) if nats_per_token < MAX_EXPONENT else math.inf
+
 
 def averages(scores: Sequence[LanguageScore]) -> list[LanguageScore]:
     """``macro`` (every language counts the same) and ``micro`` (every token and byte does)."""
@@ -31,12 +39,12 @@ def averages(scores: Sequence[LanguageScore]) -> list[LanguageScore]:
     )
     return [
         LanguageScore(
-            "macro", macro, math.exp(macro), sum(score.bits_per_byte for score in scores) / count, tokens
+            "macro", macro, perplexity(macro), sum(score.bits_per_byte for score in scores) / count, tokens
         ),
         LanguageScore(
             "micro",
             nats / tokens,
-            math.exp(nats / tokens),
+            perplexity(nats / tokens),
             nats / (read_bytes * math.log(2)) if read_bytes else 0.0,
             tokens,
         ),
@@ -105,7 +113,7 @@ class Validation(Callback):
         return LanguageScore(
             language=validation_set.language,
             loss=mean,
-            perplexity=math.exp(mean),
+            perplexity=perplexity(mean),
             bits_per_byte=validation_set.bits_per_byte(mean),
             tokens=round(tokens),
         )
