@@ -9,7 +9,7 @@ from megatron.core.models.common.embeddings.rotary_pos_embedding import RotaryEm
 from megatron.core.transformer.attention import SelfAttention
 from torch import Tensor
 
-from salamandra_kernels import rope_packed_qkv, rope_table
+from salamandra_kernels import rope_split_qkv, rope_table
 
 
 class RotaryTable(RotaryEmbedding):
@@ -68,6 +68,4 @@ class PackedRopeSelfAttention(SelfAttention):
             hidden_states, key_value_states, split_qkv=False
         )
         assert self._table is not None
-        packed = rope_packed_qkv(packed, self._table, q_per_group=query_width // head_dim, head_dim=head_dim)
-        query, key, value = packed.split([query_width, head_dim, head_dim], dim=-1)
-        return query.reshape(*query.shape[:2], -1, head_dim), key, value
+        return rope_split_qkv(packed, self._table, q_per_group=query_width // head_dim, head_dim=head_dim)
