@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import shutil
+import tempfile
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,17 @@ from megatron_salamandra.hf.tokenizer_files import write_json, write_tokenizer_f
 from megatron_salamandra.hf.tokenizer_verification import TokenizerReport, probe_texts, verify_tokenizer
 
 GIBIBYTE = 1 << 30
+EXPORT_FILES = {
+    "README.md",
+    "config.json",
+    "generation_config.json",
+    "model.safetensors.index.json",
+    "special_tokens_map.json",
+    "tokenizer.json",
+    "tokenizer.model",
+    "tokenizer_config.json",
+}
+"""What an export may consist of beside its safetensors files; nothing else is ever replaced."""
 
 
 @dataclass(frozen=True)
@@ -86,9 +98,7 @@ def export_checkpoint(
     model_path = _tokenizer_of(source, tokenizer_model)
     special_ids = read_special_ids(model_path, source.config.model.vocab_size)
     _refuse_occupied(out, force)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    temporary = out.parent / f".{out.name}.partial-{os.getpid()}"
-    temporary.mkdir()
+    temporary = _temporary_beside(out)
     try:
         # The tokenizer first: it is quick, and a bad one should not cost the weights' time.
         report, note = _write_tokenizer(
@@ -120,10 +130,7 @@ def export_checkpoint(
     except BaseException as error:
         shutil.rmtree(temporary, ignore_errors=True)
         if isinstance(error, OSError):
-            raise HuggingFaceError(
-                f"{out}: the export cannot be written: {error}\n"
-                "  nothing was left behind; free space, or choose another --out"
-            ) from error
+            raise _write_error(out, error) from error
         raise
     step = source.state.get("step")
     return ExportReport(
@@ -150,6 +157,26 @@ def _tokenizer_of(source: ShardedCheckpoint, given: Path | None) -> Path:
     return path
 
 
+def _write_error(out: Path, error: OSError) -> HuggingFaceError:
+    return HuggingFaceError(
+        f"{out}: the export cannot be written: {error}\n"
+        "  nothing was left behind; free space, or choose another --out"
+    )
+
+
+def _temporary_beside(out: Path) -> Path:
+    """A new directory on the file system of ``out``, with the rights that ``out`` itself would get."""
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=f".{out.name}.partial-", dir=out.parent))
+        mask = os.umask(0)
+        os.umask(mask)
+        temporary.chmod(0o777 & ~mask)
+    except OSError as error:
+        raise _write_error(out, error) from error
+    return temporary
+
+
 def _refuse_occupied(out: Path, force: bool) -> None:
     if not out.exists() and not out.is_symlink():
         return
@@ -166,6 +193,15 @@ def _refuse_occupied(out: Path, force: bool) -> None:
             f"{out}: not replaced: it has no config.json, so it is not an earlier export\n"
             "  choose another --out"
         )
+    foreign = sorted(path.name for path in out.iterdir() if not _is_ours(path.name))
+    if foreign:
+        raise HuggingFaceError(
+            f"{out}: not replaced: {foreign[0]} was not written by an export\n  move it away, or choose another --out"
+        )
+
+
+def _is_ours(name: str) -> bool:
+    return name in EXPORT_FILES or (name.startswith("model") and name.endswith(".safetensors"))
 
 
 def _write_tokenizer(

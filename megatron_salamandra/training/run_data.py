@@ -30,7 +30,8 @@ def open_blend(config: RunConfig, run_dir: Path, grid: ProcessGrid, logger: logg
     if plan.tokenizer.vocab_size > config.model.vocab_size:
         raise ConfigError(
             f"model.vocab_size = {config.model.vocab_size} is smaller than the {plan.tokenizer.vocab_size} ids "
-            f"of {plan.tokenizer.path}\n  raise model.vocab_size to at least {plan.tokenizer.vocab_size}"
+            f"of {plan.tokenizer.path}\n  raise model.vocab_size to at least {plan.tokenizer.vocab_size} "
+            f"(a multiple of parallel.tensor = {config.parallel.tensor})"
         )
     lock = run_dir / LOCK
     if lock.exists():

@@ -220,6 +220,15 @@ def test_force_replaces_an_earlier_export_whole(step: Path, tmp_path: Path) -> N
     assert [path.name for path in tmp_path.iterdir()] == ["hf"]
 
 
+def test_force_never_takes_a_file_of_somebody_else(step: Path, tmp_path: Path) -> None:
+    out = tmp_path / "hf"
+    export_checkpoint(step, out, verification_texts=[])
+    (out / "results.csv").write_text("mine")
+    with pytest.raises(HuggingFaceError, match="results.csv was not written by an export"):
+        export_checkpoint(step, out, verification_texts=[], force=True)
+    assert (out / "results.csv").read_text() == "mine"
+
+
 @pytest.mark.parametrize("failing", ["model-00002", "README.md", "tokenizer.model"])
 def test_full_disk_leaves_nothing_behind(
     failing: str, step: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
