@@ -187,6 +187,14 @@ def test_a_changed_blend_is_refused_on_resume(runs: TrainingRuns, tmp_path: Path
     assert len(runs.metrics("changed")) == 3
 
 
+def test_moved_data_is_the_same_data(runs: TrainingRuns, tmp_path: Path) -> None:
+    blend = write_blend(tmp_path / "before")
+    assert runs.train("moved", 1, *SHORT, f"data.blend={blend}", "training.stop_after_steps=3") == 75
+    (tmp_path / "before").rename(tmp_path / "after")
+    assert runs.train("moved", 1, *SHORT, f"data.blend={tmp_path / 'after' / 'blend.yaml'}") == 0
+    assert len(runs.metrics("moved")) == 6
+
+
 def test_a_truncated_shard_is_refused_by_name(runs: TrainingRuns, tmp_path: Path) -> None:
     blend = write_blend(tmp_path / "shards")
     shard = tmp_path / "shards" / "en-train-00000.bin"
