@@ -86,6 +86,16 @@ def test_saved_frozen_and_moved_plans_are_the_same_plan(shards: Path, tmp_path: 
     assert reloaded.sources[0].shards[0].path == moved / "shards" / "ca-train-00000"
 
 
+def test_parsed_plan_has_the_fingerprint_after_its_data_are_gone(shards: Path, tmp_path: Path) -> None:
+    plan = build_plan([shards], PUBLISHED)
+    plan.freeze(tmp_path / "blend.lock.yaml")
+    shutil.rmtree(shards)
+    assert BlendPlan.parse(str(tmp_path / "blend.lock.yaml")) == plan
+    assert BlendPlan.parse(tmp_path / "blend.lock.yaml").fingerprint() == plan.fingerprint()
+    with pytest.raises(DataError, match=r"tokenizer\.model is missing"):
+        BlendPlan.load(tmp_path / "blend.lock.yaml")
+
+
 def test_plan_on_disk_has_a_source_per_language_and_relative_paths(shards: Path, tmp_path: Path) -> None:
     build_plan([shards], PUBLISHED).save(tmp_path / "blend.yaml")
     contents = yaml.safe_load((tmp_path / "blend.yaml").read_text())
@@ -195,6 +205,8 @@ def test_loading_names_the_wrong_key(shards: Path, tmp_path: Path, old: str, new
     with pytest.raises(DataError, match=named) as caught:
         BlendPlan.load(path)
     assert str(path) in str(caught.value)
+    with pytest.raises(DataError, match=named):
+        BlendPlan.parse(path)
 
 
 def test_empty_language_is_refused(shards: Path) -> None:

@@ -114,6 +114,19 @@ class BlendPlan:
 
         return load_plan(Path(path))
 
+    @classmethod
+    def parse(cls, path: Path | str) -> BlendPlan:
+        """Read a plan without opening its shards or tokenizer, which may have been moved or deleted.
+
+        For comparing fingerprints; to train on a plan, ``load`` it.
+
+        Raises:
+            DataError: the file is missing; a key is missing, unknown or wrong; its numbers disagree.
+        """
+        from salamandra_data.blend_plan.plan_file import load_plan
+
+        return load_plan(Path(path), open_data=False)
+
     def save(self, path: Path | str) -> None:
         """Write the plan with paths relative to it, so that a directory of data can be moved as a whole."""
         from salamandra_data.blend_plan.plan_file import save_plan

@@ -70,8 +70,8 @@ def factor_text(factor: Fraction) -> str:
     return digits if places == 0 else f"{digits[:-places]}.{digits[-places:]}"
 
 
-def load_plan(path: Path) -> BlendPlan:
-    """Read the plan at ``path`` and check it; see ``BlendPlan.load``."""
+def load_plan(path: Path, *, open_data: bool = True) -> BlendPlan:
+    """Read the plan at ``path``; see ``BlendPlan.load``, and ``BlendPlan.parse`` for ``open_data=False``."""
     try:
         contents = yaml.load(path.read_bytes(), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
     except FileNotFoundError as error:
@@ -83,7 +83,9 @@ def load_plan(path: Path) -> BlendPlan:
     root = _Section(path, "", contents)
     if root.text("format") != FORMAT:
         raise DataError(f"{path}: format = {root.text('format')!r}, expected {FORMAT!r}")
-    tokenizer = _load_tokenizer(path, root.section("tokenizer"))
+    tokenizer = _parse_tokenizer(path, root.section("tokenizer"))
+    if open_data:
+        _check_tokenizer(path, tokenizer)
     entries = root.sections("sources")
     if not entries:
         raise DataError(f"{path}: sources is empty: a blend needs at least one language")
@@ -91,7 +93,7 @@ def load_plan(path: Path) -> BlendPlan:
     factors = [_factor(entry) for entry in entries]
     denominator = common_denominator(factors)
     sources = tuple(
-        _load_source(path, entry, factor, denominator, tokenizer)
+        _load_source(path, entry, factor, denominator, tokenizer, open_data)
         for entry, factor in zip(entries, factors, strict=True)
     )
     check_distinct(str(path), sources)
@@ -123,7 +125,7 @@ def check_distinct(name: str, sources: tuple[BlendSource, ...]) -> None:
                 seen[key] = (source.language, shard.path)
 
 
-def _load_tokenizer(path: Path, section: _Section) -> TokenizerRef:
+def _parse_tokenizer(path: Path, section: _Section) -> TokenizerRef:
     tokenizer = TokenizerRef(
         path=_resolve(path, section.text("path")),
         sha256=section.text("sha256"),
@@ -131,6 +133,10 @@ def _load_tokenizer(path: Path, section: _Section) -> TokenizerRef:
         eod_id=section.count("eod_id"),
     )
     section.finish()
+    return tokenizer
+
+
+def _check_tokenizer(path: Path, tokenizer: TokenizerRef) -> None:
     if not tokenizer.path.is_file():
         raise DataError(f"{path}: tokenizer.path: {tokenizer.path} is missing")
     found = sha256_of_file(tokenizer.path)
@@ -139,17 +145,27 @@ def _load_tokenizer(path: Path, section: _Section) -> TokenizerRef:
             f"{path}: tokenizer.sha256 = {tokenizer.sha256}, but {tokenizer.path} has {found}\n"
             "  the tokenizer was replaced after the plan was made; restore it, or prepare shards and plan again"
         )
-    return tokenizer
 
 
 def _load_source(
-    path: Path, entry: _Section, factor: Fraction, denominator: int, tokenizer: TokenizerRef
+    path: Path,
+    entry: _Section,
+    factor: Fraction,
+    denominator: int,
+    tokenizer: TokenizerRef,
+    open_data: bool,
 ) -> BlendSource:
     language = entry.text("language")
-    shards = tuple(_load_shard(path, shard, language, tokenizer) for shard in entry.sections("shards"))
-    validation = tuple(
-        _load_shard(path, shard, language, tokenizer) for shard in entry.sections("validation_shards")
-    )
+
+    def load_shards(key: str) -> tuple[ShardRef, ...]:
+        entries = entry.sections(key)
+        shards = tuple(_parse_shard(path, shard) for shard in entries)
+        if open_data:
+            for section, shard in zip(entries, shards, strict=True):
+                _check_shard(path, section.name, shard, language, tokenizer)
+        return shards
+
+    shards, validation = load_shards("shards"), load_shards("validation_shards")
     try:
         source = assemble_source(language, factor, denominator, shards, validation)
     except DataError as error:
@@ -165,7 +181,7 @@ def _load_source(
     return source
 
 
-def _load_shard(path: Path, entry: _Section, language: str, tokenizer: TokenizerRef) -> ShardRef:
+def _parse_shard(path: Path, entry: _Section) -> ShardRef:
     shard = ShardRef(
         path=_resolve(path, entry.text("path")),
         tokens=entry.count("tokens"),
@@ -175,17 +191,20 @@ def _load_shard(path: Path, entry: _Section, language: str, tokenizer: Tokenizer
         bin_digest=entry.text("bin_digest"),
     )
     entry.finish()
+    return shard
+
+
+def _check_shard(path: Path, name: str, shard: ShardRef, language: str, tokenizer: TokenizerRef) -> None:
     try:
         found = read_shard_ref(shard.path, language, tokenizer.sha256)
     except DataError as error:
-        raise DataError(f"{path}: {entry.name}: {error}") from error
+        raise DataError(f"{path}: {name}: {error}") from error
     if found != shard:
         key = next(key for key in vars(shard) if getattr(shard, key) != getattr(found, key))
         raise DataError(
-            f"{path}: {entry.name}.{key} = {getattr(shard, key)}, but {shard.path} has {getattr(found, key)}\n"
+            f"{path}: {name}.{key} = {getattr(shard, key)}, but {shard.path} has {getattr(found, key)}\n"
             "  the shard was prepared again after the plan was made; make the plan again with `salamandra data blend`"
         )
-    return shard
 
 
 def read_shard_ref(prefix: Path, language: str, tokenizer_sha256: str) -> ShardRef:
