@@ -3,10 +3,16 @@
 # `apptainer build`, `singularity build --sandbox` or `enroot import`.
 #
 #   docker build -t salamandra .
-#   docker run --gpus all --ipc=host --ulimit memlock=-1 -v "$PWD/runs:/workspace/runs" salamandra quickstart
-#   docker run --gpus all --ipc=host --ulimit memlock=-1 --network host -v /data:/data --entrypoint torchrun salamandra \
+#   mkdir -p runs
+#   docker run --gpus all --ipc=host --ulimit memlock=-1 --user "$(id -u):$(id -g)" -e HOME=/tmp -e USER="$USER" \
+#     -v "$PWD/runs:/workspace/runs" salamandra salamandra quickstart
+#   docker run --gpus all --ipc=host --ulimit memlock=-1 --user "$(id -u):$(id -g)" -e HOME=/tmp -e USER="$USER" \
+#     --network host -v "$PWD/runs:/workspace/runs" -v /data:/data salamandra torchrun \
 #     --nnodes N --nproc-per-node 8 --rdzv-backend c10d --rdzv-endpoint HOST:29500 \
 #     -m megatron_salamandra.train CONFIG key=value ...
+#
+# What is mounted belongs to you, so the container runs as you. Make runs/ first: docker would make it as root. Your
+# user is not in the image's list of users, hence HOME and USER.
 FROM nvcr.io/nvidia/pytorch:25.10-py3
 
 SHELL ["/bin/bash", "-o", "pipefail", "-c"]
@@ -36,5 +42,5 @@ COPY --chown=salamandra:salamandra launch /workspace/launch
 USER 10001
 WORKDIR /workspace
 
-ENTRYPOINT ["salamandra"]
-CMD ["--help"]
+# No ENTRYPOINT of ours: enroot runs an image's entrypoint before whatever it is told to start.
+CMD ["salamandra", "--help"]

@@ -33,4 +33,5 @@ source "$profile"
 export SALAMANDRA_PROFILE=$profile SALAMANDRA_ROOT=$root
 cd "$root"
 mkdir -p logs # sbatch does not create the directory of --output, and a job without it ends at once
-exec sbatch "${options[@]}" launch/pretrain.sbatch "$@"
+# Of two --output sbatch takes the last: that of the caller's options, if there is one.
+exec sbatch --output="${SBATCH_OUTPUT:-logs/%x-%j.log}" "${options[@]}" launch/pretrain.sbatch "$@"

@@ -10,6 +10,7 @@ export LOCAL_WORLD_SIZE=${SLURM_NTASKS_PER_NODE:-1}
 : "${MASTER_ADDR:?set by launch/pretrain.sbatch}" "${MASTER_PORT:?set by launch/pretrain.sbatch}"
 
 root=${SALAMANDRA_ROOT:-$PWD}
+cd "$root" # pyxis has put us into the image's own directory
 python=${SALAMANDRA_PYTHON:-}
 if [[ -z $python && -z ${SALAMANDRA_CONTAINER:-} ]]; then
   for candidate in "$root"/.venv/bin/python "$root"/.venv/*/bin/python; do
@@ -18,6 +19,10 @@ if [[ -z $python && -z ${SALAMANDRA_CONTAINER:-} ]]; then
 fi
 python=${python:-python3}
 command=("$python" -u -m megatron_salamandra.train "$@")
+if [[ -n ${SALAMANDRA_CONTAINER:-} ]]; then
+  # -P keeps the working directory off the module path: the image's project runs, not a mixture with the checkout.
+  command=("$python" -P "${command[@]:1}")
+fi
 
 mounts=${SALAMANDRA_CONTAINER_MOUNTS:+$SALAMANDRA_CONTAINER_MOUNTS,}$root
 case ${SALAMANDRA_CONTAINER:+${SALAMANDRA_CONTAINER_RUNTIME:-singularity}} in
@@ -36,8 +41,11 @@ case ${SALAMANDRA_CONTAINER:+${SALAMANDRA_CONTAINER_RUNTIME:-singularity}} in
     # enroot starts with an empty environment: hand over what the job and its profile set.
     while read -r name; do
       options+=(--env "$name")
-    done < <(compgen -e | grep -E '^(RANK$|LOCAL_|WORLD_SIZE$|MASTER_|SLURM_|SALAMANDRA_|NCCL_|NVTE_|TORCH_|CUDA_|OMP_|HF_|TRANSFORMERS_|WANDB_|UCX_)')
-    command=(enroot start "${options[@]}" "$SALAMANDRA_CONTAINER" "${command[@]}")
+    done < <(compgen -e | grep -E '^(RANK$|LOCAL_|WORLD_SIZE$|MASTER_|SLURM_|SALAMANDRA_|NCCL_|NVTE_|TORCH_|CUDA_|OMP_|HF_|TRANSFORMERS_|UCX_)')
+    # enroot has no option for the working directory.
+    # shellcheck disable=SC2016  # the shell in the container expands these
+    command=(enroot start "${options[@]}" "$SALAMANDRA_CONTAINER"
+      bash -c 'cd "$1" && shift && exec "$@"' _ "$root" "${command[@]}")
     ;;
   *)
     echo "launch/task.sh: SALAMANDRA_CONTAINER_RUNTIME = $SALAMANDRA_CONTAINER_RUNTIME is not known" >&2

@@ -18,7 +18,5 @@ export NCCL_IB_TIMEOUT=${NCCL_IB_TIMEOUT:-70}
 export NCCL_IB_RETRY_CNT=${NCCL_IB_RETRY_CNT:-40}
 export NCCL_NVLS_ENABLE=${NCCL_NVLS_ENABLE:-0}
 
-export WANDB_MODE=${WANDB_MODE:-offline}
-
 # The published runs used a Singularity sandbox, a directory: it starts much faster on many nodes than an image file.
 export SALAMANDRA_CONTAINER_RUNTIME=${SALAMANDRA_CONTAINER_RUNTIME:-singularity}

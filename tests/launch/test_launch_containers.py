@@ -12,12 +12,22 @@ import pytest
 
 REPOSITORY = Path(__file__).parents[2]
 RECORDER = '#!/bin/bash\nprintf "%s\\n" "$0" "$@" >"$RECORD/call"\nenv >"$RECORD/env"\n'
+ENROOT = """#!/bin/bash
+# Records the call, then runs the command as enroot would: in the image's own directory.
+printf '%s\\n' "$0" "$@" >"$RECORD/call"
+cd /
+while [[ $1 != salamandra ]]; do shift; done
+shift
+"$@"
+"""
+PYTHON = '#!/bin/bash\n{ pwd; printf "%s\\n" "$@"; } >"$RECORD/python"\n'
 
 
 @pytest.fixture
 def environment(tmp_path: Path) -> dict[str, str]:
-    for name in ("singularity", "apptainer", "enroot", "sbatch"):
-        (tmp_path / name).write_text(RECORDER)
+    programs = dict.fromkeys(("singularity", "apptainer", "sbatch"), RECORDER)
+    for name, text in (programs | {"enroot": ENROOT, "python3": PYTHON}).items():
+        (tmp_path / name).write_text(text)
         (tmp_path / name).chmod(0o755)
     clean = {
         key: value
@@ -65,6 +75,7 @@ def test_singularity_runs_training_in_the_image(runtime: str, environment: dict[
     assert call[6:] == [
         "/images/salamandra",
         "python3",
+        "-P",
         "-u",
         "-m",
         "megatron_salamandra.train",
@@ -87,6 +98,15 @@ def test_enroot_is_given_the_ranks_variables(environment: dict[str, str]) -> Non
     assert ("--mount", f"{REPOSITORY}:{REPOSITORY}") in set(pairwise(call))
 
 
+def test_enroot_runs_the_images_project_in_the_repository(environment: dict[str, str]) -> None:
+    environment |= {"SALAMANDRA_CONTAINER": "salamandra", "SALAMANDRA_CONTAINER_RUNTIME": "enroot"}
+    done = run("task.sh", ["configs/x.yaml", "note=two words"], environment)
+    assert done.returncode == 0, done.stderr
+    directory, *call = Path(environment["RECORD"], "python").read_text().splitlines()
+    assert directory == str(REPOSITORY)
+    assert call == ["-P", "-u", "-m", "megatron_salamandra.train", "configs/x.yaml", "note=two words"]
+
+
 def test_an_unknown_runtime_is_refused(environment: dict[str, str]) -> None:
     environment |= {"SALAMANDRA_CONTAINER": "image", "SALAMANDRA_CONTAINER_RUNTIME": "jail"}
     done = run("task.sh", ["configs/x.yaml"], environment)
@@ -105,7 +125,13 @@ def test_submit_gives_sbatch_the_profile_and_the_options(environment: dict[str, 
     )
     assert done.returncode == 0, done.stderr
     _, *call = Path(environment["RECORD"], "call").read_text().splitlines()
-    assert call == ["--nodes=64", "launch/pretrain.sbatch", "configs/x.yaml", "run_dir=runs/x"]
+    assert call == [
+        "--output=logs/%x-%j.log",
+        "--nodes=64",
+        "launch/pretrain.sbatch",
+        "configs/x.yaml",
+        "run_dir=runs/x",
+    ]
     exported = Path(environment["RECORD"], "env").read_text().splitlines()
     assert "SBATCH_PARTITION=acc" in exported
     assert "SLURM_CPU_BIND=none" in exported

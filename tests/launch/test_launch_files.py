@@ -49,6 +49,18 @@ def test_image_is_pinned_and_does_not_run_as_root() -> None:
     assert re.search(r"^USER (?!0\b)\d+$", text, re.M)
 
 
+def test_the_image_has_no_entrypoint_that_enroot_would_run() -> None:
+    text = (REPOSITORY / "Dockerfile").read_text()
+    assert not re.search(r"^ENTRYPOINT", text, re.M)
+    assert text.rstrip().endswith('CMD ["salamandra", "--help"]')
+
+
+def test_the_log_of_a_plain_sbatch_needs_no_directory() -> None:
+    text = (REPOSITORY / "launch/pretrain.sbatch").read_text()
+    (output,) = re.findall(r"^#SBATCH --output=(\S+)$", text, re.M)
+    assert "/" not in output
+
+
 def test_the_signal_goes_to_the_tasks_before_the_time_limit() -> None:
     options = dict(
         re.findall(r"^#SBATCH --([\w-]+)=(\S+)$", (REPOSITORY / "launch/pretrain.sbatch").read_text(), re.M)

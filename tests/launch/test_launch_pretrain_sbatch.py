@@ -19,7 +19,10 @@ SCRIPT = REPOSITORY / "launch" / "pretrain.sbatch"
 SRUN = """#!/bin/bash
 # Runs two tasks as srun would, passes SIGUSR1 on to them, and ends with the highest of their codes.
 printf '%s\\n' "$@" >"$RECORD/srun"
-while [[ $1 == --* ]]; do shift; done
+while [[ $1 == --* ]]; do
+  [[ $1 != --container-image=* ]] || cd / # pyxis starts in the image's own directory
+  shift
+done
 for rank in 0 1; do
   SLURM_PROCID=$rank SLURM_LOCALID=$rank SLURM_NTASKS=2 "$@" & pids[rank]=$!
 done
@@ -57,7 +60,8 @@ rank = os.environ["RANK"]
 record = os.environ["RECORD"]
 names = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "SRUN_CPUS_PER_TASK", "NCCL_IB_HCA")
 with open(f"{{record}}/rank-{{rank}}.part", "w") as file:
-    json.dump({{"argv": sys.argv[1:], **{{name: os.environ.get(name) for name in names}}}}, file)
+    seen = {{name: os.environ.get(name) for name in names}}
+    json.dump({{"argv": sys.argv[1:], "directory": os.getcwd(), **seen}}, file)
 os.rename(f"{{record}}/rank-{{rank}}.part", f"{{record}}/rank-{{rank}}")
 code = int(os.environ["TRAINING_CODE"])
 deadline = time.monotonic() + 30
@@ -161,6 +165,29 @@ def test_cpus_per_task_are_passed_to_srun(cluster: Cluster) -> None:
     cluster.run("configs/x.yaml")
     assert "--cpus-per-task=20" in (cluster.record / "srun").read_text().splitlines()
     assert cluster.rank(0)["SRUN_CPUS_PER_TASK"] == "20"
+
+
+def test_pyxis_runs_the_images_project_in_the_repository(cluster: Cluster) -> None:
+    code, output = cluster.run(
+        "configs/x.yaml",
+        SALAMANDRA_CONTAINER="image.sqsh",
+        SALAMANDRA_CONTAINER_RUNTIME="pyxis",
+        SALAMANDRA_CONTAINER_MOUNTS="/scratch:/data",
+    )
+    assert code == 0, output
+    given = (cluster.record / "srun").read_text().splitlines()
+    assert "--container-image=image.sqsh" in given
+    assert f"--container-mounts=/scratch:/data,{REPOSITORY}:{REPOSITORY}" in given
+    assert f"--container-workdir={REPOSITORY}" in given
+    for number in (0, 1):
+        assert cluster.rank(number)["directory"] == str(REPOSITORY)
+        assert cluster.rank(number)["argv"] == [
+            "-P",
+            "-u",
+            "-m",
+            "megatron_salamandra.train",
+            "configs/x.yaml",
+        ]
 
 
 def test_a_crash_takes_the_other_ranks_down(cluster: Cluster) -> None:
