@@ -21,7 +21,7 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         type=Path,
         default=Path("runs/quickstart"),
         metavar="DIR",
-        help="directory for everything (default: runs/quickstart)",
+        help="directory for everything: a new one, or that of an earlier quick start (default: runs/quickstart)",
     )
     parser.add_argument(
         "--source",
@@ -37,7 +37,9 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         help="processes to train on: 1, 2 or a multiple of 4; auto: 4, or as many GPUs as fit (default)",
     )
     parser.add_argument(
-        "--fresh", action="store_true", help="delete what an earlier quick start left, but downloads"
+        "--fresh",
+        action="store_true",
+        help="delete what an earlier quick start made there, but downloads, and start over",
     )
     parser.add_argument(
         "overrides",

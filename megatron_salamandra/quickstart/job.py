@@ -19,7 +19,7 @@ class QuickstartJob:
         ranks: processes to train on; None takes 4 on a machine without GPUs, else as many GPUs as fit.
         vocab_size: ids of the tokenizer.
         validation_fraction: share of the documents that is held out, chosen by a hash of their text.
-        fresh: delete what an earlier quick start left in ``out``; downloads stay.
+        fresh: delete what the stages of an earlier quick start made in ``out``; all else stays.
         overrides: ``section.key=value`` for the training configuration.
     """
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from importlib.util import find_spec
 
 from megatron_salamandra.config import load_run_config
@@ -12,7 +13,7 @@ from megatron_salamandra.quickstart.export import export_stages, logits_file, te
 from megatron_salamandra.quickstart.job import CONFIG, QuickstartJob
 from megatron_salamandra.quickstart.preparation import preparation_stages
 from megatron_salamandra.quickstart.rank_layout import choose_ranks
-from megatron_salamandra.quickstart.stage_book import StageBook, remove
+from megatron_salamandra.quickstart.stage_book import BOOK_NAME, Stage, StageBook, holds_a_book, remove
 from megatron_salamandra.quickstart.training import run_overrides, training_stages
 from salamandra_data.atomic_write import atomic_write_bytes
 
@@ -28,20 +29,46 @@ def run_quickstart(job: QuickstartJob) -> None:
     ranks = choose_ranks(job.ranks, _usable_gpus(job))
     config = load_run_config(CONFIG, run_overrides(job, ranks))
     config.validate_for_world(ranks)
-    if job.fresh:
-        for entry in sorted(job.out.iterdir()) if job.out.is_dir() else []:
-            if entry != job.downloads:
-                remove(entry)
+    refuse_foreign_directory(job)
     job.out.mkdir(parents=True, exist_ok=True)
     stages = [
         *preparation_stages(job, config.total_steps * config.tokens_per_step),
         *training_stages(job, ranks, config),
         *export_stages(job),
     ]
+    if job.fresh:
+        remove_what_stages_make(job, stages)
     book = StageBook(job.out, len(stages))
     for stage in stages:
         book.run(stage)
     _close(job, book)
+
+
+def refuse_foreign_directory(job: QuickstartJob) -> None:
+    """Stages delete their outputs by name, so a directory must be new or one that a quick start has made.
+
+    Raises:
+        QuickstartError: ``job.out`` is no directory, or holds more than downloads and no ``stages.json`` of ours.
+    """
+    if not job.out.exists():
+        return
+    if not job.out.is_dir():
+        raise QuickstartError(f"--out {job.out}: not a directory\n  remedy: --out with a new directory")
+    foreign = sorted(entry.name for entry in job.out.iterdir() if entry != job.downloads)
+    if not foreign or holds_a_book(job.out):
+        return
+    shown = ", ".join(foreign[:5]) + (f" and {len(foreign) - 5} more" if len(foreign) > 5 else "")
+    raise QuickstartError(
+        f"--out {job.out}: holds {shown}, and no {BOOK_NAME} of a quick start; its stages would delete directories "
+        f"of their names there, so nothing was touched\n"
+        f"  remedy: --out with a new or empty directory (it may hold {job.downloads.name}/)"
+    )
+
+
+def remove_what_stages_make(job: QuickstartJob, stages: Sequence[Stage]) -> None:
+    """Delete outputs of stages, report and book; all else stays. The book goes last: it says the rest is ours."""
+    for path in [*(path for stage in stages for path in stage.outputs), job.report, job.out / BOOK_NAME]:
+        remove(path)
 
 
 def _need_packages() -> None:

@@ -15,8 +15,9 @@ from typing import Any
 import megatron_salamandra
 from salamandra_data.atomic_write import atomic_write_bytes
 
-_BOOK = "stages.json"
+BOOK_NAME = "stages.json"
 _DONE, _STARTED = "done", "started"
+_FIELDS = {"key", "state", "seconds"}
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ class StageBook:
     """
 
     def __init__(self, directory: Path, count: int) -> None:
-        self._path = directory / _BOOK
+        self._path = directory / BOOK_NAME
         self._count = count
         self._number = 0
         self._has_run = False
@@ -96,6 +97,19 @@ class StageBook:
         except (FileNotFoundError, ValueError):
             return {}
         return entries if isinstance(entries, dict) else {}
+
+
+def holds_a_book(directory: Path) -> bool:
+    """Whether ``directory`` has a ``stages.json`` that a :class:`StageBook` wrote."""
+    try:
+        entries = json.loads((directory / BOOK_NAME).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return (
+        isinstance(entries, dict)
+        and bool(entries)
+        and all(isinstance(entry, dict) and entry.keys() == _FIELDS for entry in entries.values())
+    )
 
 
 def remove(path: Path) -> None:
