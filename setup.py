@@ -70,7 +70,6 @@ setup(
             "transformer-engine[pytorch]>=2.0; sys_platform == 'linux'",
             "triton>=3.1; sys_platform == 'linux'",
         ],
-        "cluster": ["submitit>=1.5.2"],
         # Benchmarks on the Hugging Face export; the harness runs it like any other model.
         "evaluation": ["lm-eval>=0.4.5", "safetensors>=0.4.3", "transformers>=4.56"],
         "dev": [

@@ -33,7 +33,6 @@ _OPTIONAL = {
     "triton": "our GPU kernels",
     "transformer-engine": "fused attention and Adam on GPUs",
     "apex": "fused Adam on GPUs",
-    "submitit": "submitting from Python on SLURM",
     "lm-eval": "benchmarks on the Hugging Face export",
 }
 
