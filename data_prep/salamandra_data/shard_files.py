@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
 from salamandra_data.errors import DataError
-from salamandra_data.indexed import bin_path, idx_path
+from salamandra_data.indexed import bin_path, idx_path, manifest_path
 from salamandra_data.indexed.layout import shard_prefix
 
 TOKENIZER_FILE_NAME = "tokenizer.model"
 """The copy of the tokenizer that `salamandra data tokenize` leaves beside the shards."""
 
+_MANIFEST_NAME = re.compile(r".+-(train|validation)-\d{5,}\.json")
+
 
 def find_shards(locations: Sequence[Path | str]) -> list[Path]:
     """Absolute prefixes of the shards in the given directories (searched whole), prefixes and shard files.
 
-    The order is that of ``locations``, and by name within a directory; a shard reached twice is listed once.
+    A shard is known by any of its files, so that one whose ``.bin`` or ``.idx`` was lost is listed too and not
+    passed over. The order is that of ``locations``, and by name within a directory; a shard reached twice is listed
+    once.
 
     Raises:
-        DataError: a location does not exist, a directory holds no shard, or a ``.bin`` has no ``.idx``.
+        DataError: a location does not exist, a directory holds no shard.
     """
     prefixes: dict[Path, None] = {}
     for location in locations:
@@ -27,12 +32,10 @@ def find_shards(locations: Sequence[Path | str]) -> list[Path]:
         if path.is_dir():
             found = _shards_below(path)
             if not found:
-                raise DataError(
-                    f"{path}: no shard (.idx file) in this directory\n  tokenize text into it first"
-                )
+                raise DataError(f"{path}: no shard in this directory\n  tokenize text into it first")
         else:
             prefix = shard_prefix(path)
-            if not idx_path(prefix).is_file() and not bin_path(prefix).is_file():
+            if not any(place(prefix).is_file() for place in (idx_path, bin_path, manifest_path)):
                 raise DataError(
                     f"{location}: neither a directory nor a shard ({idx_path(prefix)} does not exist)"
                 )
@@ -41,15 +44,30 @@ def find_shards(locations: Sequence[Path | str]) -> list[Path]:
     return list(prefixes)
 
 
+def missing_files(prefix: Path) -> list[Path]:
+    """The files without which the shard cannot be read: none, if it is whole."""
+    return [path for path in (bin_path(prefix), idx_path(prefix)) if not path.is_file()]
+
+
+def tokenizer_file(path: Path) -> Path:
+    """The model that ``path`` means: the file itself, or ``tokenizer.model`` in that directory.
+
+    Raises:
+        DataError: neither exists.
+    """
+    model = path / TOKENIZER_FILE_NAME if path.is_dir() else path
+    if not model.is_file():
+        raise DataError(
+            f"{path}: neither a SentencePiece model file nor a directory that holds {TOKENIZER_FILE_NAME}"
+        )
+    return model
+
+
 def _shards_below(directory: Path) -> list[Path]:
-    files = [
-        path
-        for path in sorted(directory.rglob("*"))
-        if not any(part.startswith(".") for part in path.relative_to(directory).parts)  # unfinished work
-    ]
-    for path in files:
-        if path.suffix == ".bin" and not path.with_suffix(".idx").exists():
-            raise DataError(
-                f"{path}: has no .idx beside it\n  copy both files of the shard, or prepare it again"
-            )
-    return [path.with_suffix("") for path in files if path.suffix == ".idx"]
+    prefixes: set[Path] = set()
+    for path in directory.rglob("*"):
+        if any(part.startswith(".") for part in path.relative_to(directory).parts):  # unfinished work
+            continue
+        if path.suffix in (".bin", ".idx") or _MANIFEST_NAME.fullmatch(path.name):
+            prefixes.add(path.with_suffix(""))
+    return sorted(prefixes)

@@ -242,7 +242,7 @@ def test_missing_places_are_named(tmp_path: Path) -> None:
     "text",
     [
         "en: 0.5\nca: 2\nno: 1\n",
-        "languages:\n  en: 0.5\n  ca: {factor: 2, share: 1.85}\n  no: 1\nnote: anything\n",
+        "languages:\n  en: 0.5\n  ca: {factor: 2, corpus_a: 1.85}\n  no: 1\n",
         "factors: {en: '1/2', ca: 2.0}\ndefault_factor: 1\n",
         "en: 0.5\nca: 2\ndefault: 1\n",
     ],
@@ -261,6 +261,39 @@ def test_wrong_factor_files_are_refused(tmp_path: Path, text: str) -> None:
     path.write_text(text)
     with pytest.raises(DataError, match=r"factors\.yaml"):
         LanguageFactors.load(path)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("ca: 2\nen: 1\nca: 1\n", "'ca' is written twice"),
+        ("languages:\n  no: 1\n  'no': 2\n", "'no' is written twice"),
+        ("languages: {ca: 2}\ndefualt_factor: 0\n", "(?s)defualt_factor: unknown key.*default_factor"),
+        ("ca: 2\ndefualt_factor: 0\n", "(?s)defualt_factor: unknown key.*default_factor"),
+        ("languages: {ca: {factr: 2}}\n", "(?s)languages.ca.factr: unknown key.*mean factor"),
+        ("languages: {ca: 2}\nfactors: {en: 1}\n", "both languages and factors"),
+        ("ca: 2\ndefault: 1\ndefault_factor: 0\n", "both default and default_factor"),
+    ],
+)
+def test_factor_files_are_read_strictly(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "factors.yaml"
+    path.write_text(text)
+    with pytest.raises(DataError, match=message):
+        LanguageFactors.load(path)
+
+
+def test_published_factors_load() -> None:
+    recipe = Path(__file__).parents[2] / "configs" / "data" / "salamandra-pretraining.yaml"
+    factors = LanguageFactors.load(recipe)
+    assert (factors.factor("en"), factors.factor("ca"), factors.factor("no")) == (Fraction(1, 2), 2, 1)
+
+
+@pytest.mark.parametrize("endings", [(".bin", ".idx"), (".idx",), (".bin",)])
+def test_a_blend_of_an_incomplete_shard_is_refused(shards: Path, endings: tuple[str, ...]) -> None:
+    for ending in endings:
+        (shards / f"en-train-00000{ending}").unlink()
+    with pytest.raises(DataError, match=r"en-train-00000: incomplete: .* missing"):
+        build_plan([shards], PUBLISHED)
 
 
 @given(st.fractions(min_value=0, max_value=1000, max_denominator=10**6))

@@ -18,7 +18,7 @@ from salamandra_data.blend_plan.plan import (
 from salamandra_data.blend_plan.plan_file import check_distinct, read_shard_ref
 from salamandra_data.errors import DataError
 from salamandra_data.indexed import ShardManifest, TokenizerIdentity, manifest_path
-from salamandra_data.shard_files import TOKENIZER_FILE_NAME, find_shards
+from salamandra_data.shard_files import TOKENIZER_FILE_NAME, find_shards, missing_files
 
 
 def build_plan(
@@ -31,9 +31,15 @@ def build_plan(
         factors: factor of each language; 0 leaves a language out.
         tokenizer: the model file, if it is not beside the shards as ``tokenizer.model``.
     Raises:
-        DataError: a shard is damaged, doubled, empty as a whole language, or of another tokenizer.
+        DataError: a shard is damaged or lacks a file, doubled, empty as a whole language, or of another tokenizer.
     """
     prefixes = find_shards(shards)
+    for prefix in prefixes:
+        if missing := missing_files(prefix):
+            raise DataError(
+                f"{prefix}: incomplete: {' and '.join(path.name for path in missing)} missing\n"
+                "  copy all files of the shard, prepare it again, or remove what is left of it"
+            )
     manifests = {prefix: ShardManifest.load(prefix) for prefix in prefixes}
     identity = _common_tokenizer(manifests)
     by_language: dict[str, tuple[list[ShardRef], list[ShardRef]]] = {}

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import difflib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from fractions import Fraction
@@ -15,6 +16,10 @@ from salamandra_data.errors import DataError
 
 _NEST_KEYS = ("languages", "factors")
 _DEFAULT_KEYS = ("default", "default_factor")
+_ENTRY_KEYS = ("factor", "corpus_a", "corpus_b")
+"""Of an entry that is a mapping. The published shares ``corpus_a`` and ``corpus_b`` are for comparison only."""
+
+_MISSPELT = 0.8  # similarity from which a language of a file without nesting is taken for a misspelt key
 
 
 @dataclass(frozen=True)
@@ -40,7 +45,8 @@ class LanguageFactors:
         taken as written: ``0.1`` is exactly one tenth, and ``1/3`` is allowed.
 
         Raises:
-            DataError: unreadable, not a mapping, or a factor that is negative or not a number.
+            DataError: unreadable, not a mapping, a key that is unknown or written twice, or a factor that is
+                negative or not a number.
         """
         path = Path(path)
         try:
@@ -55,11 +61,19 @@ class LanguageFactors:
 
     @classmethod
     def _from_mapping(cls, path: Path, contents: Mapping[Any, Any]) -> LanguageFactors:
-        default = Fraction(1)
-        for key in _DEFAULT_KEYS:
-            if key in contents:
-                default = parse_factor(contents[key], f"{path}: {key}")
-        nest = next((key for key in _NEST_KEYS if key in contents), None)
+        default_key = _only_one(path, contents, _DEFAULT_KEYS)
+        nest = _only_one(path, contents, _NEST_KEYS)
+        default = (
+            Fraction(1)
+            if default_key is None
+            else parse_factor(contents[default_key], f"{path}: {default_key}")
+        )
+        reserved = (*_NEST_KEYS, *_DEFAULT_KEYS)
+        for key in contents:
+            if key not in reserved and (
+                nest or difflib.get_close_matches(str(key), reserved, cutoff=_MISSPELT)
+            ):
+                raise _unknown_key(f"{path}: {key}", str(key), reserved)
         entries = contents[nest] if nest else contents
         if not isinstance(entries, Mapping):
             raise DataError(f"{path}: {nest} must map languages to numbers")
@@ -73,11 +87,27 @@ class LanguageFactors:
                     f"{name}: a language is text; YAML reads {language!r} here, so put it in quotes"
                 )
             if isinstance(entry, Mapping):
+                for key in entry:
+                    if key not in _ENTRY_KEYS:
+                        raise _unknown_key(f"{name}.{key}", str(key), _ENTRY_KEYS)
                 if "factor" not in entry:
                     raise DataError(f"{name}: has no key `factor`")
                 entry = entry["factor"]
             by_language[language] = parse_factor(entry, name)
         return cls(by_language, default)
+
+
+def _only_one(path: Path, contents: Mapping[Any, Any], names: Sequence[str]) -> str | None:
+    found = [name for name in names if name in contents]
+    if len(found) > 1:
+        raise DataError(f"{path}: has both {' and '.join(found)}, which mean the same: keep one")
+    return found[0] if found else None
+
+
+def _unknown_key(name: str, key: str, known: Sequence[str]) -> DataError:
+    near = difflib.get_close_matches(key, known, n=1)
+    hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(known)}"
+    return DataError(f"{name}: unknown key\n  {hint}")
 
 
 def parse_factor(value: Any, name: str) -> Fraction:
@@ -98,7 +128,18 @@ def parse_factor(value: Any, name: str) -> Fraction:
 
 
 class _ExactLoader(yaml.SafeLoader):
-    """YAML in which ``no`` is Norwegian, and a decimal keeps the digits it was written with."""
+    """YAML in which ``no`` is Norwegian, a decimal keeps its digits, and no key is written twice."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode):
+                if key.value in seen:
+                    raise yaml.constructor.ConstructorError(
+                        None, None, f"{key.value!r} is written twice", key.start_mark
+                    )
+                seen.add(key.value)
+        return super().construct_mapping(node, deep)
 
 
 _AMBIGUOUS_TAGS = ("tag:yaml.org,2002:bool", "tag:yaml.org,2002:float")
