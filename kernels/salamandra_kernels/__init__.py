@@ -11,7 +11,7 @@ from .cross_entropy import vocab_parallel_cross_entropy
 from .embedding import embedding
 from .linear_cross_entropy import chunked_linear_cross_entropy
 from .rms_norm import rms_norm
-from .rope import RopeScaling, rope_packed_qkv, rope_split_qkv, rope_table
+from .rope import RopeScaling, rope_split_qkv, rope_table
 from .swiglu import swiglu
 from .weight_gradient import accumulate_weight_gradient
 
@@ -21,7 +21,6 @@ __all__ = [
     "chunked_linear_cross_entropy",
     "embedding",
     "rms_norm",
-    "rope_packed_qkv",
     "rope_split_qkv",
     "rope_table",
     "swiglu",

@@ -294,37 +294,13 @@ def _rotate_triton(
     increment_version(target.query)
 
 
-class _RopePacked(torch.autograd.Function):
-    """Rotation in place; ``mark_dirty`` is left out on purpose.
+class _RopeSplit(torch.autograd.Function):
+    """Rotation and split in one; ``mark_dirty`` is left out on purpose.
 
     ``mixed_qkv`` is a view of a linear layer's output, and marking a view dirty makes autograd rebuild its
     base with extra copies. Nobody saves that output for backward (a linear layer saves its input), so the
     silent write is safe; the version counter still moves, so a wrong use is detected by autograd.
     """
-
-    @staticmethod
-    def forward(
-        ctx: Any, mixed_qkv: Tensor, table: Tensor, positions: Tensor | None, q_per_group: int, head_dim: int
-    ) -> Tensor:
-        heads = _Heads.of_packed(mixed_qkv, q_per_group, head_dim)
-        _rotate(heads, heads, table, positions, sign=1, copy_value=False)
-        ctx.save_for_backward(table, positions)
-        ctx.q_per_group, ctx.head_dim = q_per_group, head_dim
-        return mixed_qkv
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None, None]:
-        table, positions = ctx.saved_tensors
-        packed = torch.empty_like(grad, memory_format=torch.contiguous_format)
-        source = _Heads.of_packed(grad, ctx.q_per_group, ctx.head_dim)
-        target = _Heads.of_packed(packed, ctx.q_per_group, ctx.head_dim)
-        _rotate(source, target, table, positions, sign=-1, copy_value=True)
-        return packed, None, None, None, None
-
-
-class _RopeSplit(torch.autograd.Function):
-    """Rotation and split in one; see ``_RopePacked`` for the missing ``mark_dirty``."""
 
     @staticmethod
     def forward(
@@ -377,13 +353,16 @@ def _check(
         )
 
 
-def rope_packed_qkv(
+def rope_split_qkv(
     mixed_qkv: Tensor, table: Tensor, *, q_per_group: int, head_dim: int, positions: Tensor | None = None
-) -> Tensor:
-    """Rotates Q and K inside the packed buffer and returns the same buffer.
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Rotates Q and K of the packed buffer and splits it; backward un-rotates and packs in one pass.
 
-    ``mixed_qkv`` is overwritten, so it must be the fresh output of a layer that does not save its output
-    (a linear layer). Recomputing activations is fine: the forward pass then runs on fresh tensors.
+    ``mixed_qkv`` is overwritten and must not be used afterwards: it must be the fresh output of a layer that
+    does not save its output (a linear layer). Recomputing activations is fine: the forward pass then runs on
+    fresh tensors. Key and value are views of ``mixed_qkv``; the query is one too for multi-head attention,
+    and a new contiguous tensor when groups hold several query heads (the rotation then does the copy that a
+    reshape would otherwise do).
 
     Args:
         mixed_qkv: [S, B, G, (q_per_group + 2) * head_dim]; any floating dtype.
@@ -393,28 +372,9 @@ def rope_packed_qkv(
         positions: optional integers [S, B], the row of the table for each token, for packed documents
             and sequence offsets; default: row s for token s.
     Returns:
-        The storage of ``mixed_qkv``, same shape, V untouched.
+        query [S, B, G * q_per_group, D], key [S, B, G, D], value [S, B, G, D].
     Raises:
         ValueError: shapes disagree.
-    """
-    _check(mixed_qkv, table, positions, q_per_group, head_dim)
-    apply: Any = _RopePacked.apply
-    out: Tensor = apply(mixed_qkv, table, positions, q_per_group, head_dim)
-    return out
-
-
-def rope_split_qkv(
-    mixed_qkv: Tensor, table: Tensor, *, q_per_group: int, head_dim: int, positions: Tensor | None = None
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Rotates Q and K and splits the packed buffer, so that backward packs and un-rotates in one pass.
-
-    Key and value are views of ``mixed_qkv``; the query is one too for multi-head attention, and a new
-    contiguous tensor when groups hold several query heads (the rotation then does the copy that
-    a reshape would otherwise do). ``mixed_qkv`` is overwritten, as in :func:`rope_packed_qkv`, and
-    must not be used afterwards. Arguments and errors are those of :func:`rope_packed_qkv`.
-
-    Returns:
-        query [S, B, G * q_per_group, D], key [S, B, G, D], value [S, B, G, D].
     """
     _check(mixed_qkv, table, positions, q_per_group, head_dim)
     apply: Any = _RopeSplit.apply

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from salamandra_kernels import RopeScaling, rope_packed_qkv, rope_split_qkv, rope_table
+from salamandra_kernels import RopeScaling, rope_split_qkv, rope_table
 
 HEAD_DIM = 16
 SHAPES = {"mha": (4, 1), "gqa": (2, 4), "mqa": (1, 6)}  # groups, query heads per group
@@ -36,17 +36,14 @@ def joined(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     return torch.cat((grouped, key.unsqueeze(3), value.unsqueeze(3)), 3).flatten(-2)
 
 
-def rotate(
-    mixed: Tensor, table: Tensor, q_per_group: int, split: bool, positions: Tensor | None = None
-) -> Tensor:
-    arguments = {"q_per_group": q_per_group, "head_dim": table.shape[1], "positions": positions}
-    if split:
-        return joined(*rope_split_qkv(mixed, table, **arguments))
-    return rope_packed_qkv(mixed, table, **arguments)
+def rotate(mixed: Tensor, table: Tensor, q_per_group: int, positions: Tensor | None = None) -> Tensor:
+    head_dim = table.shape[1]
+    outputs = rope_split_qkv(mixed, table, q_per_group=q_per_group, head_dim=head_dim, positions=positions)
+    return joined(*outputs)
 
 
 def check(
-    device: torch.device, dtype: torch.dtype, bound: float, shape: str, split: bool, positions: Tensor | None
+    device: torch.device, dtype: torch.dtype, bound: float, shape: str, positions: Tensor | None
 ) -> None:
     q_per_group = SHAPES[shape][1]
     table = rope_table(64, HEAD_DIM, 10_000.0)
@@ -57,7 +54,7 @@ def check(
     want.backward(upstream.double())
     leaf = mixed.to(device).requires_grad_()
     where = None if positions is None else positions.to(device)
-    got = rotate(leaf * 1, table.to(device), q_per_group, split, where)
+    got = rotate(leaf * 1, table.to(device), q_per_group, where)
     got.backward(upstream.to(device))
     assert reference_input.grad is not None and leaf.grad is not None
     for mine, theirs in ((got.detach(), want.detach()), (leaf.grad, reference_input.grad)):
@@ -67,24 +64,21 @@ def check(
     assert torch.equal(leaf.grad.cpu()[..., value], upstream[..., value])
 
 
-@pytest.mark.parametrize("split", [False, True], ids=["packed", "split"])
 @pytest.mark.parametrize("shape", SHAPES)
-def test_rotation_and_gradient_equal_the_formula(shape: str, split: bool) -> None:
-    check(torch.device("cpu"), torch.float32, 1e-6, shape, split, None)
-    check(torch.device("cpu"), torch.bfloat16, 2**-8, shape, split, None)
+def test_rotation_and_gradient_equal_the_formula(shape: str) -> None:
+    check(torch.device("cpu"), torch.float32, 1e-6, shape, None)
+    check(torch.device("cpu"), torch.bfloat16, 2**-8, shape, None)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
-@pytest.mark.parametrize("split", [False, True], ids=["packed", "split"])
 @pytest.mark.parametrize("shape", SHAPES)
 def test_kernel_rotation_and_gradient_equal_the_formula(
     kernel_device: torch.device,
     rounding: dict[torch.dtype, float],
     shape: str,
-    split: bool,
     dtype: torch.dtype,
 ) -> None:
-    check(kernel_device, dtype, rounding[dtype], shape, split, None)
+    check(kernel_device, dtype, rounding[dtype], shape, None)
 
 
 def documents() -> Tensor:
@@ -92,22 +86,20 @@ def documents() -> Tensor:
     return torch.stack((torch.tensor([0, 1, 2, 0, 1, 2, 3]), torch.arange(40, 47)), dim=1)
 
 
-@pytest.mark.parametrize("split", [False, True], ids=["packed", "split"])
-def test_packed_documents_and_offsets_take_their_own_positions(split: bool) -> None:
-    check(torch.device("cpu"), torch.float32, 1e-6, "gqa", split, documents())
+def test_packed_documents_and_offsets_take_their_own_positions() -> None:
+    check(torch.device("cpu"), torch.float32, 1e-6, "gqa", documents())
 
 
-@pytest.mark.parametrize("split", [False, True], ids=["packed", "split"])
 def test_kernel_takes_positions_per_token(
-    kernel_device: torch.device, rounding: dict[torch.dtype, float], split: bool
+    kernel_device: torch.device, rounding: dict[torch.dtype, float]
 ) -> None:
-    check(kernel_device, torch.float32, rounding[torch.float32], "gqa", split, documents())
+    check(kernel_device, torch.float32, rounding[torch.float32], "gqa", documents())
 
 
 def test_kernel_head_size_need_not_be_a_power_of_two(kernel_device: torch.device) -> None:
     table = rope_table(7, 24, 10_000.0).to(kernel_device)
     mixed = packed("mha", head_dim=24)
-    got = rotate(mixed.to(kernel_device, copy=True), table, 1, False)
+    got = rotate(mixed.to(kernel_device, copy=True), table, 1)
     torch.testing.assert_close(got.cpu().double(), expected(mixed, table.cpu(), 1), atol=1e-6, rtol=0)
 
 
@@ -129,24 +121,20 @@ def test_kernel_takes_gradients_of_any_stride_and_fills_every_element(kernel_dev
     torch.testing.assert_close(leaf.grad.cpu().double(), reference.grad, atol=1e-5, rtol=0)
 
 
-def test_the_buffer_is_rotated_in_place_and_returned() -> None:
-    mixed = packed("gqa")
-    out = rope_packed_qkv(mixed, rope_table(7, HEAD_DIM, 1e4), q_per_group=4, head_dim=HEAD_DIM)
-    assert out.data_ptr() == mixed.data_ptr()
-    query, key, value = rope_split_qkv(
-        packed("mha"), rope_table(7, HEAD_DIM, 1e4), q_per_group=1, head_dim=HEAD_DIM
-    )
-    assert (
-        query.untyped_storage().data_ptr()
-        == key.untyped_storage().data_ptr()
-        == value.untyped_storage().data_ptr()
-    )
+@pytest.mark.parametrize("shape", SHAPES)
+def test_only_the_query_of_grouped_attention_is_copied(shape: str) -> None:
+    mixed = packed(shape)
+    table = rope_table(7, HEAD_DIM, 1e4)
+    outputs = rope_split_qkv(mixed, table, q_per_group=SHAPES[shape][1], head_dim=HEAD_DIM)
+    storage = mixed.untyped_storage().data_ptr()
+    in_place = [out.untyped_storage().data_ptr() == storage for out in outputs]
+    assert in_place == [shape == "mha", True, True]
 
 
 def test_backward_undoes_forward() -> None:
     table = rope_table(7, HEAD_DIM, 1e4)
     leaf = packed("gqa").requires_grad_()
-    rotated = rope_packed_qkv(leaf * 1, table, q_per_group=4, head_dim=HEAD_DIM)
+    rotated = rotate(leaf * 1, table, 4)
     rotated.backward(rotated.detach().clone())
     assert leaf.grad is not None
     torch.testing.assert_close(leaf.grad, leaf.detach(), atol=1e-6, rtol=0)
@@ -163,15 +151,14 @@ def test_scores_depend_on_the_distance_only() -> None:
 
 
 @pytest.mark.parametrize("reentrant", [True, False])
-@pytest.mark.parametrize("split", [False, True], ids=["packed", "split"])
-def test_recomputed_activations_give_the_same_gradients(split: bool, reentrant: bool) -> None:
+def test_recomputed_activations_give_the_same_gradients(reentrant: bool) -> None:
     torch.manual_seed(3)
     table = rope_table(7, HEAD_DIM, 1e4)
     linear = torch.nn.Linear(8, 2 * 6 * HEAD_DIM, bias=False)
     x = torch.randn(7, 2, 8, requires_grad=True)
 
     def layer(x: Tensor) -> Tensor:
-        return rotate(linear(x).view(7, 2, 2, -1), table, 4, split)
+        return rotate(linear(x).view(7, 2, 2, -1), table, 4)
 
     upstream = torch.randn(7, 2, 2, 6 * HEAD_DIM)
     plain = torch.autograd.grad(layer(x), (x, linear.weight), upstream)
@@ -187,7 +174,7 @@ def test_recomputed_activations_give_the_same_gradients(split: bool, reentrant: 
 def test_gradcheck_in_fp64() -> None:
     leaf = packed("gqa", sequence=2, batch=1).double().requires_grad_()
     table = rope_table(2, HEAD_DIM, 1e4)
-    assert torch.autograd.gradcheck(lambda x: rotate(x * 1, table, 4, True), (leaf,))
+    assert torch.autograd.gradcheck(lambda x: rotate(x * 1, table, 4), (leaf,))
 
 
 def test_table_equals_hugging_face() -> None:
@@ -237,7 +224,7 @@ def test_scaled_table_equals_hugging_face_llama3() -> None:
 def test_wrong_shapes_are_refused(arguments: dict[str, object], message: str) -> None:
     table = rope_table(int(str(arguments.pop("rows", 7))), HEAD_DIM, 1e4)
     with pytest.raises(ValueError, match=message):
-        rope_packed_qkv(packed("gqa"), table, **arguments)  # type: ignore[arg-type]
+        rope_split_qkv(packed("gqa"), table, **arguments)  # type: ignore[arg-type]
 
 
 def test_wrong_tables_are_refused() -> None:
