@@ -20,7 +20,7 @@ from salamandra_data.indexed import (
     manifest_path,
     token_dtype,
 )
-from salamandra_data.shard_files import TOKENIZER_FILE_NAME, find_shards
+from salamandra_data.shard_files import TOKENIZER_FILE_NAME, find_shards, missing_files
 
 _READ_BYTES = 4 << 20
 _BLOCK_TOKENS = 1 << 22
@@ -61,6 +61,11 @@ def verify(paths: Sequence[Path]) -> VerificationReport:
             prefixes |= dict.fromkeys(find_shards([path]))
     for prefix in prefixes:
         report.shards += 1
+        if missing := missing_files(prefix):
+            report.problems.append(
+                f"{prefix}: incomplete: {' and '.join(path.name for path in missing)} missing"
+            )
+            continue
         for check in (_check_structure, _check_against_manifest):
             problem = _problem(check, prefix, report)
             if problem is not None:

@@ -121,7 +121,11 @@ def _add_tokenize(commands: _Subparsers) -> None:
     )
     _add_input_options(parser)
     parser.add_argument(
-        "--tokenizer", type=Path, required=True, metavar="MODEL", help="SentencePiece model file"
+        "--tokenizer",
+        type=Path,
+        required=True,
+        metavar="MODEL|DIR",
+        help="SentencePiece model file, or a directory that holds tokenizer.model",
     )
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="directory for the shards")
     parser.add_argument("--workers", type=int, default=1, metavar="N", help="processes (default: 1)")
@@ -173,7 +177,7 @@ def _add_blend(commands: _Subparsers) -> None:
     )
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="the plan, a YAML file")
     parser.add_argument(
-        "--budget-tokens", type=int, metavar="N", help="length of the run (default: one pass)"
+        "--budget-tokens", type=_at_least_one, metavar="N", help="length of the run (default: one pass)"
     )
     parser.add_argument(
         "--max-epochs",
@@ -185,6 +189,12 @@ def _add_blend(commands: _Subparsers) -> None:
     parser.add_argument(
         "--tokenizer", type=Path, metavar="MODEL", help="the shards' tokenizer, if it is not beside them"
     )
+
+
+def _at_least_one(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number, 1 or more")
+    return int(text)
 
 
 def _add_inspect(commands: _Subparsers) -> None:

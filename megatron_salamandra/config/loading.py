@@ -103,8 +103,8 @@ def _locate(reference: str, relative_to: Path) -> Path:
     if reference.endswith((".yaml", ".yml")) or "/" in reference:
         path = relative_to / reference
         if not path.is_file():
-            preset = Path(reference).stem
-            hint = f"\n  {preset} is a preset: name it without a path" if preset in preset_names() else ""
+            name = Path(reference).stem
+            hint = f"\n  {name} is a preset: name it without a path" if name in preset_names() else ""
             raise ConfigError(f"{path}: no such configuration file{hint}")
         return path
     preset = presets_directory() / f"{reference}.yaml"

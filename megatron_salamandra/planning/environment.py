@@ -31,7 +31,7 @@ _OPTIONAL = {
     "safetensors": "Hugging Face export",
     "tokenizers": "Hugging Face export",
     "triton": "our GPU kernels",
-    "transformer-engine": "fused attention and Adam on GPUs",
+    "transformer-engine": "fused Adam on GPUs",
     "apex": "fused Adam on GPUs",
     "lm-eval": "benchmarks on the Hugging Face export",
 }

@@ -34,13 +34,12 @@ def open_blend(config: RunConfig, run_dir: Path, grid: ProcessGrid, logger: logg
             f"(a multiple of parallel.tensor = {config.parallel.tensor})"
         )
     lock = run_dir / LOCK
-    if lock.exists():
-        # Compared by content: the data may have been moved since, and the lock names old places.
-        if BlendPlan.parse(lock).fingerprint() != plan.fingerprint():
-            raise DataError(
-                f"{config.data.blend} differs from {lock}, on which this run was started\n"
-                "  restore the blend, or start a new run_dir"
-            )
+    # Compared by content: the data may have been moved since, and the lock names old places.
+    if lock.exists() and BlendPlan.parse(lock).fingerprint() != plan.fingerprint():
+        raise DataError(
+            f"{config.data.blend} differs from {lock}, on which this run was started\n"
+            "  restore the blend, or start a new run_dir"
+        )
     # All ranks have compared before rank 0 may write.
     dist.barrier()
     if grid.rank == 0 and not lock.exists():

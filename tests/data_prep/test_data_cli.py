@@ -76,6 +76,14 @@ def test_failures_are_told_in_a_sentence(tmp_path: Path, capsys: pytest.CaptureF
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("budget", ["0", "-5", "many"])
+def test_a_budget_below_one_token_is_bad_usage(budget: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["data", "blend", "--shards", "s", "--factors", "f", "--out", "o", f"--budget-tokens={budget}"])
+    assert caught.value.code == 2
+    assert "--budget-tokens" in capsys.readouterr().err
+
+
 def test_data_preparation_never_imports_torch() -> None:
     code = (
         "import sys, pkgutil, importlib, salamandra_data\n"

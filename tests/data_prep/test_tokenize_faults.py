@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import resource
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -99,6 +100,28 @@ def test_a_file_that_is_no_tokenizer_is_named(tmp_path: Path, corpus_files: list
             tokenize(TokenizeJob(corpus_files, tmp_path / name, tmp_path / "out"))
     with pytest.raises(DataError, match="nowhere.model"):
         tokenize(TokenizeJob(corpus_files, tmp_path / "nowhere.model", tmp_path / "out"))
+
+
+def test_a_directory_with_a_tokenizer_is_as_good_as_its_model(tmp_path: Path, small_tokenizer: Path) -> None:
+    (tmp_path / "good.jsonl").write_bytes(GOOD)
+    tokenize(TokenizeJob([tmp_path / "good.jsonl"], small_tokenizer.parent, tmp_path / "out"))
+    assert (tmp_path / "out" / "tokenizer.model").read_bytes() == small_tokenizer.read_bytes()
+    with pytest.raises(DataError, match="neither a SentencePiece model file nor a directory"):
+        tokenize(TokenizeJob([tmp_path / "good.jsonl"], tmp_path, tmp_path / "out"))
+
+
+def test_working_directories_of_a_killed_run_are_removed(tmp_path: Path, small_tokenizer: Path) -> None:
+    (tmp_path / "good.jsonl").write_bytes(GOOD)
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    host = socket.gethostname()
+    abandoned = f".tokenize-{host}-{ended.pid}-abc"
+    kept = [f".tokenize-{host}-{os.getpid()}-abc", f".tokenize-elsewhere.{host}-{ended.pid}-abc"]
+    for name in (abandoned, *kept):
+        (tmp_path / "out" / name).mkdir(parents=True)
+        (tmp_path / "out" / name / "run-0").write_bytes(b"text")
+    tokenize(TokenizeJob([tmp_path / "good.jsonl"], small_tokenizer, tmp_path / "out"))
+    assert sorted(path.name for path in (tmp_path / "out").glob(".*")) == sorted(kept)
 
 
 def test_shards_of_another_job_or_tokenizer_are_not_mixed_with(

@@ -175,6 +175,7 @@ def test_used_bytes_are_uniform_on_skewed_text(tmp_path: Path) -> None:
         ({"vocab_size": 500, "alpha": 1.5}, "alpha"),
         ({"vocab_size": 500, "budget_bytes": -5}, "bytes budget"),
         ({"vocab_size": 500, "max_repeats": 0.5}, "max repeats"),
+        ({"vocab_size": 500, "keys": DocumentKeys(language="a/b")}, "--language 'a/b'"),
         ({"vocab_size": 500, "keys": DocumentKeys("body")}, r"corpus.jsonl:1: key 'body' is missing"),
     ],
 )

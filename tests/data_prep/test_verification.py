@@ -76,6 +76,18 @@ def test_untouched_shards_and_plans_are_well(shards: Path, tmp_path: Path) -> No
     assert list(report.lines())[-1].endswith("no problem")
 
 
+@pytest.mark.parametrize("endings", [(".bin", ".idx"), (".idx",), (".idx", ".json"), (".bin",)])
+def test_what_is_left_of_a_shard_is_a_problem_and_the_others_are_checked(
+    shards: Path, endings: tuple[str, ...]
+) -> None:
+    for ending in endings:
+        (shards / f"ca-train-00000{ending}").unlink()
+    report = verify([shards])
+    assert report.shards == 2 and report.tokens > 0
+    assert len(report.problems) == 1
+    assert re.search(r"ca-train-00000: incomplete: .* missing", report.problems[0])
+
+
 DAMAGE: dict[str, tuple[Callable[[Path], None], str]] = {
     "flipped bit in .bin": (
         lambda prefix: edit(prefix.with_suffix(".bin"), 5, b"\x01"),
@@ -110,7 +122,7 @@ DAMAGE: dict[str, tuple[Callable[[Path], None], str]] = {
         lambda prefix: prefix.with_suffix(".idx").write_bytes(b"MM"),
         r"\.idx: 2 bytes, shorter",
     ),
-    "missing .bin": (lambda prefix: prefix.with_suffix(".bin").unlink(), r"\.bin: missing"),
+    "missing .bin": (lambda prefix: prefix.with_suffix(".bin").unlink(), r"\.bin missing"),
     "manifest not JSON": (
         lambda prefix: prefix.with_suffix(".json").write_text("{"),
         r"\.json: cannot be read",
@@ -225,10 +237,11 @@ def test_a_damaged_plan_is_a_problem(shards: Path, tmp_path: Path) -> None:
     assert "ca-train-00000.bin: missing" in verify([tmp_path / "blend.yaml"]).problems[0]
 
 
-def test_a_bin_without_idx_is_refused(shards: Path) -> None:
+def test_a_bin_without_idx_is_a_problem(shards: Path) -> None:
     (shards / "ca-train-00000.idx").unlink()
-    with pytest.raises(DataError, match=r"ca-train-00000\.bin: has no \.idx"):
-        verify([shards])
+    problems = verify([shards]).problems
+    assert len(problems) == 1
+    assert "incomplete: ca-train-00000.idx missing" in problems[0]
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,8 @@ from typing import Any
 
 import orjson
 
+from salamandra_data.errors import DataError
+
 _LANGUAGE = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _SOURCE_KEYS = ("source",)
 _LICENCE_KEYS = ("licence", "license")
@@ -42,6 +44,17 @@ class DocumentKeys:
     text: str = "text"
     language: str | None = None
     language_key: str = "language"
+
+    def check(self) -> None:
+        """Refuse a fixed language that could not be part of a file name.
+
+        Raises:
+            DataError: naming the option and its value.
+        """
+        if self.language is not None and not check_language_name(self.language):
+            raise DataError(
+                f"--language {self.language!r}: letters, digits, - and _ only, as in ca or sr_Latn"
+            )
 
     def document(self, line: int, values: Any) -> Document | Malformed:
         """The document in one record, or why it is malformed. Source and licence are taken when they are text."""

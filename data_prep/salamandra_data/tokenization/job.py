@@ -8,7 +8,6 @@ from pathlib import Path
 
 from salamandra_data.errors import DataError
 from salamandra_data.readers import DocumentKeys
-from salamandra_data.readers.document import check_language_name
 
 DEFAULT_SHARD_TOKENS = 1 << 28
 
@@ -19,7 +18,7 @@ class TokenizeJob:
 
     Attributes:
         inputs: files, directories or patterns.
-        tokenizer: SentencePiece model file.
+        tokenizer: SentencePiece model file, or a directory with ``tokenizer.model``.
         out: directory for the shards; a copy of the tokenizer goes there too.
         keys: where text and language are in a record.
         workers: processes; 1 works in this process.
@@ -47,10 +46,7 @@ class TokenizeJob:
         Raises:
             DataError: naming option and value.
         """
-        if self.keys.language is not None and not check_language_name(self.keys.language):
-            raise DataError(
-                f"--language {self.keys.language!r}: letters, digits, - and _ only, as in ca or sr_Latn"
-            )
+        self.keys.check()
         if not 0.0 <= self.validation_fraction < 1.0:
             raise DataError(f"--validation-fraction {self.validation_fraction:g} is not in [0, 1)")
         if self.workers < 1:

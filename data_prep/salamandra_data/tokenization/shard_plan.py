@@ -8,6 +8,7 @@ from pathlib import Path
 
 from salamandra_data.errors import DataError
 from salamandra_data.indexed import ShardManifest, manifest_path
+from salamandra_data.shard_files import missing_files
 from salamandra_data.tokenization.document_hash import KEY_RANGE
 from salamandra_data.tokenization.encoder import Encoder
 from salamandra_data.tokenization.first_pass import GroupCount
@@ -79,5 +80,6 @@ def finished_shards(
                     "input or with other options\n  choose another --out (a blend takes several directories), or "
                     "remove the old shards"
                 )
-            finished[prefix] = manifest
+            if not missing_files(prefix):
+                finished[prefix] = manifest
     return finished

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import os
+import re
 import shutil
+import socket
 import tempfile
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from salamandra_data.atomic_write import atomic_file, atomic_write_bytes, sha256_of_file, write_error
 from salamandra_data.errors import DataError
 from salamandra_data.indexed import ShardManifest
 from salamandra_data.readers import find_inputs
-from salamandra_data.shard_files import TOKENIZER_FILE_NAME
+from salamandra_data.shard_files import TOKENIZER_FILE_NAME, tokenizer_file
 from salamandra_data.text_table import text_table
 from salamandra_data.tokenization.encoder import Encoder
 from salamandra_data.tokenization.first_pass import FileSurvey, FirstPass, GroupCount, survey_file
@@ -83,6 +86,7 @@ def tokenize(job: TokenizeJob) -> TokenizeResult:
             Nothing incomplete is left, and finished shards stay.
     """
     job.check()
+    job = replace(job, tokenizer=tokenizer_file(job.tokenizer))
     files = find_inputs(job.inputs)
     encoder = Encoder(job.tokenizer)
     with _working_directories(job) as (scratch, staging):
@@ -110,18 +114,42 @@ def tokenize(job: TokenizeJob) -> TokenizeResult:
 
 @contextmanager
 def _working_directories(job: TokenizeJob) -> Iterator[tuple[Path, Path]]:
-    """Directories for runs and for unfinished shards, the latter on the file system of ``out``; removed at the end."""
+    """Directories for runs and for unfinished shards, the latter on the file system of ``out``; removed at the end.
+
+    Their names hold host and process, by which those of a killed run are found and removed.
+    """
+    prefix = f".tokenize-{socket.gethostname()}-{os.getpid()}-"
     made: list[Path] = []
     try:
         for parent in (job.scratch or job.out, job.out):
             parent.mkdir(parents=True, exist_ok=True)
-            made.append(Path(tempfile.mkdtemp(prefix=".tokenize-", dir=parent)))
+            _remove_abandoned(parent)
+            made.append(Path(tempfile.mkdtemp(prefix=prefix, dir=parent)))
         yield made[0], made[1]
     except OSError as error:
         raise write_error(Path(error.filename or job.out), error) from error
     finally:
         for directory in made:
             shutil.rmtree(directory, ignore_errors=True)
+
+
+def _remove_abandoned(parent: Path) -> None:
+    """Remove working directories of this host whose process has ended without doing so."""
+    name = re.compile(rf"\.tokenize-{re.escape(socket.gethostname())}-(\d+)-\w+")
+    for path in parent.glob(".tokenize-*"):
+        match = name.fullmatch(path.name)
+        if match and not _is_running(int(match[1])):
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _is_running(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, OverflowError):
+        return True
+    return True
 
 
 def _survey(job: TokenizeJob, files: list[Path], scratch: Path) -> list[FileSurvey]:

@@ -26,7 +26,7 @@ from salamandra_data.tokenizer.recipe import FIRST_BPE_ID, MAX_SENTENCE_BYTES, t
 FORMAT = "salamandra-tokenizer-1"
 DEFAULT_MAX_BUDGET_BYTES = 1 << 30
 _RULES_NAME = "nfc.tsv"
-_TRAINING_THREADS = 2
+_TRAINING_THREADS = 2  # is written into the model: fixed, so that its bytes are the same on every machine
 
 
 @dataclass(frozen=True)
@@ -95,6 +95,7 @@ def train_tokenizer(job: TokenizerTraining, out: Path) -> TrainedTokenizer:
         DataError: bad input, a vocabulary that is too small for the fixed ids and characters of the text,
             or too large for the amount of text.
     """
+    job.keys.check()
     if job.vocab_size <= FIRST_BPE_ID:
         raise DataError(
             f"vocabulary size {job.vocab_size} leaves no room for text: ids 0 to {FIRST_BPE_ID - 1} are fixed\n"
