@@ -19,8 +19,8 @@ from collections.abc import Sequence
 from types import FrameType
 
 from megatron_salamandra.config import RunConfig
+from megatron_salamandra.exit_protocol import EXIT_STOPPED
 
-EXIT_STOPPED = 75
 FORWARDED = {
     signal.SIGTERM: signal.SIGTERM,
     signal.SIGUSR1: signal.SIGUSR1,

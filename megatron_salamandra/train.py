@@ -13,11 +13,7 @@ import socket
 import sys
 
 from megatron_salamandra.config import ConfigError, load_run_config
-
-WATCHED = (signal.SIGTERM, signal.SIGUSR1)
-
-EXIT_USAGE = 2
-EXIT_FAILURE = 1
+from megatron_salamandra.exit_protocol import EXIT_FAILURE, EXIT_USAGE, STOP_SIGNALS
 
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
@@ -85,7 +81,7 @@ def main(argv: list[str] | None = None) -> int:
 if __name__ == "__main__":
     exit_code = main()
     # Everything is saved and said: a late signal must not replace the exit code by its own.
-    for number in WATCHED:
+    for number in STOP_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     if exit_code in (EXIT_USAGE, EXIT_FAILURE):
         # Not through interpreter shutdown, where NCCL may wait for ranks that will never come.

@@ -16,12 +16,10 @@ from typing import cast
 
 from megatron_salamandra import __version__
 from megatron_salamandra.config import ConfigError
+from megatron_salamandra.exit_protocol import EXIT_FAILURE, EXIT_USAGE
 
 GROUPS = tuple(sorted(module.name for module in pkgutil.iter_modules(__path__) if module.name[0] != "_"))
 
-EXIT_DONE = 0
-EXIT_FAILURE = 1
-EXIT_USAGE = 2
 _OUR_PACKAGES = ("megatron_salamandra.", "salamandra_data.", "salamandra_kernels.")
 
 

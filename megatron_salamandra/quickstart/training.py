@@ -6,7 +6,8 @@ import shlex
 
 from megatron_salamandra.checkpoint import latest_checkpoint, read_state
 from megatron_salamandra.config import RunConfig, load_run_config
-from megatron_salamandra.local_launch import EXIT_STOPPED, run_ranks
+from megatron_salamandra.exit_protocol import EXIT_STOPPED
+from megatron_salamandra.local_launch import run_ranks
 from megatron_salamandra.planning import make_plan, render_plan
 from megatron_salamandra.quickstart.errors import QuickstartError
 from megatron_salamandra.quickstart.job import CONFIG, QuickstartJob

@@ -6,7 +6,7 @@ import signal
 from types import FrameType
 from typing import Any
 
-WATCHED = (signal.SIGTERM, signal.SIGUSR1)
+from megatron_salamandra.exit_protocol import STOP_SIGNALS
 
 
 class SignalWatch:
@@ -20,7 +20,7 @@ class SignalWatch:
         self._previous: dict[int, Any] = {}
 
     def __enter__(self) -> SignalWatch:
-        for number in WATCHED:
+        for number in STOP_SIGNALS:
             self._previous[number] = signal.signal(number, self._remember)
         return self
 

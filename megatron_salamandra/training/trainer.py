@@ -16,6 +16,7 @@ from megatron.core.optimizer import MegatronOptimizer
 from megatron_salamandra.checkpoint import CheckpointError, latest_checkpoint, load_checkpoint
 from megatron_salamandra.config import ConfigError, RunConfig
 from megatron_salamandra.data import SampleStream, StepLoader
+from megatron_salamandra.exit_protocol import EXIT_DONE, EXIT_STOPPED
 from megatron_salamandra.model import build_model_chunks
 from megatron_salamandra.optim import apply_schedule, build_optimizer
 from megatron_salamandra.training.callbacks import CallbackList, default_callbacks
@@ -25,10 +26,6 @@ from megatron_salamandra.training.report import StepReport
 from megatron_salamandra.training.run_data import open_blend
 from megatron_salamandra.training.runtime import Runtime
 from salamandra_data.blend_plan import BlendPlan
-
-EXIT_DONE = 0
-EXIT_STOPPED = 75
-"""Stopped early with everything saved: the scheduler may start the same command again."""
 
 
 class TrainingError(ValueError):
