@@ -1,0 +1,23 @@
+"""``salamandra data``: from text to a tokenizer, indexed shards and a blend plan. One module per command."""
+
+from __future__ import annotations
+
+import pkgutil
+from importlib import import_module
+
+from megatron_salamandra.cli.data._options import Subparsers
+
+COMMANDS = tuple(sorted(module.name for module in pkgutil.iter_modules(__path__) if module.name[0] != "_"))
+
+
+def register(subparsers: Subparsers) -> None:
+    """Add ``data`` and its commands to the command line."""
+    group = subparsers.add_parser(
+        "data",
+        help="train a tokenizer, tokenize text to shards, blend languages, look at and verify the result",
+        description="Prepares data on CPU, without torch. In this order: train-tokenizer, tokenize, blend; "
+        "inspect and verify look at what they wrote.",
+    )
+    commands = group.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for name in COMMANDS:
+        import_module(f"{__name__}.{name}").register(commands)

@@ -1,0 +1,77 @@
+"""Options that several data commands share."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from typing import TYPE_CHECKING, NoReturn, TypeAlias
+
+Subparsers: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
+
+INTERRUPTED = 130
+"""Exit code after Ctrl-C or SIGTERM."""
+
+if TYPE_CHECKING:
+    from salamandra_data.readers import DocumentKeys
+
+
+def add_command(
+    commands: Subparsers,
+    name: str,
+    handler: Callable[[argparse.Namespace], int],
+    *,
+    text: str,
+    description: str,
+) -> argparse.ArgumentParser:
+    """A parser for one command, whose ``handler`` turns the parsed arguments into an exit code."""
+    parser = commands.add_parser(name, help=text, description=description)
+    parser.set_defaults(handler=handler)
+    return parser
+
+
+def add_input_options(parser: argparse.ArgumentParser) -> None:
+    """The input files, the keys of their records, what malformed lines do, and the seed."""
+    parser.add_argument(
+        "--input",
+        nargs="+",
+        required=True,
+        metavar="PATH",
+        help="files, directories or patterns: JSON lines (.jsonl, .ndjson, .json), plain text (.txt, one document "
+        "per file), each also .gz or .zst, and .parquet",
+    )
+    parser.add_argument("--text-key", default="text", metavar="KEY", help="key of the text (default: text)")
+    parser.add_argument("--language", metavar="XX", help="language of every document; wins over the key")
+    parser.add_argument(
+        "--language-key",
+        default="language",
+        metavar="KEY",
+        help="key of a document's language (default: language)",
+    )
+    parser.add_argument(
+        "--on-error",
+        choices=("fail", "skip"),
+        default="fail",
+        help="a malformed line ends the command (default), or is counted and passed over",
+    )
+    parser.add_argument(
+        "--seed", type=int, default=0, metavar="N", help="decides every random choice (default: 0)"
+    )
+
+
+def document_keys(arguments: argparse.Namespace) -> DocumentKeys:
+    """Which keys hold what, from the options of :func:`add_input_options`."""
+    from salamandra_data.readers import DocumentKeys
+
+    return DocumentKeys(arguments.text_key, arguments.language, arguments.language_key)
+
+
+def at_least_one(text: str) -> int:
+    """Type of options that count something."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number, 1 or more")
+    return int(text)
+
+
+def interrupt(number: int, frame: object) -> NoReturn:
+    """Signal handler that ends a command as Ctrl-C does."""
+    raise KeyboardInterrupt
