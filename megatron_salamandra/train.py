@@ -50,6 +50,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         config = load_run_config(arguments.config, all_overrides(arguments))
         config.validate_for_world(int(os.environ.get("WORLD_SIZE", "1")))
+        config.validate_packages()
     except ConfigError as error:
         if first:
             print(error, file=sys.stderr)

@@ -13,13 +13,15 @@ from .linear_cross_entropy import chunked_linear_cross_entropy
 from .rms_norm import rms_norm
 from .rope import RopeScaling, rope_split_qkv, rope_table
 from .swiglu import swiglu
-from .weight_gradient import accumulate_weight_gradient
+from .weight_gradient import accumulate_weight_gradient, gradient_already_added, main_grad_of
 
 __all__ = [
     "RopeScaling",
     "accumulate_weight_gradient",
     "chunked_linear_cross_entropy",
     "embedding",
+    "gradient_already_added",
+    "main_grad_of",
     "rms_norm",
     "rope_split_qkv",
     "rope_table",

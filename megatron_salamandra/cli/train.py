@@ -36,4 +36,5 @@ def _train(arguments: argparse.Namespace) -> int:
     config = load_run_config(arguments.config, overrides)
     ranks = arguments.ranks or default_ranks(config)
     config.validate_for_world(ranks)
+    config.validate_packages()
     return run_ranks("megatron_salamandra.train", [arguments.config, *overrides], ranks)

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from megatron_salamandra.config.errors import Problem
+from megatron_salamandra.config.kernel_consistency import kernel_problems
 from megatron_salamandra.config.layout import Layout
 from megatron_salamandra.config.pipeline_layout import parse_pipeline_layout
 
@@ -20,6 +21,7 @@ def find_problems(config: RunConfig) -> list[Problem]:
         problems = [
             *_schedule_problems(config),
             *_optimizer_problems(config),
+            *kernel_problems(config),
             *_tensor_problems(config),
             *_pipeline_problems(config),
             *_batch_problems(config),

@@ -10,11 +10,13 @@ from pydantic_core import PydanticCustomError
 
 from megatron_salamandra.config.consistency import find_problems, fit_to_world
 from megatron_salamandra.config.errors import KeyOrigins, Problem
+from megatron_salamandra.config.installed import missing_packages
 from megatron_salamandra.config.layout import Layout
 from megatron_salamandra.config.sections import (
     CheckpointSection,
     DataSection,
     FilePath,
+    KernelsSection,
     LoggingSection,
     ModelSection,
     OptimizerSection,
@@ -43,6 +45,7 @@ class RunConfig(Section):
     )
     model: ModelSection
     parallel: ParallelSection = ParallelSection()
+    kernels: KernelsSection = KernelsSection()
     training: TrainingSection
     optimizer: OptimizerSection
     data: DataSection = DataSection()
@@ -84,6 +87,16 @@ class RunConfig(Section):
         if isinstance(fitted, Problem):
             raise self._origins.error([fitted])
         return fitted
+
+    def validate_packages(self) -> None:
+        """Check that the optional packages this configuration asks for are installed.
+
+        Raises:
+            ConfigError: one is missing; names the key that asks for it.
+        """
+        missing = missing_packages(self)
+        if missing:
+            raise self._origins.error(missing)
 
     def origin_of(self, key: str) -> str | None:
         """File (or ``command line``) that set the dotted ``key``; None where the default holds."""

@@ -40,6 +40,9 @@ class ModelSection(Section):
     )
     sequence_length: int = Field(ge=1, description="Tokens of one training window, and of the RoPE table.")
     rope_base: float = Field(default=10000.0, gt=1.0, description="Base of the rotary frequencies (theta).")
+    rope_scaling: RopeScalingSection | None = Field(
+        default=None, description="Stretched wavelengths for long windows; none if null."
+    )
     norm_eps: float = Field(default=1e-5, gt=0.0, description="Added to the mean square inside RMSNorm.")
     init_std: float = Field(
         default=0.02,
@@ -57,6 +60,27 @@ class ModelSection(Section):
     def head_dim(self) -> int:
         """Features per attention head."""
         return self.hidden_size // self.attention_heads
+
+
+class RopeScalingSection(Section):
+    """Llama-3's stretching of the rotary wavelengths, for windows longer than those of pre-training."""
+
+    factor: float = Field(
+        gt=1.0, description="How much the longest wavelengths are stretched, such as 4 from 8,192 to 32,768."
+    )
+    original_sequence_length: int = Field(
+        ge=1, description="Window of pre-training, in tokens; decides which wavelengths are long."
+    )
+    low_frequency_factor: float = Field(
+        default=1.0,
+        gt=0.0,
+        description="Wavelengths above original_sequence_length / this are stretched by the whole factor.",
+    )
+    high_frequency_factor: float = Field(
+        default=4.0,
+        gt=0.0,
+        description="Wavelengths below original_sequence_length / this are kept; above low_frequency_factor.",
+    )
 
 
 class ParallelSection(Section):
@@ -183,6 +207,41 @@ class DataSection(Section):
         default=4.0,
         gt=0.0,
         description="Warn about languages the run would see more often than this, in epochs.",
+    )
+
+
+class KernelsSection(Section):
+    """Who computes the operations around the matrix products.
+
+    ``fused`` is this project's own kernel (Triton on CUDA, its plain-torch twin on the CPU), ``reference`` is
+    Megatron-Core's own unfused code, and the others are optional packages, refused when they are missing.
+    The defaults: docs/decisions/0011-kernel-defaults.md.
+    """
+
+    rope: Literal["fused", "reference", "transformer_engine"] = Field(
+        default="fused", description="Rotary embedding: fused rotates Q and K inside the packed QKV."
+    )
+    swiglu: Literal["fused", "reference", "transformer_engine"] = Field(
+        default="fused",
+        description="Activation of the MLP: fused keeps only its input, and backward writes over that.",
+    )
+    loss: Literal["fused", "reference", "transformer_engine"] = Field(
+        default="fused",
+        description="Cross-entropy over the vocabulary: fused writes the gradient over the logits, without fp32 "
+        "logits. z_loss needs it.",
+    )
+    loss_chunk_tokens: int | None = Field(
+        default=None,
+        ge=1,
+        description="Compute head and loss together for so many tokens of a micro-batch at a time, so that the "
+        "logits never exist as a whole: less memory for a little time; 2048 or more. null: all at once. Needs "
+        "loss = fused.",
+    )
+    weight_gradient: Literal["fused", "reference", "apex"] = Field(
+        default="fused",
+        description="How gradients of weight matrices reach the fp32 accumulators: fused adds each product (and "
+        "the embedding's rows) straight to them; reference rounds it, stores it and adds it in a second pass; apex "
+        "is its CUDA extension.",
     )
 
 

@@ -47,6 +47,7 @@ def llama_settings(model: ModelSection, dtype: torch.dtype, ids: SpecialIds) -> 
         "initializer_range": model.init_std,
         "rms_norm_eps": model.norm_eps,
         "rope_theta": model.rope_base,
+        **_rope_scaling(model),
         "attention_bias": False,
         "attention_dropout": 0.0,
         "mlp_bias": False,
@@ -56,6 +57,21 @@ def llama_settings(model: ModelSection, dtype: torch.dtype, ids: SpecialIds) -> 
         "eos_token_id": ids.end,
         "pad_token_id": ids.padding,
         "torch_dtype": str(dtype).removeprefix("torch."),
+    }
+
+
+def _rope_scaling(model: ModelSection) -> dict[str, Any]:
+    scaling = model.rope_scaling
+    if scaling is None:
+        return {}
+    return {
+        "rope_scaling": {
+            "rope_type": "llama3",
+            "factor": scaling.factor,
+            "low_freq_factor": scaling.low_frequency_factor,
+            "high_freq_factor": scaling.high_frequency_factor,
+            "original_max_position_embeddings": scaling.original_sequence_length,
+        }
     }
 
 

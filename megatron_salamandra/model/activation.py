@@ -23,4 +23,5 @@ class SwiGLU(MegatronModule):
 
     def forward(self, gate_up: Tensor) -> Tensor:
         """[..., 2f] (gate first) -> [..., f]."""
-        return swiglu(gate_up)
+        # Linear layers save their input, not their output: nobody else reads gate_up again.
+        return swiglu(gate_up, overwrite_input=True)

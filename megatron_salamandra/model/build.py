@@ -25,9 +25,8 @@ def build_chunk(
     where: dict[str, Any] = {"ignore_virtual": False, "vp_stage": virtual_stage}
     return SalamandraModel(
         transformer,
-        vocab_size=config.model.vocab_size,
-        sequence_length=config.model.sequence_length,
-        rope_base=config.model.rope_base,
+        model=config.model,
+        kernels=config.kernels,
         z_loss=config.training.z_loss,
         virtual_stage=virtual_stage,
         pre_process=parallel_state.is_pipeline_first_stage(**where),

@@ -9,7 +9,8 @@ from megatron.core.models.common.embeddings.rotary_pos_embedding import RotaryEm
 from megatron.core.transformer.attention import SelfAttention
 from torch import Tensor
 
-from salamandra_kernels import rope_split_qkv, rope_table
+from megatron_salamandra.config import ModelSection
+from salamandra_kernels import RopeScaling, rope_split_qkv, rope_table
 
 
 class RotaryTable(RotaryEmbedding):
@@ -19,17 +20,45 @@ class RotaryTable(RotaryEmbedding):
     sequence is longer than this rank's part of it under sequence parallelism.
     """
 
-    def __init__(self, head_dim: int, base: float) -> None:
-        super().__init__(kv_channels=head_dim, rotary_percent=1.0, use_cpu_initialization=True)
-        self.head_dim = head_dim
-        self.base = base
+    def __init__(self, model: ModelSection) -> None:
+        super().__init__(kv_channels=model.head_dim, rotary_percent=1.0, use_cpu_initialization=True)
+        self.head_dim, self.base, self.scaling = model.head_dim, model.rope_base, rope_scaling(model)
         self._table: Tensor | None = None
 
     def forward(self, max_seq_len: int, *_: Any, **__: Any) -> Tensor:
         if self._table is None or self._table.shape[0] < max_seq_len:
             device = torch.cuda.current_device()
-            self._table = rope_table(max_seq_len, self.head_dim, self.base, device=torch.device(device))
+            self._table = rope_table(
+                max_seq_len, self.head_dim, self.base, scaling=self.scaling, device=torch.device(device)
+            )
         return self._table[:max_seq_len]
+
+
+def rope_scaling(model: ModelSection) -> RopeScaling | None:
+    """The change of the rotary frequencies that the configuration asks for."""
+    scaling = model.rope_scaling
+    if scaling is None:
+        return None
+    return RopeScaling(
+        scaling.factor,
+        scaling.original_sequence_length,
+        scaling.low_frequency_factor,
+        scaling.high_frequency_factor,
+    )
+
+
+def stock_rotary_embedding(model: ModelSection) -> RotaryEmbedding:
+    """Megatron-Core's table of angles, for its own rotation and that of Transformer Engine."""
+    stock = RotaryEmbedding(
+        kv_channels=model.head_dim,
+        rotary_percent=1.0,
+        rotary_base=model.rope_base,
+        use_cpu_initialization=True,
+    )
+    scaling = rope_scaling(model)
+    if scaling is not None:
+        stock.inv_freq = scaling.apply(stock.inv_freq)
+    return stock
 
 
 class PackedRopeSelfAttention(SelfAttention):

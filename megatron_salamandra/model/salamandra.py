@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Any
 
 from megatron.core import parallel_state
 from megatron.core.models.gpt import GPTModel
+from megatron.core.tensor_parallel import ColumnParallelLinear
 from megatron.core.transformer import TransformerConfig
 from torch import Tensor
 
-from megatron_salamandra.model.rotary import RotaryTable
+from megatron_salamandra.config import KernelsSection, ModelSection
+from megatron_salamandra.model.linear import FusedGradientColumnLinear, FusedGradientEmbedding
+from megatron_salamandra.model.loss_head import LossHead
+from megatron_salamandra.model.rotary import RotaryTable, stock_rotary_embedding
 from megatron_salamandra.model.spec import block_spec
 from salamandra_kernels import vocab_parallel_cross_entropy
 
@@ -24,9 +29,8 @@ class SalamandraModel(GPTModel):
         self,
         config: TransformerConfig,
         *,
-        vocab_size: int,
-        sequence_length: int,
-        rope_base: float,
+        model: ModelSection,
+        kernels: KernelsSection,
         z_loss: float = 0.0,
         virtual_stage: int | None = None,
         **stages: Any,
@@ -34,10 +38,9 @@ class SalamandraModel(GPTModel):
         """Build one chunk of the model.
 
         Args:
-            config: Megatron-Core's configuration.
-            vocab_size: rows of the embedding and of the head over all ranks.
-            sequence_length: longest window, in tokens.
-            rope_base: base of the rotary angles.
+            config: Megatron-Core's configuration, made from the same sections.
+            model: shape of the network.
+            kernels: who computes rotary embedding, activation, loss and weight gradients.
             z_loss: weight of the squared log-normaliser in the loss (PaLM, section 5).
             virtual_stage: number of the chunk on this rank, None without virtual pipelining.
             stages: ``pre_process`` and ``post_process``.
@@ -45,27 +48,77 @@ class SalamandraModel(GPTModel):
         pipeline_rank = parallel_state.get_pipeline_model_parallel_rank()
         super().__init__(
             config=config,
-            transformer_layer_spec=block_spec(config, virtual_stage, pipeline_rank),
-            vocab_size=vocab_size,
-            max_sequence_length=sequence_length,
+            transformer_layer_spec=block_spec(config, kernels, virtual_stage, pipeline_rank),
+            vocab_size=model.vocab_size,
+            max_sequence_length=model.sequence_length,
             position_embedding_type="rope",
             share_embeddings_and_output_weights=False,
             vp_stage=virtual_stage,
             **stages,
         )
         self.z_loss = z_loss
-        self.rotary_pos_emb = RotaryTable(config.kv_channels, rope_base)
+        self.fused_loss = kernels.loss == "fused"
+        fused_rope = kernels.rope == "fused"
+        self.rotary_pos_emb = RotaryTable(model) if fused_rope else stock_rotary_embedding(model)
+        if self.pre_process and kernels.weight_gradient == "fused":
+            self.embedding.word_embeddings = FusedGradientEmbedding(
+                model.vocab_size,
+                model.hidden_size,
+                init_method=config.init_method,
+                reduce_scatter_embeddings=self.embedding.reduce_scatter_embeddings,
+                config=config,
+                tp_group=self.embedding.tp_group,
+            )
+        if self.post_process:
+            self.output_layer = _output_layer(config, model, kernels, gather_output=not self.parallel_output)
+
+    def forward(
+        self, *args: Any, labels: Tensor | None = None, loss_mask: Tensor | None = None, **kwargs: Any
+    ) -> Tensor:
+        """Megatron-Core's forward. ``loss_mask`` [b, s] weighs each token in the sum that backward starts from."""
+        taking_loss: Any = nullcontext()
+        if self.post_process and labels is not None and isinstance(self.output_layer, LossHead):
+            taking_loss = self.output_layer.with_targets(labels, loss_mask, self._active_z_loss)
+        with taking_loss:
+            return super().forward(*args, labels=labels, loss_mask=loss_mask, **kwargs)  # type: ignore[no-any-return]
 
     def compute_language_model_loss(self, labels: Tensor, logits: Tensor) -> Tensor:
-        """Per-token loss, [b, s] fp32, from labels [b, s] and logits [s, b, V / tp].
+        """Per-token loss, [b, s] fp32, from labels [b, s] and what the output layer gave.
 
-        The gradient is written over the logits, which must not be read afterwards.
+        That is the loss itself, [s, b], from a :class:`LossHead`, and logits [s, b, V / tp] otherwise. The
+        fused loss writes its gradient over the logits, which must not be read afterwards.
         """
+        if isinstance(self.output_layer, LossHead):
+            return logits.transpose(0, 1)
+        if not self.fused_loss:
+            return super().compute_language_model_loss(labels, logits)  # type: ignore[no-any-return]
         loss_sb = vocab_parallel_cross_entropy(
             logits,
             labels.transpose(0, 1).contiguous(),
             tp_group=parallel_state.get_tensor_model_parallel_group(),
-            # A regulariser of training; validation reports the plain cross-entropy.
-            z_loss=self.z_loss if self.training else 0.0,
+            z_loss=self._active_z_loss,
         )
         return loss_sb.transpose(0, 1)
+
+    @property
+    def _active_z_loss(self) -> float:
+        # A regulariser of training; validation reports the plain cross-entropy.
+        return self.z_loss if self.training else 0.0
+
+
+def _output_layer(
+    config: TransformerConfig, model: ModelSection, kernels: KernelsSection, gather_output: bool
+) -> ColumnParallelLinear:
+    """The head that the kernels ask for."""
+    shared: dict[str, Any] = {
+        "config": config,
+        "init_method": config.init_method,
+        "bias": False,
+        "gather_output": gather_output,
+        "tp_group": parallel_state.get_tensor_model_parallel_group(),
+    }
+    sizes = model.hidden_size, model.vocab_size
+    if kernels.loss_chunk_tokens is not None:
+        return LossHead(*sizes, chunk_tokens=kernels.loss_chunk_tokens, **shared)
+    fused_gradient = kernels.weight_gradient == "fused"
+    return (FusedGradientColumnLinear if fused_gradient else ColumnParallelLinear)(*sizes, **shared)

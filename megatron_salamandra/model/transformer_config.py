@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from megatron.core.transformer import TransformerConfig
 
-from megatron_salamandra.config import RunConfig
+from megatron_salamandra.config import ConfigError, RunConfig
 
 RECOMPUTE: dict[str, dict[str, Any]] = {
     "none": {},
@@ -33,8 +33,11 @@ def transformer_config(config: RunConfig, *, platform_name: str) -> TransformerC
 
     Args:
         platform_name: ``cuda`` or ``host``; gloo has no batched point-to-point calls.
+    Raises:
+        ConfigError: a kernel that only runs on CUDA was asked for on the host platform.
     """
-    model, parallel = config.model, config.parallel
+    model, parallel, kernels = config.model, config.parallel, config.kernels
+    _require_cuda(config, platform_name)
     dtype = compute_dtype(config.precision)
     return TransformerConfig(
         num_layers=model.layers,
@@ -47,8 +50,11 @@ def transformer_config(config: RunConfig, *, platform_name: str) -> TransformerC
         layernorm_epsilon=model.norm_eps,
         gated_linear_unit=True,
         activation_func=F.silu,
-        # The name says TE, nothing of TE is used: it makes the MLP call the spec's own module.
-        use_te_activation_func=True,
+        # Whatever its name says, this makes the MLP call the activation module of the spec.
+        use_te_activation_func=kernels.swiglu != "reference",
+        apply_rope_fusion=kernels.rope == "transformer_engine",
+        cross_entropy_loss_fusion=kernels.loss == "transformer_engine",
+        cross_entropy_fusion_impl="te",
         add_bias_linear=False,
         hidden_dropout=0.0,
         attention_dropout=0.0,
@@ -66,7 +72,7 @@ def transformer_config(config: RunConfig, *, platform_name: str) -> TransformerC
         batch_p2p_comm=platform_name == "cuda",
         overlap_p2p_comm=False,
         calculate_per_token_loss=True,
-        gradient_accumulation_fusion=False,
+        gradient_accumulation_fusion=kernels.weight_gradient == "apex",
         bias_activation_fusion=False,
         bias_dropout_fusion=False,
         masked_softmax_fusion=False,
@@ -74,3 +80,14 @@ def transformer_config(config: RunConfig, *, platform_name: str) -> TransformerC
         softmax_scale=1.0 / math.sqrt(model.head_dim),
         **RECOMPUTE[config.training.recompute],
     )
+
+
+def _require_cuda(config: RunConfig, platform_name: str) -> None:
+    if platform_name == "cuda":
+        return
+    for key, value in config.kernels.model_dump().items():
+        if value in ("transformer_engine", "apex"):
+            raise ConfigError(
+                f"kernels.{key} = {value} runs on CUDA only, and this is the {platform_name} platform\n"
+                f"  use kernels.{key} = fused or reference, or platform=cuda"
+            )

@@ -92,8 +92,9 @@ def _no_stream_context(*args: Any, **kwargs: Any) -> Iterator[None]:
     yield
 
 
-def _nothing(*args: Any, **kwargs: Any) -> None:
-    return None
+def _nothing() -> Any:
+    """A new function that does nothing: torch's compiler keeps its rules by function, so none may serve twice."""
+    return lambda *args, **kwargs: None
 
 
 def _cpu_rng_state(device: object = None, **kwargs: Any) -> torch.Tensor:
@@ -106,9 +107,9 @@ def _set_cpu_rng_state(state: torch.Tensor, device: object = None, **kwargs: Any
 
 CUDA_ANSWERS: dict[str, Any] = {
     "current_device": lambda: CPU,
-    "set_device": _nothing,
+    "set_device": _nothing(),
     "device_count": lambda: 1,
-    "synchronize": _nothing,
+    "synchronize": _nothing(),
     "Stream": _NoStream,
     "Event": _NoStream,
     "stream": _no_stream_context,
@@ -120,8 +121,8 @@ CUDA_ANSWERS: dict[str, Any] = {
     "memory_allocated": lambda *args: 0,
     "max_memory_allocated": lambda *args: 0,
     "memory_reserved": lambda *args: 0,
-    "reset_peak_memory_stats": _nothing,
-    "empty_cache": _nothing,
+    "reset_peak_memory_stats": _nothing(),
+    "empty_cache": _nothing(),
 }
 
 

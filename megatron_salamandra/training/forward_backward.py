@@ -50,6 +50,7 @@ def _forward_step(batches: Iterator[MicroBatch], model: Any) -> tuple[Tensor, Ca
         batch.position_ids.to(device),
         None,
         labels=batch.labels.to(device),
+        loss_mask=loss_mask,
     )
     return output, lambda loss_bs: masked_sum(loss_mask, loss_bs)
 

@@ -33,6 +33,14 @@ REFUSED = {
     "optimizer.warmup_steps=-1": ["optimizer.warmup_steps = -1", "expected at least 0"],
     "optimizer.beta2=1.0": ["optimizer.beta2 = 1.0", "expected below 1"],
     "parallel.tensor=0": ["parallel.tensor = 0", "expected at least 1"],
+    # kernels
+    "kernels.rope=triton": ["kernels.rope = triton (text); expected one of 'fused', 'reference'"],
+    "kernels.loss=reference training.z_loss=1e-4": ["kernels.loss = reference has no z-loss", "0.0001"],
+    "kernels.loss=reference kernels.loss_chunk_tokens=8": [
+        "loss_chunk_tokens = 8 needs kernels.loss = fused"
+    ],
+    "model.rope_scaling.factor=4 model.rope_scaling.original_sequence_length=8 "
+    "model.rope_scaling.low_frequency_factor=4": ["low_frequency_factor = 4 is not below", "Llama 3 uses"],
     # shape
     "model.attention_heads=6": ["model.attention_heads = 6 does not divide model.hidden_size = 128"],
     "model.attention_heads=128": ["128 / 128 = 1, which is odd"],

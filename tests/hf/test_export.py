@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from megatron_salamandra.checkpoint import CheckpointError
-from megatron_salamandra.config import ModelSection, RunConfig
+from megatron_salamandra.config import ModelSection, RopeScalingSection, RunConfig
 from megatron_salamandra.hf import (
     HuggingFaceError,
     TokenizerConversionError,
@@ -24,6 +24,10 @@ from megatron_salamandra.hf import (
     load_checkpoint,
     load_export,
 )
+from megatron_salamandra.hf.model_files import llama_settings
+from megatron_salamandra.hf.sentencepiece_model import SpecialIds
+from megatron_salamandra.model.rotary import rope_scaling
+from salamandra_kernels import rope_table
 
 transformers = pytest.importorskip("transformers")
 safetensors_torch = pytest.importorskip("safetensors.torch")
@@ -126,6 +130,24 @@ def test_weights_are_split_into_files_of_the_size_asked_for(exported: Path) -> N
     assert sum(sizes.values()) == index["metadata"]["total_size"]
     assert all(size <= 60_000 or len(loaded[name]) == 1 for name, size in sizes.items())
     assert index["weight_map"] == {tensor: name for name, file in loaded.items() for tensor in file}
+
+
+def test_stretched_rotary_wavelengths_reach_the_export() -> None:
+    model = ModelSection(
+        name="long",
+        layers=1,
+        hidden_size=256,
+        ffn_hidden_size=64,
+        attention_heads=2,
+        vocab_size=32,
+        sequence_length=32768,
+        rope_scaling=RopeScalingSection(factor=4.0, original_sequence_length=8192, low_frequency_factor=2.0),
+    )
+    settings = llama_settings(model, torch.float32, SpecialIds(unknown=0, begin=1, end=2, padding=3))
+    config = transformers.LlamaConfig(**settings)
+    theirs, _ = transformers.modeling_rope_utils.ROPE_INIT_FUNCTIONS["llama3"](config, torch.device("cpu"))
+    table = rope_table(torch.tensor([1]), 128, 10_000.0, scaling=rope_scaling(model))
+    torch.testing.assert_close(table[0, 64:], theirs.sin(), atol=1e-6, rtol=1e-6)
 
 
 def test_config_carries_the_values_of_the_run(exported: Path) -> None:

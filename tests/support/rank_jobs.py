@@ -121,3 +121,62 @@ def decay_groups(overrides: Sequence[str]) -> tuple[list[str], list[str]]:
             return [n for n, size in names if decay[size]], [n for n, size in names if not decay[size]]
     finally:
         platform.stop()
+
+
+def loss_and_gradients(overrides: Sequence[str]) -> dict[str, Any]:
+    """One pass over two micro-batches, the second one padded: this rank's loss, gradients and checkpoint keys.
+
+    ``gradients`` maps global parameter names to arrays, means over the valid tokens; ``state`` maps checkpoint
+    keys to global shapes.
+    """
+    import numpy as np
+    import torch
+    from megatron.core.distributed import finalize_model_grads
+
+    from megatron_salamandra.checkpoint.contents import sharded_state
+    from megatron_salamandra.config import load_run_config
+    from megatron_salamandra.data.micro_batch import micro_batch
+    from megatron_salamandra.model import build_model_chunks, unwrap
+    from megatron_salamandra.parallel import start_process_grid
+    from megatron_salamandra.parallel.initialization import named_global_parameters
+    from megatron_salamandra.platform import select_platform
+    from megatron_salamandra.training.forward_backward import run_micro_batches
+
+    config = load_run_config(str(SMALL_CONFIG), overrides)
+    windows = np.random.default_rng(5).integers(
+        0, config.model.vocab_size, (2, config.model.sequence_length + 1)
+    )
+    platform = select_platform("host")
+    platform.start(int(os.environ["LOCAL_RANK"]))
+    try:
+        with start_process_grid(config.parallel, config.training.seed, platform) as grid:
+            chunks = build_model_chunks(config, grid, platform)
+            for chunk in chunks:
+                chunk.config.finalize_model_grads_func = finalize_model_grads
+            batches = [
+                micro_batch(windows[:1], np.array([config.model.sequence_length])),
+                micro_batch(windows[1:], np.array([config.model.sequence_length // 3])),
+            ]
+            for chunk in chunks:
+                chunk.zero_grad_buffer()
+            loss = run_micro_batches(chunks, batches, config, grid)
+            with torch.no_grad():
+                validation = run_micro_batches(
+                    [chunk.eval() for chunk in chunks], batches, config, grid, forward_only=True
+                )
+            return {
+                "loss": loss.nats,
+                "validation": validation.nats,
+                "gradients": {
+                    name: parameter.main_grad.float().numpy().copy()
+                    for chunk in chunks
+                    for name, parameter in named_global_parameters(unwrap(chunk))
+                },
+                "state": {
+                    key: tuple(getattr(tensor, "global_shape", ()))
+                    for chunk in sharded_state(chunks, None, loading=False).values()
+                    for key, tensor in chunk.items()
+                },
+            }
+    finally:
+        platform.stop()

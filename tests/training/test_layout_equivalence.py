@@ -16,6 +16,14 @@ LAYOUTS = {
     "PP2-uneven": (2, ["parallel.pipeline=2", "parallel.pipeline_layout=Ettt|tL"]),
     "DP2": (2, []),
     "DP2-overlap": (2, ["optimizer.overlap_grad_reduce=true", "optimizer.overlap_param_gather=true"]),
+    "chunked-head-DP2-overlap": (
+        2,
+        [
+            "optimizer.overlap_grad_reduce=true",
+            "optimizer.overlap_param_gather=true",
+            "kernels.loss_chunk_tokens=24",
+        ],
+    ),
     "micro-batch-4": (1, ["training.micro_batch_size=4"]),
     "recompute-full": (1, ["training.recompute=full"]),
     "recompute-selective": (1, ["training.recompute=selective"]),
