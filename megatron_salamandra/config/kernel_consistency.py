@@ -29,6 +29,13 @@ def kernel_problems(config: RunConfig) -> Iterator[Problem]:
             remedy="set it to null, or use kernels.loss = fused",
             involved=("kernels.loss",),
         )
+    if kernels.rope != "fused" and config.data.reset_positions:
+        yield Problem(
+            key="data.reset_positions",
+            text=f"data.reset_positions = true needs kernels.rope = fused, not {kernels.rope}",
+            remedy="set it to false, or use kernels.rope = fused",
+            involved=("kernels.rope",),
+        )
     scaling = config.model.rope_scaling
     if scaling is not None and scaling.low_frequency_factor >= scaling.high_frequency_factor:
         yield Problem(

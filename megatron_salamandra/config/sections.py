@@ -198,6 +198,14 @@ class DataSection(Section):
         description="Blend plan written by `salamandra data blend`; relative to the current directory. "
         "Required to train.",
     )
+    document_masking: bool = Field(
+        default=False,
+        description="No token attends to another document of its window. The published runs did not mask.",
+    )
+    reset_positions: bool = Field(
+        default=False,
+        description="Rotary positions start at 0 in every document. Needs kernels.rope = fused.",
+    )
     prefetch_steps: int = Field(
         default=2,
         ge=1,

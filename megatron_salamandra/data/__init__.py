@@ -1,5 +1,6 @@
 """The data stream: blend plan -> samples -> micro-batches. Computed from the sample number, never looked up."""
 
+from megatron_salamandra.data.documents import DocumentRules
 from megatron_salamandra.data.ledger import SourceLedger, final_ordinals
 from megatron_salamandra.data.micro_batch import MicroBatch
 from megatron_salamandra.data.sample_stream import SampleLocation, SampleStream
@@ -8,6 +9,7 @@ from megatron_salamandra.data.step_loader import StepLoader
 from megatron_salamandra.data.validation_set import ValidationSet, validation_sets
 
 __all__ = [
+    "DocumentRules",
     "MicroBatch",
     "SampleLocation",
     "SampleStream",

@@ -14,6 +14,7 @@ from types import TracebackType
 
 import numpy as np
 
+from megatron_salamandra.data.documents import DocumentRules
 from megatron_salamandra.data.micro_batch import MicroBatch, micro_batch
 from megatron_salamandra.data.sample_stream import SampleStream
 
@@ -29,6 +30,7 @@ class StepLoader:
         data_parallel_size: number of data-parallel ranks.
         first_step: number of the first step to hand out; resuming is naming the next step.
         prefetch_steps: how many steps are kept ready; 0 reads each step when it is asked for, without a thread.
+        documents: how the ends of documents count; not at all when not given.
 
     Raises:
         ValueError: the global batch does not divide into whole micro-batches, or the rank is out of range.
@@ -44,6 +46,7 @@ class StepLoader:
         data_parallel_size: int,
         first_step: int = 0,
         prefetch_steps: int = 2,
+        documents: DocumentRules | None = None,
     ) -> None:
         if min(micro_batch_size, global_batch_size, data_parallel_size) < 1:
             raise ValueError(
@@ -70,6 +73,7 @@ class StepLoader:
         self._rank = data_parallel_rank
         self._ranks = data_parallel_size
         self._prefetch_steps = prefetch_steps
+        self._documents = documents
         self.next_step_number = first_step  # of the step next_step() returns next
         self.wait_seconds = 0.0  # how long the last next_step() kept the trainer waiting
 
@@ -138,7 +142,7 @@ class StepLoader:
             windows = np.empty((size, length + 1), dtype=np.int64)
             for row in range(size):
                 windows[row] = self._stream.sample(step_start + first + row)
-            batches.append(micro_batch(windows))
+            batches.append(micro_batch(windows, documents=self._documents))
         return batches
 
     def _read_ahead(self) -> None:

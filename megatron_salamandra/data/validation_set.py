@@ -13,6 +13,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from megatron_salamandra.data.documents import DocumentRules
 from megatron_salamandra.data.micro_batch import MicroBatch, micro_batch
 from megatron_salamandra.data.shard_reader import OpenShards, SourceReader
 from salamandra_data.blend_plan import BlendPlan, BlendSource
@@ -79,7 +80,11 @@ class ValidationSet:
         return nats_per_token / (self.utf8_bytes_per_token * math.log(2))
 
     def micro_batches(
-        self, micro_batch_size: int, data_parallel_rank: int, data_parallel_size: int
+        self,
+        micro_batch_size: int,
+        data_parallel_rank: int,
+        data_parallel_size: int,
+        documents: DocumentRules | None = None,
     ) -> Iterator[MicroBatch]:
         """Yield this rank's micro-batches; every rank gets the same number, padded with masked rows.
 
@@ -98,7 +103,7 @@ class ValidationSet:
                 predictions[row] = max(0, min(length, self.predictions - start))
                 if predictions[row] > 0:
                     windows[row, : predictions[row] + 1] = self._reader.read(start, int(predictions[row]) + 1)
-            yield micro_batch(windows, predictions)
+            yield micro_batch(windows, predictions, documents)
 
 
 def validation_sets(

@@ -27,6 +27,7 @@ def build_chunk(
         transformer,
         model=config.model,
         kernels=config.kernels,
+        use_position_ids=config.data.reset_positions,
         z_loss=config.training.z_loss,
         virtual_stage=virtual_stage,
         pre_process=parallel_state.is_pipeline_first_stage(**where),

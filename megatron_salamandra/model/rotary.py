@@ -16,6 +16,8 @@ from salamandra_kernels import RopeScaling, rope_split_qkv, rope_table
 class RotaryTable(RotaryEmbedding):
     """Hands the layers one fp32 cos|sin table [s, head_dim] instead of angles.
 
+    With ``positions`` [b, s] set it is [s, b, head_dim], the row of each token's position.
+
     Subclasses Megatron-Core's class for ``get_rotary_seq_len`` only, which knows that the
     sequence is longer than this rank's part of it under sequence parallelism.
     """
@@ -23,6 +25,7 @@ class RotaryTable(RotaryEmbedding):
     def __init__(self, model: ModelSection) -> None:
         super().__init__(kv_channels=model.head_dim, rotary_percent=1.0, use_cpu_initialization=True)
         self.head_dim, self.base, self.scaling = model.head_dim, model.rope_base, rope_scaling(model)
+        self.positions: Tensor | None = None
         self._table: Tensor | None = None
 
     def forward(self, max_seq_len: int, *_: Any, **__: Any) -> Tensor:
@@ -31,6 +34,8 @@ class RotaryTable(RotaryEmbedding):
             self._table = rope_table(
                 max_seq_len, self.head_dim, self.base, scaling=self.scaling, device=torch.device(device)
             )
+        if self.positions is not None:
+            return self._table[self.positions.transpose(0, 1)]
         return self._table[:max_seq_len]
 
 
@@ -96,5 +101,13 @@ class PackedRopeSelfAttention(SelfAttention):
         packed, (query_width, head_dim, _) = super().get_query_key_value_tensors(
             hidden_states, key_value_states, split_qkv=False
         )
-        assert self._table is not None
-        return rope_split_qkv(packed, self._table, q_per_group=query_width // head_dim, head_dim=head_dim)
+        table, rows = self._table, None
+        assert table is not None
+        if table.dim() == 3:
+            rows = torch.arange(packed.shape[0] * packed.shape[1], device=packed.device).view(
+                packed.shape[:2]
+            )
+            table = table.flatten(0, 1)
+        return rope_split_qkv(
+            packed, table, q_per_group=query_width // head_dim, head_dim=head_dim, positions=rows
+        )

@@ -32,6 +32,7 @@ class SalamandraModel(GPTModel):
         model: ModelSection,
         kernels: KernelsSection,
         z_loss: float = 0.0,
+        use_position_ids: bool = False,
         virtual_stage: int | None = None,
         **stages: Any,
     ) -> None:
@@ -42,6 +43,8 @@ class SalamandraModel(GPTModel):
             model: shape of the network.
             kernels: who computes rotary embedding, activation, loss and weight gradients.
             z_loss: weight of the squared log-normaliser in the loss (PaLM, section 5).
+            use_position_ids: rotate by the ``position_ids`` given to ``forward``, not by place in the window;
+                fused rotary embedding only.
             virtual_stage: number of the chunk on this rank, None without virtual pipelining.
             stages: ``pre_process`` and ``post_process``.
         """
@@ -60,6 +63,7 @@ class SalamandraModel(GPTModel):
         self.fused_loss = kernels.loss == "fused"
         fused_rope = kernels.rope == "fused"
         self.rotary_pos_emb = RotaryTable(model) if fused_rope else stock_rotary_embedding(model)
+        self.use_position_ids = use_position_ids
         if self.pre_process and kernels.weight_gradient == "fused":
             self.embedding.word_embeddings = FusedGradientEmbedding(
                 model.vocab_size,
@@ -73,14 +77,34 @@ class SalamandraModel(GPTModel):
             self.output_layer = _output_layer(config, model, kernels, gather_output=not self.parallel_output)
 
     def forward(
-        self, *args: Any, labels: Tensor | None = None, loss_mask: Tensor | None = None, **kwargs: Any
+        self,
+        input_ids: Tensor,
+        position_ids: Tensor,
+        attention_mask: Tensor | None,
+        *,
+        labels: Tensor | None = None,
+        loss_mask: Tensor | None = None,
+        **kwargs: Any,
     ) -> Tensor:
-        """Megatron-Core's forward. ``loss_mask`` [b, s] weighs each token in the sum that backward starts from."""
+        """Megatron-Core's forward: logits [b, s, V / tp], or with ``labels`` the loss of each token, [b, s] fp32.
+
+        Args:
+            input_ids: [b, s] int64.
+            position_ids: [b, s] int64, read where the model was built with ``use_position_ids``.
+            attention_mask: None, or the bounds of documents, see :class:`CausalAttention`.
+            labels: [b, s] int64.
+            loss_mask: [b, s], weight of each token in the sum that backward starts from; None: all 1.
+            kwargs: anything else that Megatron-Core's forward takes.
+        """
+        if self.use_position_ids:
+            self.rotary_pos_emb.positions = position_ids
         taking_loss: Any = nullcontext()
         if self.post_process and labels is not None and isinstance(self.output_layer, LossHead):
             taking_loss = self.output_layer.with_targets(labels, loss_mask, self._active_z_loss)
         with taking_loss:
-            return super().forward(*args, labels=labels, loss_mask=loss_mask, **kwargs)  # type: ignore[no-any-return]
+            return super().forward(  # type: ignore[no-any-return]
+                input_ids, position_ids, attention_mask, labels=labels, loss_mask=loss_mask, **kwargs
+            )
 
     def compute_language_model_loss(self, labels: Tensor, logits: Tensor) -> Tensor:
         """Per-token loss, [b, s] fp32, from labels [b, s] and what the output layer gave.

@@ -45,10 +45,12 @@ def _forward_step(batches: Iterator[MicroBatch], model: Any) -> tuple[Tensor, Ca
     batch = next(batches)
     device = torch.cuda.current_device()
     loss_mask = batch.loss_mask.to(device)
+    bounds = batch.document_bounds
     output = model(
         batch.tokens.to(device),
         batch.position_ids.to(device),
-        None,
+        # Megatron-Core hands the mask to the attention as it is.
+        None if bounds is None else bounds.to(device),
         labels=batch.labels.to(device),
         loss_mask=loss_mask,
     )

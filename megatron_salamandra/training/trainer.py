@@ -15,7 +15,7 @@ from megatron.core.optimizer import MegatronOptimizer
 
 from megatron_salamandra.checkpoint import CheckpointError, latest_checkpoint, load_checkpoint
 from megatron_salamandra.config import ConfigError, RunConfig
-from megatron_salamandra.data import SampleStream, StepLoader
+from megatron_salamandra.data import DocumentRules, SampleStream, StepLoader
 from megatron_salamandra.exit_protocol import EXIT_DONE, EXIT_STOPPED
 from megatron_salamandra.model import build_model_chunks
 from megatron_salamandra.optim import apply_schedule, build_optimizer
@@ -74,6 +74,14 @@ class Trainer:
             if config.optimizer.overlap_grad_reduce:
                 chunk.config.no_sync_func = [c.no_sync for c in chunks] if len(chunks) > 1 else chunk.no_sync
         return cls(runtime, plan, stream, chunks, optimizer)
+
+    @property
+    def document_rules(self) -> DocumentRules | None:
+        """How the ends of documents inside a window count; None where they do not."""
+        data = self.config.data
+        if not (data.document_masking or data.reset_positions):
+            return None
+        return DocumentRules(self.plan.tokenizer.eod_id, data.document_masking, data.reset_positions)
 
     @property
     def checkpoints(self) -> Path:
@@ -180,6 +188,7 @@ class Trainer:
             data_parallel_size=self.runtime.grid.data_size,
             first_step=self.step,
             prefetch_steps=self.config.data.prefetch_steps,
+            documents=self.document_rules,
         ) as loader:
             while self.step < stop_after and self.stop_reason is None:
                 report = self._train_step(loader)

@@ -180,3 +180,29 @@ def loss_and_gradients(overrides: Sequence[str]) -> dict[str, Any]:
             }
     finally:
         platform.stop()
+
+
+def token_losses(overrides: Sequence[str], windows: Any, eod_id: int) -> Any:
+    """Loss of every prediction, [windows, sequence], of the freshly initialised small model on one rank."""
+    import torch
+
+    from megatron_salamandra.config import load_run_config
+    from megatron_salamandra.data import DocumentRules
+    from megatron_salamandra.data.micro_batch import micro_batch
+    from megatron_salamandra.model import build_model_chunks
+    from megatron_salamandra.parallel import start_process_grid
+    from megatron_salamandra.platform import select_platform
+
+    config = load_run_config(str(SMALL_CONFIG), overrides)
+    rules = DocumentRules(eod_id, config.data.document_masking, config.data.reset_positions)
+    batch = micro_batch(windows, documents=rules)
+    platform = select_platform("host")
+    platform.start(int(os.environ["LOCAL_RANK"]))
+    try:
+        with start_process_grid(config.parallel, config.training.seed, platform) as grid:
+            (model,) = build_model_chunks(config, grid, platform)
+            with torch.no_grad():
+                losses = model(batch.tokens, batch.position_ids, batch.document_bounds, labels=batch.labels)
+            return losses.numpy().copy()
+    finally:
+        platform.stop()

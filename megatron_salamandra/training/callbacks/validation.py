@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -98,7 +99,10 @@ class Validation(Callback):
         runtime = self.trainer.runtime
         batches = list(
             validation_set.micro_batches(
-                self.trainer.config.training.micro_batch_size, runtime.grid.data_rank, runtime.grid.data_size
+                self.trainer.config.training.micro_batch_size,
+                runtime.grid.data_rank,
+                runtime.grid.data_size,
+                self.trainer.document_rules,
             )
         )
         loss = run_micro_batches(
@@ -125,5 +129,5 @@ def pad_to_pipeline(batches: list[MicroBatch], pipeline_size: int) -> list[Micro
     The interleaved schedule insists on it; the additions count nothing.
     """
     last = batches[-1]
-    filler = MicroBatch(last.tokens, last.labels, torch.zeros_like(last.loss_mask), last.position_ids)
+    filler = dataclasses.replace(last, loss_mask=torch.zeros_like(last.loss_mask))
     return batches + [filler] * (-len(batches) % pipeline_size)
