@@ -1,16 +1,32 @@
-"""Looking at shards: what they hold, and a document as text."""
+"""Looking at shards: what they hold, documents as text, and documents that hold a text."""
 
 from __future__ import annotations
 
+import unicodedata
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from salamandra_data.errors import DataError
-from salamandra_data.indexed import IndexedShard, ShardManifest, manifest_path
+from salamandra_data.indexed import IndexedShard, ShardManifest, manifest_path, token_dtype
 from salamandra_data.shard_files import TOKENIZER_FILE_NAME, find_shards
 from salamandra_data.text_table import text_table
-from salamandra_data.tokenization.encoder import Encoder
+from salamandra_data.tokenization.encoder import Encoder, cached_encoder
+
+_HEADING = (
+    "shard",
+    "language",
+    "split",
+    "documents",
+    "tokens",
+    "dtype",
+    "bytes/token",
+    "tokenizer",
+    "licences",
+)
+_EXCERPT_CHARACTERS = 60
 
 
 def shard_table(path: Path) -> str:
@@ -20,30 +36,37 @@ def shard_table(path: Path) -> str:
     for prefix in find_shards([path]):
         shard = IndexedShard.open(prefix)
         documents, tokens = documents + shard.documents, tokens + shard.tokens
-        counts = (f"{shard.documents:,}", f"{shard.tokens:,}", shard.dtype.name)
         if manifest_path(prefix).exists():
-            manifest = ShardManifest.load(prefix)
-            labels = ", ".join(f"{name} {count:,}" for name, count in manifest.licences.items()) or "-"
-            bytes_per_token = f"{manifest.utf8_bytes / max(manifest.tokens, 1):.3f}"
-            tokenizer = manifest.tokenizer.sha256[:12]
-            rows.append(
-                (prefix.name, manifest.language, manifest.split, *counts, bytes_per_token, tokenizer, labels)
-            )
+            rows.append(_manifest_row(prefix, ShardManifest.load(prefix)))
         else:
+            counts = (f"{shard.documents:,}", f"{shard.tokens:,}", shard.dtype.name)
             rows.append((prefix.name, "-", "-", *counts, "-", "-", "-"))
-    heading = (
-        "shard",
-        "language",
-        "split",
-        "documents",
-        "tokens",
-        "dtype",
-        "bytes/token",
-        "tokenizer",
-        "licences",
+    return text_table(_HEADING, rows, _total(documents, tokens))
+
+
+def manifest_table(shards: Sequence[tuple[Path, ShardManifest]]) -> str:
+    """The table of shards whose manifests are at hand."""
+    rows = [_manifest_row(prefix, manifest) for prefix, manifest in shards]
+    documents = sum(manifest.documents for _, manifest in shards)
+    return text_table(_HEADING, rows, _total(documents, sum(manifest.tokens for _, manifest in shards)))
+
+
+def _manifest_row(prefix: Path, manifest: ShardManifest) -> tuple[str, ...]:
+    return (
+        prefix.name,
+        manifest.language,
+        manifest.split,
+        f"{manifest.documents:,}",
+        f"{manifest.tokens:,}",
+        token_dtype(manifest.tokenizer.vocab_size).name,
+        f"{manifest.utf8_bytes / max(manifest.tokens, 1):.3f}",
+        manifest.tokenizer.sha256[:12],
+        ", ".join(f"{name} {count:,}" for name, count in manifest.licences.items()) or "-",
     )
-    total = ("all", "", "", f"{documents:,}", f"{tokens:,}", "", "", "", "")
-    return text_table(heading, rows, total)
+
+
+def _total(documents: int, tokens: int) -> tuple[str, ...]:
+    return ("all", "", "", f"{documents:,}", f"{tokens:,}", "", "", "", "")
 
 
 def document_text(path: Path, number: int, tokenizer: Path | None = None) -> str:
@@ -58,11 +81,66 @@ def document_text(path: Path, number: int, tokenizer: Path | None = None) -> str
     for prefix in find_shards([path]):
         shard = IndexedShard.open(prefix)
         if remaining < shard.documents:
-            ids = shard.document(remaining).astype(np.int32)
-            encoder = _encoder_of(prefix, tokenizer)
-            return encoder.decode(ids[:-1] if len(ids) and ids[-1] == encoder.identity.eod_id else ids)
+            return _decoded(shard, remaining, _encoder_of(prefix, tokenizer))
         remaining -= shard.documents
     raise DataError(f"{path}: document {number:,} asked for; there are {number - remaining:,}")
+
+
+@dataclass(frozen=True)
+class FoundDocument:
+    """A document that holds the text looked for.
+
+    ``number`` counts over all shards of the place searched, as :func:`document_text` does; ``shard_document`` within
+    ``prefix``. ``excerpt`` is the first place where the text stands, on one line.
+    """
+
+    number: int
+    prefix: Path
+    shard_document: int
+    tokens: int
+    excerpt: str
+
+    def line(self) -> str:
+        """For people."""
+        return (
+            f"{self.number}  {self.prefix.name}:{self.shard_document}  {self.tokens:,} tokens  {self.excerpt}"
+        )
+
+
+def search_documents(path: Path, text: str, tokenizer: Path | None = None) -> Iterator[FoundDocument]:
+    """Documents whose text contains ``text`` (case counts), in the order of the shards; reads until stopped.
+
+    ``text`` is compared as NFC, which is what the tokenizer made of the documents.
+
+    Raises:
+        DataError: ``text`` is empty, or no tokenizer that made the shards.
+    """
+    wanted = unicodedata.normalize("NFC", text)
+    if not wanted:
+        raise DataError("--search: the text to look for is empty")
+    before = 0
+    for prefix in find_shards([path]):
+        shard, encoder = IndexedShard.open(prefix), _encoder_of(prefix, tokenizer)
+        for number in range(shard.documents):
+            found = _decoded(shard, number, encoder)
+            place = found.find(wanted)
+            if place >= 0:
+                tokens = len(shard.document(number))
+                yield FoundDocument(
+                    before + number, prefix, number, tokens, _excerpt(found, place, len(wanted))
+                )
+        before += shard.documents
+
+
+def _decoded(shard: IndexedShard, number: int, encoder: Encoder) -> str:
+    ids = shard.document(number).astype(np.int32)
+    return encoder.decode(ids[:-1] if len(ids) and ids[-1] == encoder.identity.eod_id else ids)
+
+
+def _excerpt(text: str, place: int, length: int) -> str:
+    first, last = max(0, place - _EXCERPT_CHARACTERS), place + length + _EXCERPT_CHARACTERS
+    inside = " ".join(text[first:last].split())
+    return f"{'…' if first else ''}{inside}{'…' if last < len(text) else ''}"
 
 
 def _encoder_of(prefix: Path, tokenizer: Path | None) -> Encoder:
@@ -71,7 +149,7 @@ def _encoder_of(prefix: Path, tokenizer: Path | None) -> Encoder:
         raise DataError(
             f"{model}: no tokenizer here to turn ids into text\n  name the model file with --tokenizer"
         )
-    encoder = Encoder(model)
+    encoder = cached_encoder(model)
     if manifest_path(prefix).exists():
         expected = ShardManifest.load(prefix).tokenizer
         if encoder.identity != expected:

@@ -10,10 +10,10 @@ from typing import Any
 
 from salamandra_data.atomic_write import atomic_write_bytes
 from salamandra_data.errors import DataError
+from salamandra_data.indexed.chunk_checksums import CHUNK_BYTES
 from salamandra_data.indexed.layout import manifest_path
 
 FORMAT = "salamandra-shard-1"
-CHUNK_BYTES = 64 << 20
 
 
 @dataclass(frozen=True)

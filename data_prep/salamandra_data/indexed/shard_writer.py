@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 
 from salamandra_data.atomic_write import publish, write_error
 from salamandra_data.errors import DataError
+from salamandra_data.indexed.chunk_checksums import CHUNK_BYTES, ChunkChecksums
 from salamandra_data.indexed.layout import IndexHeader, bin_path, idx_path, manifest_path, token_dtype
-from salamandra_data.indexed.manifest import CHUNK_BYTES, ShardManifest, TokenizerIdentity
+from salamandra_data.indexed.manifest import ShardManifest, TokenizerIdentity
 
 _INDEX_BLOCK = 1 << 20
 _MAX_DOCUMENT_TOKENS = 2**31 - 1
@@ -72,7 +73,7 @@ class ShardWriter:
             self._stream = open(self._staged[bin_path(prefix)], "wb")  # noqa: SIM115 - closed by close() or abort()
         except OSError as error:
             raise write_error(bin_path(prefix), error) from error
-        self._checksums = _ChunkChecksums()
+        self._checksums = ChunkChecksums(CHUNK_BYTES)
 
     def __enter__(self) -> ShardWriter:
         return self
@@ -238,29 +239,6 @@ class ShardWriter:
                 put(np.arange(first, min(first + _INDEX_BLOCK, self.documents + 1), dtype="<i8").tobytes())
             _sync_and_close(stream)
         return digest.hexdigest()
-
-
-class _ChunkChecksums:
-    """SHA-256 of each 64 MiB of a stream that arrives in pieces of any size."""
-
-    def __init__(self) -> None:
-        self._finished: list[str] = []
-        self._current = hashlib.sha256()
-        self._filled = 0
-
-    def update(self, raw: bytes) -> None:
-        view = memoryview(raw)
-        while view:
-            part = view[: CHUNK_BYTES - self._filled]
-            self._current.update(part)
-            self._filled += len(part)
-            view = view[len(part) :]
-            if self._filled == CHUNK_BYTES:
-                self._finished.append(self._current.hexdigest())
-                self._current, self._filled = hashlib.sha256(), 0
-
-    def digests(self) -> tuple[str, ...]:
-        return (*self._finished, self._current.hexdigest()) if self._filled else tuple(self._finished)
 
 
 def _sync_and_close(stream: Any) -> None:

@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-import os
-import re
 import shutil
-import socket
-import tempfile
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from salamandra_data.atomic_write import atomic_file, atomic_write_bytes, sha256_of_file, write_error
+from salamandra_data.atomic_write import atomic_file
 from salamandra_data.errors import DataError
 from salamandra_data.indexed import ShardManifest
 from salamandra_data.readers import find_inputs
-from salamandra_data.shard_files import TOKENIZER_FILE_NAME, tokenizer_file
+from salamandra_data.shard_files import keep_tokenizer, tokenizer_file
 from salamandra_data.text_table import text_table
 from salamandra_data.tokenization.encoder import Encoder
 from salamandra_data.tokenization.first_pass import FileSurvey, FirstPass, GroupCount, survey_file
@@ -27,6 +21,7 @@ from salamandra_data.tokenization.second_pass import SecondPass, ShardTask, writ
 from salamandra_data.tokenization.shard_plan import finished_shards, plan_group
 from salamandra_data.tokenization.sorted_runs import Group
 from salamandra_data.tokenization.worker_pool import WorkerPool
+from salamandra_data.working_directory import working_directory
 
 
 @dataclass
@@ -89,7 +84,10 @@ def tokenize(job: TokenizeJob) -> TokenizeResult:
     job = replace(job, tokenizer=tokenizer_file(job.tokenizer))
     files = find_inputs(job.inputs)
     encoder = Encoder(job.tokenizer)
-    with _working_directories(job) as (scratch, staging):
+    with (
+        working_directory(job.scratch or job.out, "tokenize") as scratch,
+        working_directory(job.out, "tokenize") as staging,
+    ):
         surveys = _survey(job, files, scratch)
         groups = _merged(surveys)
         if not groups:
@@ -99,7 +97,7 @@ def tokenize(job: TokenizeJob) -> TokenizeResult:
             task for group in sorted(groups) for task in plan_group(job, encoder, runs, group, groups[group])
         ]
         finished = finished_shards(job, planned, {language for language, _ in groups})
-        _keep_tokenizer(job, encoder)
+        keep_tokenizer(job.out, job.tokenizer, encoder.identity.sha256)
         report = _write_skipped_report(job, surveys)
         state = SecondPass(runs, job.tokenizer, job.seed, staging)
         written = _write_shards(job, state, [task for task in planned if task.prefix not in finished])
@@ -110,46 +108,6 @@ def tokenize(job: TokenizeJob) -> TokenizeResult:
         skipped_report=report,
         shards_already_done=len(finished),
     )
-
-
-@contextmanager
-def _working_directories(job: TokenizeJob) -> Iterator[tuple[Path, Path]]:
-    """Directories for runs and for unfinished shards, the latter on the file system of ``out``; removed at the end.
-
-    Their names hold host and process, by which those of a killed run are found and removed.
-    """
-    prefix = f".tokenize-{socket.gethostname()}-{os.getpid()}-"
-    made: list[Path] = []
-    try:
-        for parent in (job.scratch or job.out, job.out):
-            parent.mkdir(parents=True, exist_ok=True)
-            _remove_abandoned(parent)
-            made.append(Path(tempfile.mkdtemp(prefix=prefix, dir=parent)))
-        yield made[0], made[1]
-    except OSError as error:
-        raise write_error(Path(error.filename or job.out), error) from error
-    finally:
-        for directory in made:
-            shutil.rmtree(directory, ignore_errors=True)
-
-
-def _remove_abandoned(parent: Path) -> None:
-    """Remove working directories of this host whose process has ended without doing so."""
-    name = re.compile(rf"\.tokenize-{re.escape(socket.gethostname())}-(\d+)-\w+")
-    for path in parent.glob(".tokenize-*"):
-        match = name.fullmatch(path.name)
-        if match and not _is_running(int(match[1])):
-            shutil.rmtree(path, ignore_errors=True)
-
-
-def _is_running(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except (PermissionError, OverflowError):
-        return True
-    return True
 
 
 def _survey(job: TokenizeJob, files: list[Path], scratch: Path) -> list[FileSurvey]:
@@ -165,24 +123,6 @@ def _merged(surveys: list[FileSurvey]) -> dict[Group, GroupCount]:
         for group, count in survey.groups.items():
             groups.setdefault(group, GroupCount()).merge(count)
     return groups
-
-
-def _keep_tokenizer(job: TokenizeJob, encoder: Encoder) -> None:
-    """Put a copy of the model beside the shards, so that they are never without it.
-
-    Raises:
-        DataError: the directory already holds another tokenizer.
-    """
-    copy = job.out / TOKENIZER_FILE_NAME
-    if copy.exists():
-        found = sha256_of_file(copy)
-        if found != encoder.identity.sha256:
-            raise DataError(
-                f"{copy}: the shards here are of another tokenizer (SHA-256 {found}) than {job.tokenizer} "
-                f"({encoder.identity.sha256})\n  choose another --out"
-            )
-    else:
-        atomic_write_bytes(copy, job.tokenizer.read_bytes())
 
 
 def _write_skipped_report(job: TokenizeJob, surveys: list[FileSurvey]) -> Path | None:

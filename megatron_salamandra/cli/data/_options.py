@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn, TypeAlias
 
 Subparsers: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
@@ -55,6 +56,17 @@ def add_input_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--seed", type=int, default=0, metavar="N", help="decides every random choice (default: 0)"
+    )
+
+
+def add_reshard_options(parser: argparse.ArgumentParser) -> None:
+    """Where new shards go, and which tokenizer the old ones are of."""
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="directory for the new shards")
+    parser.add_argument(
+        "--tokenizer",
+        type=Path,
+        metavar="MODEL",
+        help="the shards' tokenizer (default: tokenizer.model beside the first of them)",
     )
 
 

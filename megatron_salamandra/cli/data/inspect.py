@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
+from itertools import islice
 from pathlib import Path
 
-from megatron_salamandra.cli.data._options import Subparsers, add_command
+from megatron_salamandra.cli.data._options import Subparsers, add_command, at_least_one
 
 
 def register(commands: Subparsers) -> None:
@@ -14,15 +15,26 @@ def register(commands: Subparsers) -> None:
         commands,
         "inspect",
         _run,
-        text="print what shards hold, or one document as text",
+        text="print what shards hold, a document as text, or the documents that contain a text",
         description="Reads one shard, or all below a directory, and prints counts; with --document the text of that "
-        "document.",
+        "document; with --search the numbers of the documents that contain a text.",
     )
     parser.add_argument(
         "path", type=Path, metavar="PREFIX|DIR", help="a shard without its file ending, or a directory"
     )
-    parser.add_argument(
+    chosen = parser.add_mutually_exclusive_group()
+    chosen.add_argument(
         "--document", type=int, metavar="N", help="print document N, counted from 0 over all shards"
+    )
+    chosen.add_argument(
+        "--search", metavar="TEXT", help="list documents that contain TEXT: number, shard, tokens, excerpt"
+    )
+    parser.add_argument(
+        "--max-results",
+        type=at_least_one,
+        default=20,
+        metavar="N",
+        help="stop after N documents found (default: 20)",
     )
     parser.add_argument(
         "--tokenizer",
@@ -33,9 +45,13 @@ def register(commands: Subparsers) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from salamandra_data.inspection import document_text, shard_table
+    from salamandra_data.inspection import document_text, search_documents, shard_table
 
-    if arguments.document is None:
+    if arguments.search is not None:
+        found = search_documents(arguments.path, arguments.search, arguments.tokenizer)
+        for document in islice(found, arguments.max_results):
+            print(document.line(), flush=True)
+    elif arguments.document is None:
         print(shard_table(arguments.path))
     else:
         print(document_text(arguments.path, arguments.document, arguments.tokenizer))

@@ -1,0 +1,111 @@
+"""Several shards end to end, seen as one row of documents."""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from pathlib import Path
+
+from salamandra_data.errors import DataError
+from salamandra_data.indexed import IndexedShard, ShardManifest, TokenizerIdentity, manifest_path
+from salamandra_data.shard_files import missing_files
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Consecutive documents of one shard of the row."""
+
+    shard: int
+    first_document: int
+    last_document: int  # exclusive
+
+
+class DocumentRow:
+    """Shards of one language, split and tokenizer, with where each of their documents begins.
+
+    Finding a place is bisection in the mapped indexes; nothing is loaded.
+
+    Raises:
+        DataError: a shard is incomplete, damaged or without manifest, or they do not belong together.
+    """
+
+    def __init__(self, prefixes: Sequence[Path]) -> None:
+        for prefix in prefixes:
+            if missing := missing_files(prefix):
+                raise DataError(
+                    f"{prefix}: incomplete: {' and '.join(path.name for path in missing)} missing\n"
+                    "  copy all files of the shard, or prepare it again"
+                )
+        self.manifests = [ShardManifest.load(prefix) for prefix in prefixes]
+        self.shards = [IndexedShard.open(prefix) for prefix in prefixes]
+        for prefix, manifest, shard in zip(prefixes, self.manifests, self.shards, strict=True):
+            _check_together(prefixes[0], self.manifests[0], prefix, manifest)
+            if (manifest.tokens, manifest.documents) != (shard.tokens, shard.documents):
+                raise DataError(
+                    f"{manifest_path(prefix)}: {manifest.documents:,} documents and {manifest.tokens:,} tokens, but "
+                    f"the shard has {shard.documents:,} and {shard.tokens:,}\n  `salamandra data verify` tells more"
+                )
+            shard.check_structure()
+        self._document_ends = list(accumulate(shard.documents for shard in self.shards))
+        self._token_ends = list(accumulate(shard.tokens for shard in self.shards))
+
+    @property
+    def documents(self) -> int:
+        """Documents of all shards."""
+        return self._document_ends[-1]
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of all shards."""
+        return self._token_ends[-1]
+
+    @property
+    def tokenizer(self) -> TokenizerIdentity:
+        """The tokenizer of all shards."""
+        return self.manifests[0].tokenizer
+
+    def token_at(self, document: int) -> int:
+        """Tokens before ``document``; all of them for the number of documents."""
+        if document == self.documents:
+            return self.tokens
+        shard = bisect_right(self._document_ends, document)
+        local = document - (self._document_ends[shard] - self.shards[shard].documents)
+        return self._token_ends[shard] - self.shards[shard].tokens + self._local_start(shard, local)
+
+    def document_from(self, token: int) -> int:
+        """The first document that begins at ``token`` or later; the number of documents if there is none."""
+        shard = bisect_left(self._token_ends, token)
+        if shard == len(self.shards):
+            return self.documents
+        local_token = token - (self._token_ends[shard] - self.shards[shard].tokens)
+        local = bisect_left(
+            range(self.shards[shard].documents),
+            local_token,
+            key=lambda document: self._local_start(shard, document),
+        )
+        return self._document_ends[shard] - self.shards[shard].documents + local
+
+    def pieces(self, first: int, last: int) -> Iterator[Piece]:
+        """Documents ``first`` to ``last`` (exclusive), shard by shard."""
+        for number, (shard, end) in enumerate(zip(self.shards, self._document_ends, strict=True)):
+            begin = end - shard.documents
+            low, high = max(first, begin), min(last, end)
+            if low < high:
+                yield Piece(number, low - begin, high - begin)
+
+    def _local_start(self, shard: int, document: int) -> int:
+        opened = self.shards[shard]
+        return int(opened.starts[document]) // opened.dtype.itemsize
+
+
+def _check_together(first_prefix: Path, first: ShardManifest, prefix: Path, manifest: ShardManifest) -> None:
+    for key in ("language", "split", "tokenizer"):
+        one, other = getattr(first, key), getattr(manifest, key)
+        if one != other:
+            raise DataError(
+                f"{manifest_path(prefix)}: {key} is {other!r}, but {manifest_path(first_prefix)} has {one!r}\n"
+                "  shards that become one must be of one language, one split and one tokenizer; name only those, "
+                "for example shards/ca-train-*.json"
+            )

@@ -1,0 +1,200 @@
+"""Copying documents from shards to shards, checked on the way and published all together."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from salamandra_data.atomic_write import publish, write_error
+from salamandra_data.errors import DataError
+from salamandra_data.indexed import (
+    ChunkChecksums,
+    ShardManifest,
+    ShardWriter,
+    bin_path,
+    idx_path,
+    manifest_path,
+)
+from salamandra_data.resharding.cut import Cut
+from salamandra_data.resharding.document_row import DocumentRow, Piece
+from salamandra_data.resharding.text_bytes import TextBytes
+from salamandra_data.shard_files import TOKENIZER_FILE_NAME, keep_tokenizer
+from salamandra_data.tokenization.progress_line import ProgressLine
+from salamandra_data.tokenization.worker_pool import Counters, WorkerPool
+from salamandra_data.working_directory import working_directory
+
+_BLOCK_TOKENS = 1 << 20
+_PREPARATION = "salamandra-reshard-1"
+
+
+def reshard(
+    prefixes: Sequence[Path], out: Path, cut: Cut, *, tokenizer: Path | None = None
+) -> list[tuple[Path, ShardManifest]]:
+    """Write the documents of ``prefixes``, in that order, as shards ``LANGUAGE-SPLIT-NNNNN`` in ``out``.
+
+    Checksums of what is read are compared with the manifests, so that damage is not sealed under new ones. Nothing
+    appears in ``out`` before everything is written. Memory is 4 bytes per document of one new shard.
+
+    Args:
+        prefixes: shards of one language, split and tokenizer, with manifests.
+        out: directory for the new shards and a copy of their tokenizer.
+        cut: where shards end.
+        tokenizer: the shards' model, if it is not beside the first of them.
+    Returns:
+        Prefix and manifest of each new shard.
+    Raises:
+        DataError: the shards do not belong together or are damaged, ``out`` holds such shards already, the
+            tokenizer is missing, or a write failed. Nothing new is left then.
+    """
+    row = DocumentRow(prefixes)
+    language, split = row.manifests[0].language, row.manifests[0].split
+    taken = sorted(out.glob(f"{language}-{split}-[0-9]*.*")) if out.is_dir() else []
+    if taken:
+        raise DataError(
+            f"{taken[0]}: there are shards of {language!r}, {split}, in this directory already\n"
+            "  choose another --out"
+        )
+    model = tokenizer or prefixes[0].with_name(TOKENIZER_FILE_NAME)
+    text_bytes = TextBytes(model, row.tokenizer)
+    bounds = cut.bounds(row)
+    identity = _identity(row, bounds)
+    with working_directory(out, "reshard") as staging:
+        copy = _Copy(row, text_bytes, WorkerPool(1, None).counters)
+        names = [f"{language}-{split}-{number:05d}" for number in range(len(bounds) - 1)]
+        manifests: list[ShardManifest] = []
+        with ProgressLine("copying   ", copy.counters, row.tokens):
+            for number, name in enumerate(names):
+                writer = ShardWriter(
+                    staging / name,
+                    language=language,
+                    split=split,
+                    tokenizer=row.tokenizer,
+                    shuffle_seed=_common_seed(row),
+                    preparation=f"{identity}-{number}",
+                )
+                with writer:
+                    for piece in row.pieces(bounds[number], bounds[number + 1]):
+                        copy.piece(writer, piece)
+                assert writer.manifest is not None
+                manifests.append(writer.manifest)
+        manifests = _completed(row, bounds, manifests, copy.text_bytes_of)
+        for name, manifest in zip(names, manifests, strict=True):
+            manifest.save(staging / name)
+        keep_tokenizer(out, model, row.tokenizer.sha256)
+        _publish(staging, out, names)
+    return [(out / name, manifest) for name, manifest in zip(names, manifests, strict=True)]
+
+
+class _Copy:
+    """Reads the row from front to back, once, and checks each shard's checksums as it goes."""
+
+    def __init__(self, row: DocumentRow, text_bytes: TextBytes, counters: Counters) -> None:
+        self.counters = counters
+        self.text_bytes_of: list[list[int]] = [[] for _ in row.shards]  # of each piece, by shard
+        self._row, self._text_bytes = row, text_bytes
+        self._checksums = [ChunkChecksums(manifest.chunk_bytes) for manifest in row.manifests]
+
+    def piece(self, writer: ShardWriter, piece: Piece) -> None:
+        """Append the documents of ``piece``, which follows the last one."""
+        shard = self._row.shards[piece.shard]
+        path, lengths = bin_path(shard.prefix), shard.lengths
+        counted = 0
+        try:
+            with open(path, "rb") as stream:
+                stream.seek(int(shard.starts[piece.first_document]))
+                first = piece.first_document
+                while first < piece.last_document:
+                    last = _block_end(lengths[first : piece.last_document]) + first
+                    block = lengths[first:last]
+                    ids = np.fromfile(stream, dtype=shard.dtype, count=int(block.sum(dtype=np.int64)))
+                    self._checksums[piece.shard].update(ids.view(np.uint8).data)
+                    writer.add_documents(ids, block.tolist(), utf8_bytes=0, sources={}, licences={})
+                    counted += self._text_bytes.count(ids, block)
+                    self.counters.add(len(block), ids.nbytes, ids.size)
+                    first = last
+        except OSError as error:
+            raise DataError(f"{path}: cannot be read: {error.strerror or error}") from error
+        self.text_bytes_of[piece.shard].append(counted)
+        if piece.last_document == shard.documents:
+            self._check(piece.shard)
+
+    def _check(self, shard: int) -> None:
+        found, expected = self._checksums[shard].digests(), self._row.manifests[shard].bin_sha256
+        if found != expected:
+            raise DataError(
+                f"{bin_path(self._row.shards[shard].prefix)}: does not have the checksums of its manifest: damaged\n"
+                "  `salamandra data verify` tells where; restore the shard or prepare it again"
+            )
+
+
+def _block_end(lengths: np.ndarray[tuple[int], np.dtype[np.int32]]) -> int:
+    """How many of the documents make a block of about ``_BLOCK_TOKENS``, at least one."""
+    window = lengths[:_BLOCK_TOKENS]
+    return max(1, int(np.searchsorted(np.cumsum(window, dtype=np.int64), _BLOCK_TOKENS, side="right")))
+
+
+def _completed(
+    row: DocumentRow, bounds: list[int], manifests: list[ShardManifest], counted: list[list[int]]
+) -> list[ShardManifest]:
+    """The manifests with the bytes, sources and licences that their parts of the old shards stand for.
+
+    The bytes of an old shard are shared out by the bytes its pieces were counted to have, so their sum stays. Which
+    document is of which source is not known any more: a count is handed on for whole shards, and where all documents
+    of a shard are of one source.
+    """
+    bytes_of, labels_of = [0] * len(manifests), [(Counter[str](), Counter[str]()) for _ in manifests]
+    pieces_seen = [0] * len(row.shards)
+    for number in range(len(manifests)):
+        for piece in row.pieces(bounds[number], bounds[number + 1]):
+            old, shares = row.manifests[piece.shard], counted[piece.shard]
+            place = pieces_seen[piece.shard]
+            pieces_seen[piece.shard] += 1
+            whole = max(sum(shares), 1)
+            before, after = sum(shares[:place]), sum(shares[: place + 1])
+            last = place == len(shares) - 1
+            bytes_of[number] += (old.utf8_bytes if last else old.utf8_bytes * after // whole) - (
+                old.utf8_bytes * before // whole
+            )
+            documents = piece.last_document - piece.first_document
+            for labels, counts in zip(labels_of[number], (old.sources, old.licences), strict=True):
+                if documents == old.documents:
+                    labels.update(counts)
+                elif len(counts) == 1 and sum(counts.values()) == old.documents:
+                    labels.update(dict.fromkeys(counts, documents))
+    return [
+        replace(
+            manifest,
+            utf8_bytes=size,
+            sources=dict(sorted(sources.items())),
+            licences=dict(sorted(licences.items())),
+        )
+        for manifest, size, (sources, licences) in zip(manifests, bytes_of, labels_of, strict=True)
+    ]
+
+
+def _common_seed(row: DocumentRow) -> int | None:
+    seeds = {manifest.shuffle_seed for manifest in row.manifests}
+    return seeds.pop() if len(seeds) == 1 else None
+
+
+def _identity(row: DocumentRow, bounds: list[int]) -> str:
+    contents = [(manifest.bin_digest, manifest.idx_sha256) for manifest in row.manifests]
+    return hashlib.sha256(f"{_PREPARATION} {contents} {bounds}".encode()).hexdigest()
+
+
+def _publish(staging: Path, out: Path, names: list[str]) -> None:
+    published: list[Path] = []
+    try:
+        for name in names:
+            for place in (bin_path, idx_path, manifest_path):
+                publish(place(staging / name), place(out / name))
+                published.append(place(out / name))
+    except OSError as error:
+        for path in published:
+            path.unlink(missing_ok=True)
+        raise write_error(out, error) from error
