@@ -1,0 +1,100 @@
+"""What each executor must be told."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+from salamandra_data.errors import DataError
+
+_TIME = re.compile(r"(\d+-\d{1,2}(:\d{2}){0,2}|\d+(:\d{2}){0,2})")
+
+
+@dataclass(frozen=True)
+class LocalSettings:
+    """This machine.
+
+    Attributes:
+        workers: tasks that run at once, each in a process of its own; 1 runs them in this process.
+    """
+
+    workers: int = 1
+
+    def check(self) -> None:
+        """Refuse values outside their range.
+
+        Raises:
+            DataError: naming option and value.
+        """
+        if self.workers < 1:
+            raise DataError(f"--workers {self.workers}: at least 1 is needed")
+
+
+@dataclass(frozen=True)
+class SlurmSettings:
+    """A cluster under SLURM: one job array per stage, each depending on the one before it.
+
+    Attributes:
+        partition: where to run.
+        time: limit of one task, in SLURM's words (``HH:MM:SS``, minutes, ``D-HH``).
+        cpus_per_task: cores of one task.
+        memory_per_cpu_gb: GiB per core.
+        max_running: tasks of an array that run at once; all when None.
+        qos: quality of service, if the site wants one.
+        account: who pays, if the site wants one.
+        options: further ``sbatch`` options, name to value; an empty value is a flag.
+        env_command: shell command before a task starts; by default it puts this Python's directory on the path.
+    """
+
+    partition: str
+    time: str
+    cpus_per_task: int = 1
+    memory_per_cpu_gb: int = 2
+    max_running: int | None = None
+    qos: str | None = None
+    account: str | None = None
+    options: dict[str, str] = field(default_factory=dict)
+    env_command: str | None = None
+
+    def check(self) -> None:
+        """As :meth:`LocalSettings.check`."""
+        if not _TIME.fullmatch(self.time):
+            raise DataError(f"--slurm-time {self.time!r} is not a time as sbatch takes it, such as 04:00:00")
+        for name, value in (
+            ("--slurm-cpus-per-task", self.cpus_per_task),
+            ("--slurm-memory-per-cpu", self.memory_per_cpu_gb),
+            ("--slurm-max-running", 1 if self.max_running is None else self.max_running),
+        ):
+            if value < 1:
+                raise DataError(f"{name} {value}: at least 1 is needed")
+
+
+@dataclass(frozen=True)
+class RaySettings:
+    """A Ray cluster; this process submits and waits.
+
+    Attributes:
+        address: of the cluster; a cluster is started on this machine when None.
+        workers: tasks that run at once; as many as there are when None.
+        cpus_per_task: cores that a task reserves.
+        memory_per_cpu_gb: GiB that a task reserves per core.
+    """
+
+    address: str | None = None
+    workers: int | None = None
+    cpus_per_task: int = 1
+    memory_per_cpu_gb: float = 2.0
+
+    def check(self) -> None:
+        """As :meth:`LocalSettings.check`."""
+        if self.workers is not None and self.workers < 1:
+            raise DataError(f"--workers {self.workers}: at least 1 is needed")
+        if self.cpus_per_task < 1 or self.memory_per_cpu_gb <= 0:
+            raise DataError(
+                f"--ray-cpus-per-task {self.cpus_per_task} and --ray-memory-per-cpu {self.memory_per_cpu_gb:g} "
+                "must be positive"
+            )
+
+
+ExecutorSettings: TypeAlias = LocalSettings | SlurmSettings | RaySettings
