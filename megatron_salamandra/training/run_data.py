@@ -8,11 +8,10 @@ from pathlib import Path
 import torch.distributed as dist
 
 from megatron_salamandra.config import ConfigError, RunConfig
+from megatron_salamandra.data import LOCK
 from megatron_salamandra.parallel import ProcessGrid
 from salamandra_data.blend_plan import BlendPlan
 from salamandra_data.errors import DataError
-
-LOCK = "blend.lock.yaml"
 
 
 def open_blend(config: RunConfig, run_dir: Path, grid: ProcessGrid, logger: logging.Logger) -> BlendPlan:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from bisect import bisect_left
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -97,10 +98,26 @@ class IndexedShard:
         """
         if not 0 <= number < self.documents:
             raise DataError(f"{self.prefix}: document {number:,} asked for; the shard has {self.documents:,}")
-        first, last = (int(value) for value in self.document_indices[number : number + 2])
-        return self.read(
-            self._sequence_start(first), self._sequence_start(last) - self._sequence_start(first)
-        )
+        start = self.document_start(number)
+        return self.read(start, self.document_start(number + 1) - start)
+
+    def document_start(self, number: int) -> int:
+        """Tokens before document ``number``; all tokens for the number of documents."""
+        return self._sequence_start(int(self.document_indices[number]))
+
+    def document_from(self, token: int) -> int:
+        """The first document that begins at ``token`` or later; the number of documents if none does."""
+        return bisect_left(range(self.documents), token, key=self.document_start)
+
+    def document_at(self, token: int) -> int:
+        """The document that holds ``token``, found by bisection in the mapped index.
+
+        Raises:
+            DataError: the shard has no such token.
+        """
+        if not 0 <= token < self.tokens:
+            raise DataError(f"{self.prefix}: token {token:,} asked for; the shard has {self.tokens:,}")
+        return self.document_from(token + 1) - 1
 
     @property
     def lengths(self) -> NDArray[np.int32]:

@@ -72,7 +72,7 @@ class DocumentRow:
             return self.tokens
         shard = bisect_right(self._document_ends, document)
         local = document - (self._document_ends[shard] - self.shards[shard].documents)
-        return self._token_ends[shard] - self.shards[shard].tokens + self._local_start(shard, local)
+        return self._token_ends[shard] - self.shards[shard].tokens + self.shards[shard].document_start(local)
 
     def document_from(self, token: int) -> int:
         """The first document that begins at ``token`` or later; the number of documents if there is none."""
@@ -80,11 +80,7 @@ class DocumentRow:
         if shard == len(self.shards):
             return self.documents
         local_token = token - (self._token_ends[shard] - self.shards[shard].tokens)
-        local = bisect_left(
-            range(self.shards[shard].documents),
-            local_token,
-            key=lambda document: self._local_start(shard, document),
-        )
+        local = self.shards[shard].document_from(local_token)
         return self._document_ends[shard] - self.shards[shard].documents + local
 
     def pieces(self, first: int, last: int) -> Iterator[Piece]:
@@ -94,10 +90,6 @@ class DocumentRow:
             low, high = max(first, begin), min(last, end)
             if low < high:
                 yield Piece(number, low - begin, high - begin)
-
-    def _local_start(self, shard: int, document: int) -> int:
-        opened = self.shards[shard]
-        return int(opened.starts[document]) // opened.dtype.itemsize
 
 
 def _check_together(first_prefix: Path, first: ShardManifest, prefix: Path, manifest: ShardManifest) -> None:

@@ -1,0 +1,133 @@
+"""What a step of a run was trained on: its samples, and the documents in their windows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from megatron_salamandra.config import RunConfig, load_run_config
+from megatron_salamandra.data.sample_stream import SampleLocation, SampleStream
+from megatron_salamandra.data.shard_reader import ShardSpan
+from salamandra_data.blend_plan import BlendPlan
+from salamandra_data.errors import DataError
+from salamandra_data.indexed import IndexedShard
+
+LOCK = "blend.lock.yaml"
+"""The blend as the run read it, in the run directory."""
+
+
+@dataclass(frozen=True)
+class DocumentPart:
+    """Consecutive tokens of one document.
+
+    Attributes:
+        shard: prefix of the shard.
+        document: number in the shard, from 0.
+        first_token: of the document, from 0.
+        tokens: how many.
+        document_tokens: of the whole document, its end-of-document id included.
+    """
+
+    shard: Path
+    document: int
+    first_token: int
+    tokens: int
+    document_tokens: int
+
+
+@dataclass(frozen=True)
+class SampleContents:
+    """Where a sample came from, and the documents it was made of, in order."""
+
+    location: SampleLocation
+    documents: tuple[DocumentPart, ...]
+
+
+class RunRecord:
+    """The order of samples of a run, from what its directory says.
+
+    Args:
+        run_dir: of the run, with ``config.yaml`` and ``blend.lock.yaml``.
+        blend: the blend plan where the data is now, if it was moved since; it must be of the same content.
+
+    Raises:
+        DataError: a file is missing, or ``blend`` is another blend.
+        ConfigError: ``config.yaml`` cannot be read.
+    """
+
+    def __init__(self, run_dir: Path, blend: Path | None = None) -> None:
+        settings, lock = run_dir / "config.yaml", run_dir / LOCK
+        for path in (settings, lock):
+            if not path.is_file():
+                raise DataError(
+                    f"{path}: missing, so {run_dir} is not the directory of a run that was started"
+                )
+        self.config: RunConfig = load_run_config(str(settings))
+        self.plan = BlendPlan.parse(lock)
+        if blend is not None:
+            moved = BlendPlan.parse(blend)
+            if moved.fingerprint() != self.plan.fingerprint():
+                raise DataError(f"{blend}: is not the blend of this run, which {lock} records")
+            self.plan = moved
+        self.stream = SampleStream(self.plan, self.config.model.sequence_length, self.config.training.seed)
+        self._shards: dict[Path, IndexedShard] = {}
+
+    def step_samples(self, step: int) -> range:
+        """Numbers of the samples that step ``step``, counted from 1 as in ``metrics.jsonl``, was trained on.
+
+        Raises:
+            DataError: the run has no such step.
+        """
+        if not 1 <= step <= self.config.total_steps:
+            raise DataError(f"--step {step}: the run has steps 1 to {self.config.total_steps:,}")
+        size = self.config.training.global_batch_size
+        return range((step - 1) * size, step * size)
+
+    def contents(self, sample: int) -> SampleContents:
+        """The documents of one sample. Reads indexes only.
+
+        Raises:
+            DataError: a shard is missing or is not the one the blend counted.
+        """
+        location = self.stream.locate(sample)
+        parts = [part for span in location.spans for part in self._documents(span)]
+        return SampleContents(location, tuple(parts))
+
+    def ids(self, part: DocumentPart, most: int) -> NDArray[np.int32]:
+        """The first ids of a part, at most ``most``, int32."""
+        shard = self._shard(part.shard)
+        start = shard.document_start(part.document) + part.first_token
+        return shard.read(start, min(most, part.tokens)).astype(np.int32)
+
+    def _documents(self, span: ShardSpan) -> Iterator[DocumentPart]:
+        shard = self._shard(span.path)
+        position, end = span.start_token, span.start_token + span.tokens
+        number = shard.document_at(position)
+        while position < end:
+            start, document_end = shard.document_start(number), shard.document_start(number + 1)
+            if document_end > position:  # a document of other tools may be empty
+                taken = min(end, document_end) - position
+                yield DocumentPart(span.path, number, position - start, taken, document_end - start)
+                position += taken
+            number += 1
+
+    def _shard(self, prefix: Path) -> IndexedShard:
+        if prefix not in self._shards:
+            shard = IndexedShard.open(prefix)
+            expected = next(
+                reference.tokens
+                for source in self.plan.sources
+                for reference in source.shards
+                if reference.path == prefix
+            )
+            if shard.tokens != expected:
+                raise DataError(
+                    f"{prefix}: holds {shard.tokens:,} tokens, but the run's blend counted {expected:,}: the shard "
+                    "was rewritten since\n  restore it, or name a blend plan of the same content with --blend"
+                )
+            self._shards[prefix] = shard
+        return self._shards[prefix]
