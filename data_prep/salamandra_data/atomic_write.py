@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from salamandra_data.errors import DataError
+from salamandra_data.storage import Location
 
 _HASH_BLOCK_BYTES = 1 << 20
 
@@ -63,11 +64,11 @@ def write_error(path: Path, error: OSError) -> DataError:
     )
 
 
-def sha256_of_file(path: Path) -> str:
+def sha256_of_file(path: Location) -> str:
     """Hexadecimal SHA-256 of a whole file, read in blocks."""
     digest = hashlib.sha256()
     try:
-        with open(path, "rb") as stream:
+        with path.open("rb") as stream:
             while block := stream.read(_HASH_BLOCK_BYTES):
                 digest.update(block)
     except OSError as error:

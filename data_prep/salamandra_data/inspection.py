@@ -11,7 +11,8 @@ import numpy as np
 
 from salamandra_data.errors import DataError
 from salamandra_data.indexed import IndexedShard, ShardManifest, manifest_path, token_dtype
-from salamandra_data.shard_files import TOKENIZER_FILE_NAME, find_shards
+from salamandra_data.shard_files import find_shards, shards_tokenizer
+from salamandra_data.storage import Location
 from salamandra_data.text_table import text_table
 from salamandra_data.tokenization.encoder import Encoder, cached_encoder
 
@@ -29,7 +30,7 @@ _HEADING = (
 _EXCERPT_CHARACTERS = 60
 
 
-def shard_table(path: Path) -> str:
+def shard_table(path: Location) -> str:
     """One line per shard of a directory or prefix; what only a manifest knows is ``-`` without one."""
     rows: list[tuple[str, ...]] = []
     documents = tokens = 0
@@ -44,14 +45,14 @@ def shard_table(path: Path) -> str:
     return text_table(_HEADING, rows, _total(documents, tokens))
 
 
-def manifest_table(shards: Sequence[tuple[Path, ShardManifest]]) -> str:
+def manifest_table(shards: Sequence[tuple[Location, ShardManifest]]) -> str:
     """The table of shards whose manifests are at hand."""
     rows = [_manifest_row(prefix, manifest) for prefix, manifest in shards]
     documents = sum(manifest.documents for _, manifest in shards)
     return text_table(_HEADING, rows, _total(documents, sum(manifest.tokens for _, manifest in shards)))
 
 
-def _manifest_row(prefix: Path, manifest: ShardManifest) -> tuple[str, ...]:
+def _manifest_row(prefix: Location, manifest: ShardManifest) -> tuple[str, ...]:
     return (
         prefix.name,
         manifest.language,
@@ -69,7 +70,7 @@ def _total(documents: int, tokens: int) -> tuple[str, ...]:
     return ("all", "", "", f"{documents:,}", f"{tokens:,}", "", "", "", "")
 
 
-def document_text(path: Path, number: int, tokenizer: Path | None = None) -> str:
+def document_text(path: Location, number: int, tokenizer: Path | None = None) -> str:
     """Document ``number``, counted from 0 over the shards of ``path`` in their order, as text.
 
     Raises:
@@ -95,7 +96,7 @@ class FoundDocument:
     """
 
     number: int
-    prefix: Path
+    prefix: Location
     shard_document: int
     tokens: int
     excerpt: str
@@ -107,7 +108,7 @@ class FoundDocument:
         )
 
 
-def search_documents(path: Path, text: str, tokenizer: Path | None = None) -> Iterator[FoundDocument]:
+def search_documents(path: Location, text: str, tokenizer: Path | None = None) -> Iterator[FoundDocument]:
     """Documents whose text contains ``text`` (case counts), in the order of the shards; reads until stopped.
 
     ``text`` is compared as NFC, which is what the tokenizer made of the documents.
@@ -143,18 +144,6 @@ def _excerpt(text: str, place: int, length: int) -> str:
     return f"{'…' if first else ''}{inside}{'…' if last < len(text) else ''}"
 
 
-def _encoder_of(prefix: Path, tokenizer: Path | None) -> Encoder:
-    model = tokenizer or prefix.with_name(TOKENIZER_FILE_NAME)
-    if not model.is_file():
-        raise DataError(
-            f"{model}: no tokenizer here to turn ids into text\n  name the model file with --tokenizer"
-        )
-    encoder = cached_encoder(model)
-    if manifest_path(prefix).exists():
-        expected = ShardManifest.load(prefix).tokenizer
-        if encoder.identity != expected:
-            raise DataError(
-                f"{model}: is not the tokenizer of {prefix} (SHA-256 {encoder.identity.sha256}, "
-                f"expected {expected.sha256})\n  name the right model file with --tokenizer"
-            )
-    return encoder
+def _encoder_of(prefix: Location, tokenizer: Path | None) -> Encoder:
+    expected = ShardManifest.load(prefix).tokenizer if manifest_path(prefix).exists() else None
+    return cached_encoder(shards_tokenizer(prefix, expected, tokenizer))

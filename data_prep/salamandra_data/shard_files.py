@@ -10,6 +10,7 @@ from salamandra_data.atomic_write import atomic_write_bytes, sha256_of_file
 from salamandra_data.errors import DataError
 from salamandra_data.indexed import TokenizerIdentity, bin_path, idx_path, manifest_path
 from salamandra_data.indexed.layout import shard_prefix
+from salamandra_data.storage import Location, as_location, is_hidden_below
 
 TOKENIZER_FILE_NAME = "tokenizer.model"
 """The copy of the tokenizer that `salamandra data tokenize` leaves beside the shards."""
@@ -17,8 +18,8 @@ TOKENIZER_FILE_NAME = "tokenizer.model"
 _MANIFEST_NAME = re.compile(r".+-(train|validation)-\d{5,}\.json")
 
 
-def find_shards(locations: Sequence[Path | str]) -> list[Path]:
-    """Absolute prefixes of the shards in the given directories (searched whole), prefixes and shard files.
+def find_shards(locations: Sequence[Location | str]) -> list[Location]:
+    """Absolute prefixes or URLs of the shards in the given directories (searched whole), prefixes and shard files.
 
     A shard is known by any of its files, so that one whose ``.bin`` or ``.idx`` was lost is listed too and not
     passed over. The order is that of ``locations``, and by name within a directory; a shard reached twice is listed
@@ -27,9 +28,9 @@ def find_shards(locations: Sequence[Path | str]) -> list[Path]:
     Raises:
         DataError: a location does not exist, a directory holds no shard.
     """
-    prefixes: dict[Path, None] = {}
+    prefixes: dict[Location, None] = {}
     for location in locations:
-        path = Path(location).absolute()
+        path = as_location(location).absolute()
         if path.is_dir():
             found = _shards_below(path)
             if not found:
@@ -45,7 +46,7 @@ def find_shards(locations: Sequence[Path | str]) -> list[Path]:
     return list(prefixes)
 
 
-def one_shard(location: Path | str) -> Path:
+def one_shard(location: Location | str) -> Location:
     """The absolute prefix of the one shard that ``location`` means.
 
     Raises:
@@ -57,7 +58,7 @@ def one_shard(location: Path | str) -> Path:
     return prefixes[0]
 
 
-def missing_files(prefix: Path) -> list[Path]:
+def missing_files(prefix: Location) -> list[Location]:
     """The files without which the shard cannot be read: none, if it is whole."""
     return [path for path in (bin_path(prefix), idx_path(prefix)) if not path.is_file()]
 
@@ -76,20 +77,24 @@ def tokenizer_file(path: Path) -> Path:
     return model
 
 
-def verified_tokenizer(model: Path, expected: TokenizerIdentity) -> Path:
-    """``model``, if it is the file that ``expected`` stands for.
+def shards_tokenizer(prefix: Location, expected: TokenizerIdentity | None, given: Path | None = None) -> Path:
+    """The model that made a shard: ``given``, else ``tokenizer.model`` beside the shard.
 
+    Args:
+        prefix: of the shard.
+        expected: what the shard's manifest says; None where it has no manifest.
+        given: model file that the user named.
     Raises:
         DataError: it is missing, or another tokenizer.
     """
-    if not model.is_file():
+    model = given or prefix.with_name(TOKENIZER_FILE_NAME)
+    if not isinstance(model, Path) or not model.is_file():
         raise DataError(
-            f"{model}: the tokenizer of the shards is not here\n  name the model file with --tokenizer"
+            f"{model}: no tokenizer here that a shard could be read with\n  name the model file with --tokenizer"
         )
-    found = sha256_of_file(model)
-    if found != expected.sha256:
+    if expected is not None and (found := sha256_of_file(model)) != expected.sha256:
         raise DataError(
-            f"{model}: is not the tokenizer of the shards (SHA-256 {found}, expected {expected.sha256})\n"
+            f"{model}: is not the tokenizer of {prefix} (SHA-256 {found}, expected {expected.sha256})\n"
             "  name the right model file with --tokenizer"
         )
     return model
@@ -113,10 +118,10 @@ def keep_tokenizer(out: Path, model: Path, sha256: str) -> None:
         atomic_write_bytes(copy, model.read_bytes())
 
 
-def _shards_below(directory: Path) -> list[Path]:
-    prefixes: set[Path] = set()
+def _shards_below(directory: Location) -> list[Location]:
+    prefixes: set[Location] = set()
     for path in directory.rglob("*"):
-        if any(part.startswith(".") for part in path.relative_to(directory).parts):  # unfinished work
+        if is_hidden_below(path, directory):  # unfinished work
             continue
         if path.suffix in (".bin", ".idx") or _MANIFEST_NAME.fullmatch(path.name):
             prefixes.add(path.with_suffix(""))

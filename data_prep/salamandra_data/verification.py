@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +22,7 @@ from salamandra_data.indexed import (
     token_dtype,
 )
 from salamandra_data.shard_files import TOKENIZER_FILE_NAME, find_shards, missing_files
+from salamandra_data.storage import Location, size_of
 
 _READ_BYTES = 4 << 20
 _BLOCK_TOKENS = 1 << 22
@@ -32,7 +34,7 @@ class VerificationReport:
 
     shards: int = 0
     tokens: int = 0
-    without_manifest: list[Path] = field(default_factory=list)
+    without_manifest: list[Location] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
 
     def lines(self) -> Iterator[str]:
@@ -44,8 +46,8 @@ class VerificationReport:
         yield f"{self.shards:,} shards, {self.tokens:,} tokens: {verdict}"
 
 
-def verify(paths: Sequence[Path]) -> VerificationReport:
-    """Check every shard in ``paths`` (prefixes, directories, ``.yaml`` blend plans) completely.
+def verify(paths: Sequence[Location]) -> VerificationReport:
+    """Check every shard in ``paths`` (prefixes and directories, local or URLs, ``.yaml`` blend plans) completely.
 
     All problems are gathered; one damaged shard does not hide another.
 
@@ -53,9 +55,9 @@ def verify(paths: Sequence[Path]) -> VerificationReport:
         DataError: a path does not exist or holds no shard.
     """
     report = VerificationReport()
-    prefixes: dict[Path, None] = {}
+    prefixes: dict[Location, None] = {}
     for path in paths:
-        if path.suffix in (".yaml", ".yml"):
+        if isinstance(path, Path) and path.suffix in (".yaml", ".yml"):
             prefixes |= dict.fromkeys(_plan_shards(path, report))
         else:
             prefixes |= dict.fromkeys(find_shards([path]))
@@ -74,7 +76,7 @@ def verify(paths: Sequence[Path]) -> VerificationReport:
     return report
 
 
-def _plan_shards(path: Path, report: VerificationReport) -> list[Path]:
+def _plan_shards(path: Path, report: VerificationReport) -> list[Location]:
     try:
         plan = BlendPlan.load(path)
     except DataError as error:
@@ -87,7 +89,7 @@ def _plan_shards(path: Path, report: VerificationReport) -> list[Path]:
 
 
 def _problem(
-    check: Callable[[Path, VerificationReport], None], prefix: Path, report: VerificationReport
+    check: Callable[[Location, VerificationReport], None], prefix: Location, report: VerificationReport
 ) -> str | None:
     try:
         check(prefix, report)
@@ -98,13 +100,13 @@ def _problem(
     return None
 
 
-def _check_structure(prefix: Path, report: VerificationReport) -> None:
+def _check_structure(prefix: Location, report: VerificationReport) -> None:
     shard = IndexedShard.open(prefix)
     shard.check_structure()
     report.tokens += shard.tokens
 
 
-def _check_against_manifest(prefix: Path, report: VerificationReport) -> None:
+def _check_against_manifest(prefix: Location, report: VerificationReport) -> None:
     if not manifest_path(prefix).exists():
         report.without_manifest.append(prefix)
         return
@@ -112,7 +114,7 @@ def _check_against_manifest(prefix: Path, report: VerificationReport) -> None:
     for key, found in (
         ("documents", shard.documents),
         ("tokens", shard.tokens),
-        ("bin_bytes", bin_path(prefix).stat().st_size),
+        ("bin_bytes", size_of(bin_path(prefix))),
     ):
         if getattr(manifest, key) != found:
             raise DataError(
@@ -136,9 +138,9 @@ def _check_against_manifest(prefix: Path, report: VerificationReport) -> None:
         )
 
 
-def _check_chunks(prefix: Path, manifest: ShardManifest) -> None:
+def _check_chunks(prefix: Location, manifest: ShardManifest) -> None:
     path = bin_path(prefix)
-    with open(path, "rb") as stream:
+    with path.open("rb") as stream:
         for number, expected in enumerate(manifest.bin_sha256):
             digest = hashlib.sha256()
             remaining = manifest.chunk_bytes
@@ -153,7 +155,12 @@ def _check_chunks(prefix: Path, manifest: ShardManifest) -> None:
             raise DataError(f"{manifest_path(prefix)}: has checksums for the first part of {path.name} only")
 
 
-def _check_ids(prefix: Path, shard: IndexedShard, manifest: ShardManifest) -> None:
+def _check_ids(prefix: Location, shard: IndexedShard, manifest: ShardManifest) -> None:
+    itemsize, done = shard.dtype.itemsize, 0  # sequences whose last id was looked at
+
+    def end(sequence: int) -> int:
+        return int(shard.starts[sequence]) // itemsize + int(shard.lengths[sequence])
+
     for first in range(0, shard.tokens, _BLOCK_TOKENS):
         ids = shard.read(first, min(_BLOCK_TOKENS, shard.tokens - first))
         bad = (ids < 0) | (ids >= manifest.tokenizer.vocab_size)
@@ -163,14 +170,13 @@ def _check_ids(prefix: Path, shard: IndexedShard, manifest: ShardManifest) -> No
                 f"{bin_path(prefix)}: token {first + place:,} is id {int(ids[place])}, outside the vocabulary of "
                 f"{manifest.tokenizer.vocab_size:,}"
             )
-    all_ids = shard.read(0, shard.tokens)
-    for first in range(0, shard.sequences, _BLOCK_TOKENS):
-        starts = shard.starts[first : first + _BLOCK_TOKENS] // shard.dtype.itemsize
-        last_ids = all_ids[starts + shard.lengths[first : first + _BLOCK_TOKENS] - 1]
-        wrong = last_ids != manifest.tokenizer.eod_id
+        last = bisect_right(range(shard.sequences), first + len(ids), lo=done, key=end)
+        ends = shard.starts[done:last] // itemsize + shard.lengths[done:last]
+        wrong = ids[ends - 1 - first] != manifest.tokenizer.eod_id
         if np.any(wrong):
             place = int(wrong.argmax())
             raise DataError(
-                f"{bin_path(prefix)}: document {first + place:,} ends with id {int(last_ids[place])}, not with the "
-                f"end-of-document id {manifest.tokenizer.eod_id}"
+                f"{bin_path(prefix)}: document {done + place:,} ends with id {int(ids[ends[place] - 1 - first])}, not "
+                f"with the end-of-document id {manifest.tokenizer.eod_id}"
             )
+        done = last

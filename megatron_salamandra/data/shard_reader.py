@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +15,7 @@ from numpy.typing import NDArray
 from salamandra_data.blend_plan import ShardRef
 from salamandra_data.errors import DataError
 from salamandra_data.indexed import IndexedShard, bin_path, idx_path
+from salamandra_data.storage import Location, open_random_access
 
 # The published blends have 226 and 241 shards: none of them is ever opened twice. One file descriptor each.
 OPEN_SHARDS_LIMIT = 256
@@ -26,7 +25,7 @@ OPEN_SHARDS_LIMIT = 256
 class ShardSpan:
     """Consecutive tokens of one shard."""
 
-    path: Path  # prefix of the .bin and .idx
+    path: Location  # prefix of the .bin and .idx
     start_token: int
     tokens: int
 
@@ -34,9 +33,7 @@ class ShardSpan:
 class OpenShard:
     """One shard's open ``.bin``, checked against its ``.idx`` and against the plan that counted it.
 
-    Tokens are read with ``preadv`` and not through a memory map: a file system that fails or a file that was
-    cut short then gives an error with the path, where a map would kill the process by SIGBUS. A cold window is
-    one request instead of a row of page faults. Any number of threads may read at once.
+    Any number of threads may read at once. A local shard holds one file descriptor, a remote one none.
 
     Raises:
         DataError: a file is missing or damaged, or is not the one the blend plan counted.
@@ -49,9 +46,8 @@ class OpenShard:
                 f"{idx_path(reference.path)}: the shard holds {shard.tokens} tokens, but the blend plan counted "
                 f"{reference.tokens}\n  it was rewritten since; make the blend plan again, or restore the shard"
             )
-        self._path = bin_path(reference.path)
         self._dtype = shard.dtype
-        self._file = open(self._path, "rb", buffering=0)  # noqa: SIM115 - closed when the last reader lets go
+        self._file = open_random_access(bin_path(reference.path), shard.tokens * shard.dtype.itemsize)
 
     def read_into(self, out: NDArray[np.int64], start_token: int) -> None:
         """Fill ``out`` with the tokens from ``start_token`` on.
@@ -60,21 +56,7 @@ class OpenShard:
             DataError: the file ends early or cannot be read.
         """
         raw = np.empty(out.size, dtype=self._dtype)
-        missing = raw.data.cast("B")
-        position = start_token * self._dtype.itemsize
-        while missing:
-            try:
-                got = os.preadv(self._file.fileno(), [missing], position)
-            except OSError as error:
-                raise DataError(
-                    f"{self._path}: reading at byte {position} failed: {error.strerror}"
-                ) from error
-            if got == 0:
-                raise DataError(
-                    f"{self._path}: ends at byte {position}, although it was longer when it was opened\n"
-                    "  something cut it short during the run; restore it and resume"
-                )
-            missing, position = missing[got:], position + got
+        self._file.read_into(raw.data.cast("B"), start_token * self._dtype.itemsize)
         out[:] = raw
 
 
@@ -88,7 +70,7 @@ class OpenShards:
         if limit < 1:
             raise ValueError(f"at least one shard must be allowed to be open; got {limit}")
         self._limit = limit
-        self._open: OrderedDict[Path, OpenShard] = OrderedDict()
+        self._open: OrderedDict[Location, OpenShard] = OrderedDict()
         self._lock = threading.Lock()
 
     def __len__(self) -> int:

@@ -15,6 +15,7 @@ from megatron_salamandra.data.shard_reader import ShardSpan
 from salamandra_data.blend_plan import BlendPlan
 from salamandra_data.errors import DataError
 from salamandra_data.indexed import IndexedShard
+from salamandra_data.storage import Location
 
 LOCK = "blend.lock.yaml"
 """The blend as the run read it, in the run directory."""
@@ -25,14 +26,14 @@ class DocumentPart:
     """Consecutive tokens of one document.
 
     Attributes:
-        shard: prefix of the shard.
+        shard: prefix or URL of the shard.
         document: number in the shard, from 0.
         first_token: of the document, from 0.
         tokens: how many.
         document_tokens: of the whole document, its end-of-document id included.
     """
 
-    shard: Path
+    shard: Location
     document: int
     first_token: int
     tokens: int
@@ -74,7 +75,7 @@ class RunRecord:
                 raise DataError(f"{blend}: is not the blend of this run, which {lock} records")
             self.plan = moved
         self.stream = SampleStream(self.plan, self.config.model.sequence_length, self.config.training.seed)
-        self._shards: dict[Path, IndexedShard] = {}
+        self._shards: dict[Location, IndexedShard] = {}
 
     def step_samples(self, step: int) -> range:
         """Numbers of the samples that step ``step``, counted from 1 as in ``metrics.jsonl``, was trained on.
@@ -115,7 +116,7 @@ class RunRecord:
                 position += taken
             number += 1
 
-    def _shard(self, prefix: Path) -> IndexedShard:
+    def _shard(self, prefix: Location) -> IndexedShard:
         if prefix not in self._shards:
             shard = IndexedShard.open(prefix)
             expected = next(

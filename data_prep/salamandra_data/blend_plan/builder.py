@@ -19,15 +19,16 @@ from salamandra_data.blend_plan.plan_file import check_distinct, read_shard_ref
 from salamandra_data.errors import DataError
 from salamandra_data.indexed import ShardManifest, TokenizerIdentity, manifest_path
 from salamandra_data.shard_files import TOKENIZER_FILE_NAME, find_shards, missing_files
+from salamandra_data.storage import Location
 
 
 def build_plan(
-    shards: Sequence[Path | str], factors: LanguageFactors, *, tokenizer: Path | None = None
+    shards: Sequence[Location | str], factors: LanguageFactors, *, tokenizer: Path | None = None
 ) -> BlendPlan:
     """Gather all shards, one source per language, and weigh them exactly.
 
     Args:
-        shards: directories, or prefixes of shards, in the order in which a source lists them.
+        shards: directories, or prefixes of shards, local or URLs, in the order in which a source lists them.
         factors: factor of each language; 0 leaves a language out.
         tokenizer: the model file, if it is not beside the shards as ``tokenizer.model``.
     Raises:
@@ -64,7 +65,7 @@ def build_plan(
     return BlendPlan(tokenizer=_locate_tokenizer(identity, prefixes, tokenizer), sources=tuple(sources))
 
 
-def _common_tokenizer(manifests: dict[Path, ShardManifest]) -> TokenizerIdentity:
+def _common_tokenizer(manifests: dict[Location, ShardManifest]) -> TokenizerIdentity:
     first_prefix, first = next(iter(manifests.items()))
     for prefix, manifest in manifests.items():
         if manifest.tokenizer != first.tokenizer:
@@ -75,19 +76,21 @@ def _common_tokenizer(manifests: dict[Path, ShardManifest]) -> TokenizerIdentity
     return first.tokenizer
 
 
-def _locate_tokenizer(identity: TokenizerIdentity, prefixes: list[Path], given: Path | None) -> TokenizerRef:
+def _locate_tokenizer(
+    identity: TokenizerIdentity, prefixes: list[Location], given: Path | None
+) -> TokenizerRef:
     candidates = (
         [given.absolute()]
         if given
         else [
             directory / TOKENIZER_FILE_NAME
-            for directory in dict.fromkeys(prefix.parent for prefix in prefixes)
+            for directory in dict.fromkeys(prefix.parent for prefix in prefixes if isinstance(prefix, Path))
         ]
     )
     for candidate in candidates:
         if candidate.is_file() and sha256_of_file(candidate) == identity.sha256:
             return TokenizerRef(candidate, identity.sha256, identity.vocab_size, identity.eod_id)
-    looked = ", ".join(str(candidate) for candidate in candidates)
+    looked = ", ".join(str(candidate) for candidate in candidates) or "no local directory of shards"
     raise DataError(
         f"the tokenizer of the shards (SHA-256 {identity.sha256}) was not found; looked at {looked}\n"
         "  name its model file with --tokenizer"

@@ -9,6 +9,7 @@ from math import lcm
 from pathlib import Path
 
 from salamandra_data.errors import DataError
+from salamandra_data.storage import Location
 
 FORMAT = "salamandra-blend-1"
 
@@ -25,13 +26,13 @@ class TokenizerRef:
 
 @dataclass(frozen=True)
 class ShardRef:
-    """One shard of a source: ``path`` is the absolute prefix, without ``.bin`` or ``.idx``.
+    """One shard of a source: ``path`` is the absolute prefix or the URL, without ``.bin`` or ``.idx``.
 
     ``idx_sha256`` is the checksum of the ``.idx`` file and ``bin_digest`` one checksum over the chunk
     checksums of the ``.bin``, both as the shard's manifest had them when the plan was made.
     """
 
-    path: Path
+    path: Location
     tokens: int
     documents: int
     utf8_bytes: int

@@ -23,6 +23,7 @@ from salamandra_data.blend_plan.plan import (
 )
 from salamandra_data.errors import DataError
 from salamandra_data.indexed import IndexedShard, ShardManifest, bin_path, manifest_path
+from salamandra_data.storage import Location, RemotePath, as_location, is_url
 
 _HEADING = "# Blend plan, written by `salamandra data blend`. Paths are relative to this file.\n"
 _LOCK_HEADING = "# Blend plan as one run read it: absolute paths, counts and checksums.\n"
@@ -32,8 +33,9 @@ def save_plan(plan: BlendPlan, path: Path, *, absolute: bool) -> None:
     """Write ``plan`` to ``path`` in one step."""
     directory = path.absolute().parent
 
-    def place(target: Path) -> str:
-        return str(target) if absolute else os.path.relpath(target, directory)
+    def place(target: Location) -> str:
+        stays = absolute or isinstance(target, RemotePath)
+        return str(target) if stays else os.path.relpath(str(target), directory)
 
     def shard_entry(shard: ShardRef) -> dict[str, Any]:
         return {**vars(shard), "path": place(shard.path)}
@@ -107,7 +109,7 @@ def check_distinct(name: str, sources: tuple[BlendSource, ...]) -> None:
         DataError: naming both places.
     """
     languages: set[str] = set()
-    seen: dict[Any, tuple[str, Path]] = {}
+    seen: dict[Any, tuple[str, Location]] = {}
     for source in sources:
         if source.language in languages:
             raise DataError(
@@ -183,7 +185,7 @@ def _load_source(
 
 def _parse_shard(path: Path, entry: _Section) -> ShardRef:
     shard = ShardRef(
-        path=_resolve(path, entry.text("path")),
+        path=_location(path, entry.text("path")),
         tokens=entry.count("tokens"),
         documents=entry.count("documents"),
         utf8_bytes=entry.count("utf8_bytes"),
@@ -207,7 +209,7 @@ def _check_shard(path: Path, name: str, shard: ShardRef, language: str, tokenize
         )
 
 
-def read_shard_ref(prefix: Path, language: str, tokenizer_sha256: str) -> ShardRef:
+def read_shard_ref(prefix: Location, language: str, tokenizer_sha256: str) -> ShardRef:
     """Open a shard and its manifest, and check that they belong together and to this source.
 
     Raises:
@@ -235,6 +237,10 @@ def read_shard_ref(prefix: Path, language: str, tokenizer_sha256: str) -> ShardR
         idx_sha256=manifest.idx_sha256,
         bin_digest=manifest.bin_digest,
     )
+
+
+def _location(plan_path: Path, text: str) -> Location:
+    return as_location(text) if is_url(text) else _resolve(plan_path, text)
 
 
 def _resolve(plan_path: Path, text: str) -> Path:

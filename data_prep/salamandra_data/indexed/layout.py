@@ -21,11 +21,14 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from salamandra_data.errors import DataError
+from salamandra_data.storage import Location, RemotePath
+
+Place = TypeVar("Place", Path, RemotePath, Location)
 
 MAGIC = b"MMIDIDX\x00\x00"
 VERSION = 1
@@ -43,22 +46,22 @@ DTYPES: dict[int, np.dtype[Any]] = {
 SMALL_VOCABULARY = 65500  # Megatron's limit for two-byte ids; a little below 2**16
 
 
-def bin_path(prefix: Path) -> Path:
+def bin_path(prefix: Place) -> Place:
     """``PREFIX.bin``: appended, not substituted, because a prefix may contain dots."""
     return prefix.with_name(prefix.name + ".bin")
 
 
-def idx_path(prefix: Path) -> Path:
+def idx_path(prefix: Place) -> Place:
     """``PREFIX.idx``."""
     return prefix.with_name(prefix.name + ".idx")
 
 
-def manifest_path(prefix: Path) -> Path:
+def manifest_path(prefix: Place) -> Place:
     """``PREFIX.json``."""
     return prefix.with_name(prefix.name + ".json")
 
 
-def shard_prefix(path: Path) -> Path:
+def shard_prefix(path: Place) -> Place:
     """The prefix that ``path`` means: itself, or what is left without a shard's file ending."""
     return path.with_suffix("") if path.suffix in (".bin", ".idx", ".json") else path
 
@@ -101,7 +104,7 @@ class IndexHeader:
         return HEADER.pack(MAGIC, VERSION, dtype_code(self.dtype), self.sequences, self.documents + 1)
 
     @classmethod
-    def unpack(cls, path: Path, raw: bytes) -> IndexHeader:
+    def unpack(cls, path: Location, raw: bytes) -> IndexHeader:
         """Parse the first 34 bytes of the ``.idx`` file at ``path``.
 
         Raises:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 from bisect import bisect_left
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +11,14 @@ from numpy.typing import NDArray
 
 from salamandra_data.errors import DataError
 from salamandra_data.indexed.layout import HEADER, IndexHeader, bin_path, idx_path, shard_prefix
+from salamandra_data.storage import (
+    Location,
+    RandomAccess,
+    RemotePath,
+    as_location,
+    open_random_access,
+    size_of,
+)
 
 _CHECK_SEQUENCES = 1 << 20
 
@@ -22,17 +28,17 @@ class IndexedShard:
 
     Opening reads 46 bytes whatever the size of the shard, and holds no file descriptor. The
     ``.bin`` is mapped at the first :meth:`read` (one descriptor), the ``.idx`` when documents are
-    asked for.
+    asked for. What is opened from a URL is a :class:`RemoteShard`.
 
     Attributes:
-        prefix: path without ``.bin`` or ``.idx``.
+        prefix: path or URL without ``.bin`` or ``.idx``.
         dtype: dtype of the ids on disk, little-endian.
         documents: number of documents; a document may be of several sequences in foreign shards.
         sequences: number of sequences.
         tokens: number of ids in ``.bin``.
     """
 
-    def __init__(self, prefix: Path, header: IndexHeader, tokens: int) -> None:
+    def __init__(self, prefix: Location, header: IndexHeader, tokens: int) -> None:
         self.prefix = prefix
         self.dtype = header.dtype
         self.documents = header.documents
@@ -42,43 +48,50 @@ class IndexedShard:
         self._ids: NDArray[Any] | None = None
 
     @classmethod
-    def open(cls, prefix: Path | str) -> IndexedShard:
+    def open(cls, prefix: Location | str) -> IndexedShard:
         """Open ``PREFIX.bin`` and ``PREFIX.idx`` and check their sizes against each other.
 
         Raises:
             DataError: a file is missing, truncated, too long, or not an index.
         """
-        prefix = shard_prefix(Path(prefix))
-        index, data = idx_path(prefix), bin_path(prefix)
+        place = shard_prefix(as_location(prefix))
+        if isinstance(place, RemotePath):
+            from salamandra_data.indexed.remote_shard import RemoteShard
+
+            cls = RemoteShard
+        index, data = idx_path(place), bin_path(place)
         try:
-            with open(index, "rb") as stream:
-                header = IndexHeader.unpack(index, stream.read(HEADER.size))
-                index_bytes = os.fstat(stream.fileno()).st_size
-                if index_bytes != header.file_bytes:
-                    raise DataError(
-                        f"{index}: {index_bytes:,} bytes, but its header announces {header.sequences:,} sequences "
-                        f"and {header.documents:,} documents, which take {header.file_bytes:,}\n"
-                        "  the file is truncated or damaged; prepare the shard again"
-                    )
-                end_bytes = _last_sequence_end(stream.fileno(), header)
-            data_bytes = os.stat(data).st_size
+            index_bytes = size_of(index)
+            source = open_random_access(index, index_bytes)
+            header = IndexHeader.unpack(index, _read(source, 0, min(HEADER.size, index_bytes)))
+            if index_bytes != header.file_bytes:
+                raise DataError(
+                    f"{index}: {index_bytes:,} bytes, but its header announces {header.sequences:,} sequences "
+                    f"and {header.documents:,} documents, which take {header.file_bytes:,}\n"
+                    "  the file is truncated or damaged; prepare the shard again"
+                )
+            end_bytes = _last_sequence_end(source, header)
+            data_bytes = size_of(data)
         except FileNotFoundError as error:
+            missing = data if index.is_file() else index
             raise DataError(
-                f"{error.filename}: missing, so the shard {prefix} cannot be opened\n"
+                f"{missing}: missing, so the shard {place} cannot be opened\n"
                 "  check the path, or prepare the shard again"
             ) from error
         except OSError as error:
-            raise DataError(f"{error.filename or prefix}: cannot be read: {error.strerror}") from error
+            raise DataError(
+                f"{error.filename or place}: cannot be read: {error.strerror or error}"
+            ) from error
         if data_bytes != end_bytes:
             problem = "truncated" if data_bytes < end_bytes else "too long"
             raise DataError(
                 f"{data}: {data_bytes:,} bytes, but {index.name} says that the last sequence ends at "
                 f"{end_bytes:,}: the file is {problem}\n  prepare the shard again, or copy it again from its origin"
             )
-        return cls(prefix, header, data_bytes // header.dtype.itemsize)
+        return cls(place, header, data_bytes // header.dtype.itemsize)
 
     def read(self, start_token: int, count: int) -> NDArray[Any]:
-        """``count`` ids from position ``start_token``: a read-only view of the mapped file, ``self.dtype``.
+        """``count`` ids from position ``start_token``, ``self.dtype``; of a local file, a read-only view of its map.
 
         Raises:
             DataError: the range is not inside the shard.
@@ -88,7 +101,7 @@ class IndexedShard:
                 f"{self.prefix}: tokens {start_token:,} to {start_token + count:,} asked for; "
                 f"the shard has {self.tokens:,}"
             )
-        return self._mapped_ids()[start_token : start_token + count]
+        return self._ids_at(start_token, count)
 
     def document(self, number: int) -> NDArray[Any]:
         """The ids of document ``number``, its end-of-document id included.
@@ -176,17 +189,17 @@ class IndexedShard:
         self._ids = None
         self.__dict__.pop("_index_bytes", None)
 
-    def _mapped_ids(self) -> NDArray[Any]:
+    def _ids_at(self, start_token: int, count: int) -> NDArray[Any]:
         if self._ids is None:
             if self.tokens == 0:  # an empty file cannot be mapped
                 self._ids = np.empty(0, dtype=self.dtype)
             else:
-                self._ids = np.asarray(np.memmap(bin_path(self.prefix), dtype=self.dtype, mode="r"))
-        return self._ids
+                self._ids = np.asarray(np.memmap(str(bin_path(self.prefix)), dtype=self.dtype, mode="r"))
+        return self._ids[start_token : start_token + count]
 
     @cached_property
     def _index_bytes(self) -> NDArray[np.uint8]:
-        return np.memmap(idx_path(self.prefix), dtype=np.uint8, mode="r")
+        return np.memmap(str(idx_path(self.prefix)), dtype=np.uint8, mode="r")
 
     def _index_array(self, dtype: str, offset: int, count: int) -> NDArray[Any]:
         return np.frombuffer(self._index_bytes.data, dtype=dtype, count=count, offset=offset)
@@ -198,12 +211,16 @@ class IndexedShard:
         return int(self.starts[number]) // self.dtype.itemsize
 
 
-def _last_sequence_end(descriptor: int, header: IndexHeader) -> int:
+def _last_sequence_end(source: RandomAccess, header: IndexHeader) -> int:
     """Size in bytes that the index gives to the ``.bin`` file, from its last sequence alone."""
     if header.sequences == 0:
         return 0
-    length = os.pread(descriptor, 4, header.starts_offset - 4)
-    start = os.pread(descriptor, 8, header.documents_offset - 8)
-    return int.from_bytes(start, "little", signed=True) + header.dtype.itemsize * int.from_bytes(
-        length, "little", signed=True
-    )
+    length = int.from_bytes(_read(source, header.starts_offset - 4, 4), "little", signed=True)
+    start = int.from_bytes(_read(source, header.documents_offset - 8, 8), "little", signed=True)
+    return start + header.dtype.itemsize * length
+
+
+def _read(source: RandomAccess, position: int, count: int) -> bytes:
+    raw = bytearray(count)
+    source.read_into(memoryview(raw), position)
+    return bytes(raw)

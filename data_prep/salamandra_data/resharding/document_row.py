@@ -6,11 +6,11 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
-from pathlib import Path
 
 from salamandra_data.errors import DataError
 from salamandra_data.indexed import IndexedShard, ShardManifest, TokenizerIdentity, manifest_path
 from salamandra_data.shard_files import missing_files
+from salamandra_data.storage import Location
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class DocumentRow:
         DataError: a shard is incomplete, damaged or without manifest, or they do not belong together.
     """
 
-    def __init__(self, prefixes: Sequence[Path]) -> None:
+    def __init__(self, prefixes: Sequence[Location]) -> None:
         for prefix in prefixes:
             if missing := missing_files(prefix):
                 raise DataError(
@@ -92,7 +92,9 @@ class DocumentRow:
                 yield Piece(number, low - begin, high - begin)
 
 
-def _check_together(first_prefix: Path, first: ShardManifest, prefix: Path, manifest: ShardManifest) -> None:
+def _check_together(
+    first_prefix: Location, first: ShardManifest, prefix: Location, manifest: ShardManifest
+) -> None:
     for key in ("language", "split", "tokenizer"):
         one, other = getattr(first, key), getattr(manifest, key)
         if one != other:

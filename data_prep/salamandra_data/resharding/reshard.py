@@ -23,7 +23,8 @@ from salamandra_data.indexed import (
 from salamandra_data.resharding.cut import Cut
 from salamandra_data.resharding.document_row import DocumentRow, Piece
 from salamandra_data.resharding.text_bytes import TextBytes
-from salamandra_data.shard_files import TOKENIZER_FILE_NAME, keep_tokenizer
+from salamandra_data.shard_files import keep_tokenizer, shards_tokenizer
+from salamandra_data.storage import Location
 from salamandra_data.tokenization.progress_line import ProgressLine
 from salamandra_data.tokenization.worker_pool import Counters, WorkerPool
 from salamandra_data.working_directory import working_directory
@@ -33,7 +34,7 @@ _PREPARATION = "salamandra-reshard-1"
 
 
 def reshard(
-    prefixes: Sequence[Path], out: Path, cut: Cut, *, tokenizer: Path | None = None
+    prefixes: Sequence[Location], out: Path, cut: Cut, *, tokenizer: Path | None = None
 ) -> list[tuple[Path, ShardManifest]]:
     """Write the documents of ``prefixes``, in that order, as shards ``LANGUAGE-SPLIT-NNNNN`` in ``out``.
 
@@ -59,8 +60,8 @@ def reshard(
             f"{taken[0]}: there are shards of {language!r}, {split}, in this directory already\n"
             "  choose another --out"
         )
-    model = tokenizer or prefixes[0].with_name(TOKENIZER_FILE_NAME)
-    text_bytes = TextBytes(model, row.tokenizer)
+    model = shards_tokenizer(prefixes[0], row.tokenizer, tokenizer)
+    text_bytes = TextBytes(model)
     bounds = cut.bounds(row)
     identity = _identity(row, bounds)
     with working_directory(out, "reshard") as staging:
@@ -105,14 +106,15 @@ class _Copy:
         path, lengths = bin_path(shard.prefix), shard.lengths
         counted = 0
         try:
-            with open(path, "rb") as stream:
+            with path.open("rb") as stream:
                 stream.seek(int(shard.starts[piece.first_document]))
                 first = piece.first_document
                 while first < piece.last_document:
                     last = _block_end(lengths[first : piece.last_document]) + first
                     block = lengths[first:last]
-                    ids = np.fromfile(stream, dtype=shard.dtype, count=int(block.sum(dtype=np.int64)))
-                    self._checksums[piece.shard].update(ids.view(np.uint8).data)
+                    raw = stream.read(int(block.sum(dtype=np.int64)) * shard.dtype.itemsize)
+                    self._checksums[piece.shard].update(raw)
+                    ids = np.frombuffer(raw, dtype=shard.dtype)
                     writer.add_documents(ids, block.tolist(), utf8_bytes=0, sources={}, licences={})
                     counted += self._text_bytes.count(ids, block)
                     self.counters.add(len(block), ids.nbytes, ids.size)

@@ -10,19 +10,16 @@ import sentencepiece
 from numpy.typing import NDArray
 
 from salamandra_data.errors import DataError
-from salamandra_data.indexed import TokenizerIdentity
-from salamandra_data.shard_files import verified_tokenizer
 
 
 class TextBytes:
     """UTF-8 bytes of each id of a tokenizer. Exact for text that normalization leaves as it is.
 
     Raises:
-        DataError: the model is missing or is not the shards' tokenizer.
+        DataError: ``model`` is not a SentencePiece model.
     """
 
-    def __init__(self, model: Path, expected: TokenizerIdentity) -> None:
-        verified_tokenizer(model, expected)
+    def __init__(self, model: Path) -> None:
         try:
             processor = sentencepiece.SentencePieceProcessor(model_file=str(model))
         except (OSError, RuntimeError) as error:

@@ -14,6 +14,7 @@ INTERRUPTED = 130
 
 if TYPE_CHECKING:
     from salamandra_data.readers import DocumentKeys
+    from salamandra_data.storage import Location
 
 
 def add_command(
@@ -75,6 +76,13 @@ def document_keys(arguments: argparse.Namespace) -> DocumentKeys:
     from salamandra_data.readers import DocumentKeys
 
     return DocumentKeys(arguments.text_key, arguments.language, arguments.language_key)
+
+
+def location(text: str) -> Location:
+    """Type of options that take a path or an fsspec URL."""
+    from salamandra_data.storage import as_location
+
+    return as_location(text)
 
 
 def at_least_one(text: str) -> int:

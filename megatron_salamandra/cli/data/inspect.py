@@ -6,7 +6,7 @@ import argparse
 from itertools import islice
 from pathlib import Path
 
-from megatron_salamandra.cli.data._options import Subparsers, add_command, at_least_one
+from megatron_salamandra.cli.data._options import Subparsers, add_command, at_least_one, location
 
 
 def register(commands: Subparsers) -> None:
@@ -20,7 +20,7 @@ def register(commands: Subparsers) -> None:
         "document; with --search the numbers of the documents that contain a text.",
     )
     parser.add_argument(
-        "path", type=Path, metavar="PREFIX|DIR", help="a shard without its file ending, or a directory"
+        "path", type=location, metavar="PREFIX|DIR", help="a shard without its file ending, or a directory"
     )
     chosen = parser.add_mutually_exclusive_group()
     chosen.add_argument(

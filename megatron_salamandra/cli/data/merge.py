@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
-from megatron_salamandra.cli.data._options import Subparsers, add_command, add_reshard_options, at_least_one
+from megatron_salamandra.cli.data._options import (
+    Subparsers,
+    add_command,
+    add_reshard_options,
+    at_least_one,
+    location,
+)
 
 
 def register(commands: Subparsers) -> None:
@@ -22,7 +27,7 @@ def register(commands: Subparsers) -> None:
     parser.add_argument(
         "path",
         nargs="+",
-        type=Path,
+        type=location,
         metavar="SHARD|DIR",
         help="shards, or directories of shards of one language",
     )

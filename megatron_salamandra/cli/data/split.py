@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
-from megatron_salamandra.cli.data._options import Subparsers, add_command, add_reshard_options, at_least_one
+from megatron_salamandra.cli.data._options import (
+    Subparsers,
+    add_command,
+    add_reshard_options,
+    at_least_one,
+    location,
+)
 
 
 def register(commands: Subparsers) -> None:
@@ -19,7 +24,9 @@ def register(commands: Subparsers) -> None:
         "into shards of --shard-tokens tokens. Writes shards LANGUAGE-SPLIT-NNNNN with manifests, and the tokenizer, "
         "into --out; nothing appears before all is done. Merging them again gives the same bytes.",
     )
-    parser.add_argument("path", type=Path, metavar="SHARD", help="the shard, with or without a file ending")
+    parser.add_argument(
+        "path", type=location, metavar="SHARD", help="the shard, with or without a file ending"
+    )
     add_reshard_options(parser)
     size = parser.add_mutually_exclusive_group(required=True)
     size.add_argument("--shards", type=at_least_one, metavar="N", help="number of new shards")

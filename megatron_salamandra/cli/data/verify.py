@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
-from megatron_salamandra.cli.data._options import Subparsers, add_command
+from megatron_salamandra.cli.data._options import Subparsers, add_command, location
 
 
 def register(commands: Subparsers) -> None:
@@ -19,7 +18,7 @@ def register(commands: Subparsers) -> None:
         "found, and every shard of a blend plan. Exit code 0 if all is well, else 1 with each problem named.",
     )
     parser.add_argument(
-        "path", nargs="+", type=Path, metavar="PATH", help="shards, directories or blend plans (.yaml)"
+        "path", nargs="+", type=location, metavar="PATH", help="shards, directories or blend plans (.yaml)"
     )
 
 
