@@ -23,6 +23,9 @@ from dataclasses import dataclass
 from megatron_salamandra.config import Layout, PipelineStage, RunConfig
 from megatron_salamandra.planning.parameters import ParameterCount, count_parameters
 
+# Beside the logits themselves. Transformer Engine keeps the gradient in fp32; Megatron-Core fp32 logits, their
+# exponentials and the gradient.
+_LOSS_BYTES_PER_LOGIT = {"fused": 0, "transformer_engine": 4, "reference": 12}
 _GRADIENT_BYTES = 4  # gradients are summed and reduced in fp32 whatever the precision
 
 
@@ -74,7 +77,14 @@ def _rank_memory(config: RunConfig, layout: Layout, rank: int, chunks: list[Pipe
         gradients_bytes=parameters * _GRADIENT_BYTES,
         optimizer_bytes=-(-state_bytes // layout.data_parallel_size),
         activations_bytes=_activation_elements(config, layout, rank, chunks) * element,
-        logits_bytes=tokens * config.model.vocab_size // tensor * element if has_head else 0,
+        logits_bytes=_logits_bytes(config, tokens, tensor, element) if has_head else 0,
+    )
+
+
+def _logits_bytes(config: RunConfig, tokens: int, tensor: int, element: int) -> int:
+    at_once = min(tokens, config.kernels.loss_chunk_tokens or tokens)
+    return (
+        at_once * config.model.vocab_size // tensor * (element + _LOSS_BYTES_PER_LOGIT[config.kernels.loss])
     )
 
 

@@ -58,6 +58,15 @@ def test_logits_are_on_the_last_stage_only() -> None:
     assert [rank.logits_bytes > 0 for rank in memory] == [False, True]
 
 
+def test_a_chunked_head_holds_a_chunk_of_logits_and_the_unfused_loss_holds_them_in_fp32() -> None:
+    def logits(*overrides: str) -> int:
+        return make_plan(load_run_config("salamandra-2b", overrides)).memory[0].logits_bytes
+
+    assert logits("kernels.loss_chunk_tokens=2048") == logits() // 4
+    assert logits("kernels.loss_chunk_tokens=16384") == logits()
+    assert logits("kernels.loss=reference") == 7 * logits()
+
+
 def test_first_ranks_hold_more_micro_batches_in_flight() -> None:
     config = load_run_config("salamandra-40b", ["parallel.pipeline=4"])
     layout = config.validate_for_world(16)
