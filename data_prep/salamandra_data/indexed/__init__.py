@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from salamandra_data.indexed.chunk_checksums import CHUNK_BYTES, ChunkChecksums
 from salamandra_data.indexed.layout import bin_path, idx_path, manifest_path, token_dtype
-from salamandra_data.indexed.manifest import ShardManifest, TokenizerIdentity
+from salamandra_data.indexed.manifest import EncoderRecord, ShardManifest, TokenizerIdentity
 from salamandra_data.indexed.shard import IndexedShard
 from salamandra_data.indexed.shard_writer import ShardWriter
 
 __all__ = [
     "CHUNK_BYTES",
     "ChunkChecksums",
+    "EncoderRecord",
     "IndexedShard",
     "ShardManifest",
     "ShardWriter",

@@ -12,8 +12,10 @@ from salamandra_data.atomic_write import atomic_write_bytes
 from salamandra_data.errors import DataError
 from salamandra_data.indexed.chunk_checksums import CHUNK_BYTES
 from salamandra_data.indexed.layout import manifest_path
+from salamandra_data.storage import Location
 
 FORMAT = "salamandra-shard-1"
+_OPTIONAL = {"encoder"}  # shards that were made before it was recorded lack it
 
 
 @dataclass(frozen=True)
@@ -26,13 +28,35 @@ class TokenizerIdentity:
 
 
 @dataclass(frozen=True)
+class EncoderRecord:
+    """What made the ids: the encoder, and how far it was compared with SentencePiece, the reference.
+
+    Attributes:
+        name: ``sentencepiece``, or a fast encoder of the same model.
+        version: of its package.
+        sentencepiece_version: of the reference.
+        guard_share: of documents that were to be compared.
+        documents_checked: that were, without a difference.
+        documents_by_sentencepiece: that were not given to the fast encoder.
+    """
+
+    name: str
+    version: str
+    sentencepiece_version: str
+    guard_share: float
+    documents_checked: int
+    documents_by_sentencepiece: int
+
+
+@dataclass(frozen=True)
 class ShardManifest:
     """Everything known about one shard that its ``.bin`` and ``.idx`` do not say.
 
     ``bin_sha256`` holds one checksum per ``chunk_bytes`` of ``.bin``, so that a damaged part
     can be named and large files can be checked in parallel. ``sources`` and ``licences`` count
     documents, for documents that name them. ``preparation`` identifies the run and the place in
-    it that made the shard: the same value means the same bytes.
+    it that made the shard: the same value means the same ``.bin`` and ``.idx``. ``encoder`` is None
+    for shards that were not made from text.
     """
 
     language: str
@@ -48,6 +72,7 @@ class ShardManifest:
     preparation: str | None = None
     sources: dict[str, int] = field(default_factory=dict)
     licences: dict[str, int] = field(default_factory=dict)
+    encoder: EncoderRecord | None = None
     chunk_bytes: int = CHUNK_BYTES
     format: str = FORMAT
 
@@ -68,7 +93,7 @@ class ShardManifest:
         atomic_write_bytes(manifest_path(prefix), self.to_json())
 
     @classmethod
-    def load(cls, prefix: Path) -> ShardManifest:
+    def load(cls, prefix: Location) -> ShardManifest:
         """Read ``PREFIX.json``.
 
         Raises:
@@ -87,12 +112,12 @@ class ShardManifest:
         return cls._from_values(path, values)
 
     @classmethod
-    def _from_values(cls, path: Path, values: Any) -> ShardManifest:
+    def _from_values(cls, path: Location, values: Any) -> ShardManifest:
         if not isinstance(values, dict) or values.get("format") != FORMAT:
             found = values.get("format") if isinstance(values, dict) else type(values).__name__
             raise DataError(f"{path}: format is {found!r}, expected {FORMAT!r}")
         known = {entry.name for entry in fields(cls)}
-        if missing := known - values.keys():
+        if missing := known - values.keys() - _OPTIONAL:
             raise DataError(f"{path}: key {min(missing)!r} is missing from the shard manifest")
         if unknown := values.keys() - known:
             raise DataError(f"{path}: unknown key {min(unknown)!r} in the shard manifest")
@@ -102,6 +127,8 @@ class ShardManifest:
                 raise DataError(f"{path}: {key} = {value!r} is not a count")
         try:
             tokenizer = TokenizerIdentity(**values["tokenizer"])
-            return cls(**{**values, "tokenizer": tokenizer, "bin_sha256": tuple(values["bin_sha256"])})
+            encoder = values.get("encoder") and EncoderRecord(**values["encoder"])
+            checksums = tuple(values["bin_sha256"])
+            return cls(**{**values, "tokenizer": tokenizer, "bin_sha256": checksums, "encoder": encoder})
         except TypeError as error:
             raise DataError(f"{path}: not a shard manifest: {error}") from error

@@ -19,7 +19,7 @@ from salamandra_data.atomic_write import publish, write_error
 from salamandra_data.errors import DataError
 from salamandra_data.indexed.chunk_checksums import CHUNK_BYTES, ChunkChecksums
 from salamandra_data.indexed.layout import IndexHeader, bin_path, idx_path, manifest_path, token_dtype
-from salamandra_data.indexed.manifest import ShardManifest, TokenizerIdentity
+from salamandra_data.indexed.manifest import EncoderRecord, ShardManifest, TokenizerIdentity
 
 _INDEX_BLOCK = 1 << 20
 _MAX_DOCUMENT_TOKENS = 2**31 - 1
@@ -115,7 +115,7 @@ class ShardWriter:
     def add_documents(
         self,
         ids: NDArray[Any] | Sequence[int],
-        lengths: Sequence[int],
+        lengths: Sequence[int] | NDArray[np.int64],
         *,
         utf8_bytes: int,
         sources: Mapping[str, int],
@@ -130,40 +130,46 @@ class ShardWriter:
             sources: documents of each named source.
             licences: documents of each named licence.
         """
-        wide = np.asarray(ids, dtype=np.int64)
-        ends = np.cumsum(np.asarray(lengths, dtype=np.int64))
-        if min(lengths) < 1 or max(lengths) > _MAX_DOCUMENT_TOKENS or wide.shape != (int(ends[-1]),):
+        row = ids if isinstance(ids, np.ndarray) else np.asarray(ids, dtype=np.int64)
+        sizes = np.asarray(lengths, dtype=np.int64)
+        ends = np.cumsum(sizes)
+        shortest, longest = int(sizes.min()), int(sizes.max())
+        if shortest < 1 or longest > _MAX_DOCUMENT_TOKENS or row.shape != (int(ends[-1]),):
             raise DataError(
                 f"{self.prefix}: a document must be a row of 1 to {_MAX_DOCUMENT_TOKENS:,} ids; "
-                f"{wide.size:,} ids came for lengths {min(lengths):,} to {max(lengths):,}"
+                f"{row.size:,} ids came for lengths {shortest:,} to {longest:,}"
             )
-        if wide.min() < 0 or wide.max() >= self._tokenizer.vocab_size:
-            bad = int(wide.min()) if wide.min() < 0 else int(wide.max())
+        lowest, highest = int(row.min()), int(row.max())
+        if lowest < 0 or highest >= self._tokenizer.vocab_size:
+            bad = lowest if lowest < 0 else highest
             raise DataError(
                 f"{self.prefix}: id {bad} is outside the vocabulary of {self._tokenizer.vocab_size:,}"
             )
-        if (wide[ends - 1] != self._tokenizer.eod_id).any():
-            number = int((wide[ends - 1] != self._tokenizer.eod_id).argmax())
+        if (row[ends - 1] != self._tokenizer.eod_id).any():
+            number = int((row[ends - 1] != self._tokenizer.eod_id).argmax())
             raise DataError(
-                f"{self.prefix}: document {self.documents + number:,} ends with id {int(wide[ends[number] - 1])}, "
+                f"{self.prefix}: document {self.documents + number:,} ends with id {int(row[ends[number] - 1])}, "
                 f"not with the end-of-document id {self._tokenizer.eod_id}"
             )
-        raw = wide.astype(self._dtype).tobytes()
+        raw = np.ascontiguousarray(row, dtype=self._dtype).data.cast("B")
         try:
             self._stream.write(raw)
         except OSError as error:
             self.abort()
             raise write_error(bin_path(self.prefix), error) from error
         self._checksums.update(raw)
-        self._lengths.extend(lengths)
-        self.documents += len(lengths)
-        self.tokens += wide.size
+        self._lengths.frombytes(sizes.astype(np.int32).tobytes())
+        self.documents += sizes.size
+        self.tokens += row.size
         self.utf8_bytes += utf8_bytes
         self._sources.update(sources)
         self._licences.update(licences)
 
-    def close(self) -> ShardManifest:
+    def close(self, encoder: EncoderRecord | None = None) -> ShardManifest:
         """Finish and publish the three files, the manifest last.
+
+        Args:
+            encoder: what made the ids.
 
         Raises:
             DataError: a write failed; nothing is left under the shard's names.
@@ -186,6 +192,7 @@ class ShardWriter:
                 preparation=self._preparation,
                 sources=dict(sorted(self._sources.items())),
                 licences=dict(sorted(self._licences.items())),
+                encoder=encoder,
             )
             with open(self._staged[manifest_file], "wb") as stream:
                 stream.write(self.manifest.to_json())

@@ -1,8 +1,9 @@
-"""Documents out of files: JSON lines (plain, gzip, zstd), Parquet and plain text."""
+"""Documents out of files and objects: JSON lines (plain, gzip, zstd), Parquet, Arrow and plain text."""
 
 from __future__ import annotations
 
-from salamandra_data.readers.document import Document, DocumentKeys, Malformed
-from salamandra_data.readers.input_file import DocumentFile, find_inputs
+from salamandra_data.readers.document import Document, DocumentKeys, Malformed, is_nfc
+from salamandra_data.readers.input_file import DocumentFile
+from salamandra_data.readers.inputs import find_inputs
 
-__all__ = ["Document", "DocumentFile", "DocumentKeys", "Malformed", "find_inputs"]
+__all__ = ["Document", "DocumentFile", "DocumentKeys", "Malformed", "find_inputs", "is_nfc"]

@@ -13,6 +13,9 @@ from numpy.typing import NDArray
 from salamandra_data.atomic_write import sha256_of_file
 from salamandra_data.errors import DataError
 from salamandra_data.indexed import TokenizerIdentity
+from salamandra_data.tokenization.token_rows import TokenRows
+
+SENTENCEPIECE_VERSION: str = sentencepiece.__version__
 
 
 class Encoder:
@@ -30,10 +33,9 @@ class Encoder:
             )
         self.identity = TokenizerIdentity(sha256_of_file(model), len(self._processor), eod_id)
 
-    def encode(self, texts: Sequence[bytes]) -> list[NDArray[np.int32]]:
-        """The ids of each UTF-8 text, int32, without an end-of-document id."""
-        ids: list[NDArray[np.int32]] = self._processor.encode(list(texts), return_type="numpy", num_threads=1)
-        return ids
+    def encode_rows(self, texts: Sequence[bytes]) -> TokenRows:
+        """The ids of each UTF-8 text, without an end-of-document id."""
+        return TokenRows.joined(self._processor.encode(list(texts), return_type="numpy", num_threads=1))
 
     def decode(self, ids: NDArray[np.int32]) -> str:
         """The text of a row of ids."""

@@ -1,7 +1,8 @@
-"""First pass: read one input file, count its documents, and write them as sorted runs."""
+"""First pass: read input files, count their documents, and write them as sorted runs."""
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,35 +10,44 @@ from pathlib import Path
 from salamandra_data.atomic_write import write_error
 from salamandra_data.errors import DataError
 from salamandra_data.readers import DocumentFile, Malformed
-from salamandra_data.tokenization.document_hash import content_digest, is_validation, shuffle_key
+from salamandra_data.storage import Location
+from salamandra_data.tokenization.backends.exactness import may_be_fast
+from salamandra_data.tokenization.document_hash import ContentDigest, is_validation, shuffle_keys
 from salamandra_data.tokenization.job import TokenizeJob
-from salamandra_data.tokenization.sorted_runs import Group, Run, RunWriter
+from salamandra_data.tokenization.sorted_runs import Group, Held, Run, RunWriter
 from salamandra_data.tokenization.worker_pool import Counters
 
-_REPORT_EVERY_BYTES = 4 << 20
-_DIGEST_RANGE = 1 << 128
+_BATCH_BYTES = 1 << 20
+
+InputFile = tuple[int, Location]
+"""Number and place of an input file."""
 
 
 @dataclass
 class GroupCount:
-    """What one language and split holds. ``digest`` stands for the set of documents, whatever their order."""
+    """What one language and split holds, and a digest of it per input file."""
 
     documents: int = 0
     utf8_bytes: int = 0
-    digest: int = 0
+    digests: dict[int, str] = field(default_factory=dict)
 
     def merge(self, other: GroupCount) -> None:
-        """Add another count to this one."""
+        """Add the count of other files to this one."""
         self.documents += other.documents
         self.utf8_bytes += other.utf8_bytes
-        self.digest = (self.digest + other.digest) % _DIGEST_RANGE
+        self.digests |= other.digests
+
+    @property
+    def digest(self) -> str:
+        """Of all documents: the same value means the same documents at the same places."""
+        return hashlib.sha256(repr(sorted(self.digests.items())).encode()).hexdigest()
 
 
 @dataclass
-class FileSurvey:
-    """What one input file holds, and where its documents are now. ``malformed`` names a file of lines."""
+class Survey:
+    """What some input files hold, and where their documents are now. ``malformed`` names a file of lines."""
 
-    file_number: int
+    first_file: int
     runs: list[Run] = field(default_factory=list)
     groups: dict[Group, GroupCount] = field(default_factory=dict)
     empty: Counter[str] = field(default_factory=Counter)
@@ -53,51 +63,82 @@ class FirstPass:
     directory: Path
 
 
-def survey_file(state: FirstPass, counters: Counters, task: tuple[int, Path]) -> FileSurvey:
-    """Read one input file.
+def survey_files(state: FirstPass, counters: Counters, files: list[InputFile]) -> Survey:
+    """Read input files whose documents together make one run, or one large file.
 
     Raises:
-        DataError: the file cannot be read, has a malformed line that is not to be skipped, or the disk is full.
+        DataError: a file cannot be read, has a malformed line that is not to be skipped, or the disk is full.
     """
-    file_number, path = task
-    survey = FileSurvey(file_number)
-    writer = RunWriter(state.directory, file_number)
-    file = DocumentFile(path, state.job.keys)
-    documents = text_bytes = reported = 0
-    for entry in file:
-        if isinstance(entry, Malformed):
-            _take_malformed(state, survey, path, entry)
-            continue
-        documents += 1
-        text_bytes += len(entry.text)
-        if not entry.text:
-            survey.empty[entry.language] += 1
-            continue
-        key = shuffle_key(state.job.seed, file_number, entry.line)
-        split = "validation" if is_validation(entry.text, state.job.validation_fraction) else "train"
-        group = (entry.language, split)
-        count = GroupCount(1, len(entry.text), content_digest(key, entry))
-        survey.groups.setdefault(group, GroupCount()).merge(count)
-        writer.add(group, key, entry)
-        if text_bytes >= _REPORT_EVERY_BYTES:
-            counters.add(documents, text_bytes, file.consumed_bytes - reported)
-            documents, text_bytes, reported = 0, 0, file.consumed_bytes
+    survey = Survey(first_file=files[0][0])
+    writer = RunWriter(state.directory, f"run-{survey.first_file:06d}")
+    for number, path in files:
+        _survey_file(state, counters, survey, writer, number, DocumentFile(path, state.job.keys))
     writer.flush()
-    counters.add(documents, text_bytes, path.stat().st_size - reported)
     survey.runs = writer.runs
     return survey
 
 
-def _take_malformed(state: FirstPass, survey: FileSurvey, path: Path, entry: Malformed) -> None:
+def _survey_file(
+    state: FirstPass, counters: Counters, survey: Survey, writer: RunWriter, number: int, file: DocumentFile
+) -> None:
+    fraction = state.job.validation_fraction
+    key_of = shuffle_keys(state.job.seed, number)
+    batches: dict[Group, list[Held]] = {}
+    digests: dict[Group, ContentDigest] = {}
+    documents = text_bytes = reported = 0
+    for entry in file:
+        if isinstance(entry, Malformed):
+            _take_malformed(state, survey, file, entry)
+            continue
+        documents += 1
+        text, line = entry.text, entry.line
+        if not text:
+            survey.empty[entry.language] += 1
+            continue
+        group = (entry.language, "validation" if is_validation(text, fraction) else "train")
+        held = (key_of(line), text, line, (entry.source, entry.licence), may_be_fast(text, entry.is_nfc))
+        if group in batches:
+            batches[group].append(held)
+        else:
+            batches[group] = [held]
+        text_bytes += len(text)
+        if text_bytes >= _BATCH_BYTES:
+            _take_batches(survey, writer, number, batches, digests)
+            consumed = file.consumed_bytes
+            counters.add(documents, text_bytes, consumed - reported)
+            batches, documents, text_bytes, reported = {}, 0, 0, consumed
+    _take_batches(survey, writer, number, batches, digests)
+    counters.add(documents, text_bytes, file.consumed_bytes - reported)
+    for group, digest in digests.items():
+        survey.groups[group].digests[number] = digest.hexdigest()
+
+
+def _take_batches(
+    survey: Survey,
+    writer: RunWriter,
+    number: int,
+    batches: dict[Group, list[Held]],
+    digests: dict[Group, ContentDigest],
+) -> None:
+    for group, batch in batches.items():
+        _, texts, lines, labels, _ = zip(*batch, strict=True)
+        digests.setdefault(group, ContentDigest()).update(texts, lines, labels)
+        count = survey.groups.setdefault(group, GroupCount())
+        count.documents += len(texts)
+        count.utf8_bytes += sum(map(len, texts))
+        writer.add(group, number, batch)
+
+
+def _take_malformed(state: FirstPass, survey: Survey, file: DocumentFile, entry: Malformed) -> None:
     if not state.job.skip_malformed:
         raise DataError(
-            f"{path}:{entry.line}: {entry.reason}\n"
+            f"{file.path}:{entry.line}: {entry.reason}\n"
             "  mend the line, or pass over such lines with --on-error skip; nothing was written"
         )
     survey.malformed_lines += 1
-    survey.malformed = state.directory / f"malformed-{survey.file_number:06d}"
+    survey.malformed = state.directory / f"malformed-{survey.first_file:06d}"
     try:
         with open(survey.malformed, "a", encoding="utf-8", errors="backslashreplace") as stream:
-            stream.write(f"{path}:{entry.line}: {entry.reason}\n")
+            stream.write(f"{file.path}:{entry.line}: {entry.reason}\n")
     except OSError as error:
         raise write_error(survey.malformed, error) from error

@@ -9,12 +9,15 @@ from pathlib import Path
 
 import numpy as np
 
-from salamandra_data.indexed import ShardManifest, ShardWriter
-from salamandra_data.tokenization.encoder import Encoder, cached_encoder
-from salamandra_data.tokenization.sorted_runs import Group, RangeReader, Record, Run
+from salamandra_data.indexed import EncoderRecord, ShardManifest, ShardWriter
+from salamandra_data.tokenization.backends import GuardedEncoder, TextBatch, guarded_encoder
+from salamandra_data.tokenization.document_hash import is_chosen
+from salamandra_data.tokenization.encoder import SENTENCEPIECE_VERSION, cached_encoder
+from salamandra_data.tokenization.sorted_runs import Documents, Group, Label, RangeReader, Run
 from salamandra_data.tokenization.worker_pool import Counters
 
 _BATCH_BYTES = 1 << 20
+_ALWAYS_CHECKED = 8  # documents at the front of each shard, so that none goes unguarded
 
 
 @dataclass(frozen=True)
@@ -23,7 +26,7 @@ class ShardTask:
 
     The bounds divide the shard into parts that are small enough to hold in memory, one at a time.
     ``text_bytes`` is its expected size, for the progress line.
-    ``preparation`` identifies the result: the same value means the same bytes.
+    ``preparation`` identifies the result: the same value means the same ``.bin`` and ``.idx``.
     """
 
     group: Group
@@ -35,10 +38,26 @@ class ShardTask:
 
 @dataclass(frozen=True)
 class SecondPass:
-    """What every worker of the second pass knows."""
+    """What every worker of the second pass knows.
+
+    Attributes:
+        runs: where the documents are.
+        files: names of the input files.
+        tokenizer: SentencePiece model file.
+        encoder: name of the encoder; ``encoder_version`` its version.
+        cache: directory for the model in the encoder's own form.
+        guard_share: of documents that SentencePiece encodes as well.
+        seed: of the order.
+        staging: directory for unfinished shards.
+    """
 
     runs: list[Run]
+    files: list[str]
     tokenizer: Path
+    encoder: str
+    encoder_version: str
+    cache: Path
+    guard_share: float
     seed: int
     staging: Path
 
@@ -47,15 +66,16 @@ def write_shard(state: SecondPass, counters: Counters, task: ShardTask) -> tuple
     """Write one shard; its manifest is None, and nothing is written, if no document falls into its range.
 
     Raises:
-        DataError: the disk is full or refuses; nothing is left under the shard's names.
+        DataError: the disk is full or refuses, or the encoder is wrong; nothing is left under the shard's names.
     """
-    encoder = cached_encoder(state.tokenizer)
+    reference = cached_encoder(state.tokenizer)
+    encoder = guarded_encoder(reference, state.encoder, state.tokenizer, state.cache)
     language, split = task.group
     writer = ShardWriter(
         task.prefix,
         language=language,
         split=split,
-        tokenizer=encoder.identity,
+        tokenizer=reference.identity,
         shuffle_seed=state.seed,
         preparation=task.preparation,
         staging=state.staging,
@@ -63,39 +83,73 @@ def write_shard(state: SecondPass, counters: Counters, task: ShardTask) -> tuple
     try:
         reader = RangeReader(state.runs, task.group, task.key_bounds)
         for part in range(len(task.key_bounds) - 1):
-            for batch in _batches(reader.part(part)):
-                _write_batch(writer, encoder, batch)
-                text_bytes = sum(len(record.text) for record in batch)
-                counters.add(len(batch), text_bytes, text_bytes)
+            documents = reader.part(part)
+            for batch in _batches(documents):
+                _write_batch(state, writer, encoder, documents, batch, reader.label_names)
+                text_bytes = sum(map(len, documents.texts[batch]))
+                counters.add(batch.stop - batch.start, text_bytes, text_bytes)
     except BaseException:
         writer.abort()
         raise
     if writer.documents == 0:
         writer.abort()
         return task.prefix, None
-    return task.prefix, writer.close()
+    record = EncoderRecord(
+        name=state.encoder,
+        version=state.encoder_version,
+        sentencepiece_version=SENTENCEPIECE_VERSION,
+        guard_share=state.guard_share,
+        documents_checked=encoder.documents_checked,
+        documents_by_sentencepiece=encoder.documents_by_reference,
+    )
+    return task.prefix, writer.close(record)
 
 
-def _batches(records: list[Record]) -> Iterator[list[Record]]:
-    batch: list[Record] = []
-    size = 0
-    for record in records:
-        batch.append(record)
-        size += len(record.text)
+def _batches(documents: Documents) -> Iterator[slice]:
+    """Slices of documents of about ``_BATCH_BYTES``, at least one document each."""
+    first = size = 0
+    for number, text in enumerate(documents.texts, start=1):
+        size += len(text)
         if size >= _BATCH_BYTES:
-            yield batch
-            batch, size = [], 0
-    if batch:
-        yield batch
+            yield slice(first, number)
+            first, size = number, 0
+    if first < len(documents.texts):
+        yield slice(first, len(documents.texts))
 
 
-def _write_batch(writer: ShardWriter, encoder: Encoder, batch: list[Record]) -> None:
-    eod = np.array([encoder.identity.eod_id], dtype=np.int32)
-    rows = encoder.encode([record.text for record in batch])
+def _write_batch(
+    state: SecondPass,
+    writer: ShardWriter,
+    encoder: GuardedEncoder,
+    documents: Documents,
+    batch: slice,
+    label_names: list[Label],
+) -> None:
+    files, lines = documents.files[batch], documents.lines[batch]
+    checked = is_chosen(documents.keys[batch], state.guard_share)
+    checked[: max(0, _ALWAYS_CHECKED - writer.documents)] = True
+    texts = documents.texts[batch]
+    rows = encoder.encode(
+        TextBatch(
+            texts,
+            documents.fast[batch],
+            checked,
+            place=lambda number: f"{state.files[files[number]]}:{lines[number]}",
+        )
+    ).with_last(cached_encoder(state.tokenizer).identity.eod_id)
+    labels, counts = np.unique(documents.labels[batch], return_counts=True)
+    sources: Counter[str] = Counter()
+    licences: Counter[str] = Counter()
+    for label, count in zip(labels.tolist(), counts.tolist(), strict=True):
+        source, licence = label_names[label]
+        if source is not None:
+            sources[source] += count
+        if licence is not None:
+            licences[licence] += count
     writer.add_documents(
-        np.concatenate([part for row in rows for part in (row, eod)]),
-        [len(row) + 1 for row in rows],
-        utf8_bytes=sum(len(record.text) for record in batch),
-        sources=Counter(record.source for record in batch if record.source is not None),
-        licences=Counter(record.licence for record in batch if record.licence is not None),
+        rows.ids,
+        rows.lengths,
+        utf8_bytes=sum(map(len, texts)),
+        sources=sources,
+        licences=licences,
     )

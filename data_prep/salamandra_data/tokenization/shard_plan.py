@@ -6,25 +6,35 @@ import hashlib
 import re
 from pathlib import Path
 
+import numpy as np
+
 from salamandra_data.errors import DataError
 from salamandra_data.indexed import ShardManifest, manifest_path
 from salamandra_data.shard_files import missing_files
+from salamandra_data.tokenization.backends import GuardedEncoder, TextBatch
 from salamandra_data.tokenization.document_hash import KEY_RANGE
-from salamandra_data.tokenization.encoder import Encoder
 from salamandra_data.tokenization.first_pass import GroupCount
 from salamandra_data.tokenization.job import TokenizeJob
 from salamandra_data.tokenization.second_pass import ShardTask
-from salamandra_data.tokenization.sorted_runs import Group, Run, first_records
+from salamandra_data.tokenization.sorted_runs import Group, Run, first_documents
 
 _PART_BYTES = 32 << 20
 _SAMPLE_BYTES = 128 << 10
-_PREPARATION = "salamandra-tokenize-1"
+_PREPARATION = "salamandra-tokenize-2"
 
 
 def plan_group(
-    job: TokenizeJob, encoder: Encoder, runs: list[Run], group: Group, count: GroupCount
+    job: TokenizeJob,
+    encoder: GuardedEncoder,
+    tokenizer_sha256: str,
+    runs: list[Run],
+    group: Group,
+    count: GroupCount,
 ) -> list[ShardTask]:
-    """Divide the keys of a group evenly into as many shards as its tokens, by estimate, need."""
+    """Divide the keys of a group evenly into as many shards as its tokens, by estimate, need.
+
+    What identifies a shard, its ``preparation``, does not name the encoder: all give the same ids.
+    """
     shards = -(-_estimated_tokens(job, encoder, runs, group, count) // job.shard_tokens)
     parts = max(1, -(-count.utf8_bytes // (shards * _PART_BYTES)))
     language, split = group
@@ -32,7 +42,7 @@ def plan_group(
     for number in range(shards):
         bounds = tuple(KEY_RANGE * (number * parts + part) // (shards * parts) for part in range(parts + 1))
         identity = (
-            f"{_PREPARATION} {language} {split} {count.digest:032x} {encoder.identity.sha256} {job.seed} "
+            f"{_PREPARATION} {language} {split} {count.digest} {tokenizer_sha256} {job.seed} "
             f"{number}/{shards}"
         )
         tasks.append(
@@ -48,15 +58,19 @@ def plan_group(
 
 
 def _estimated_tokens(
-    job: TokenizeJob, encoder: Encoder, runs: list[Run], group: Group, count: GroupCount
+    job: TokenizeJob, encoder: GuardedEncoder, runs: list[Run], group: Group, count: GroupCount
 ) -> int:
     """Tokens of a group: its size where that must fit one shard, else by encoding documents at the front."""
     most = count.utf8_bytes + 2 * count.documents
     if most <= job.shard_tokens:
         return most
-    sample = [record.text for record in first_records(runs, group, _SAMPLE_BYTES)]
-    tokens = sum(len(row) + 1 for row in encoder.encode(sample))
-    return max(1, round(count.utf8_bytes * tokens / sum(map(len, sample))))
+    tokens = text_bytes = 0
+    for documents in first_documents(runs, group, _SAMPLE_BYTES):
+        unchecked = np.zeros(len(documents.texts), dtype=bool)
+        rows = encoder.encode(TextBatch(documents.texts, documents.fast, unchecked, place=str))
+        tokens += rows.ids.size + rows.lengths.size
+        text_bytes += sum(map(len, documents.texts))
+    return max(1, round(count.utf8_bytes * tokens / text_bytes))
 
 
 def finished_shards(

@@ -2,64 +2,87 @@
 
 from __future__ import annotations
 
-import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
+import orjson
 from numpy.typing import NDArray
 
 from salamandra_data.atomic_write import write_error
-from salamandra_data.readers import Document
 from salamandra_data.tokenization.document_hash import KEY_RANGE
 
 RUN_BYTES = 64 << 20
 _KEY_BITS = KEY_RANGE.bit_length() - 1
-_RECORD = struct.Struct("<QQQHH")  # key, line, bytes of text, of source, of licence
-_RECORD_OVERHEAD_BYTES = 200  # of the objects that hold a record in memory
+_DOCUMENT_OVERHEAD_BYTES = 250  # of the objects that hold a document in memory
 
 Group = tuple[str, str]
 """Language and split."""
 
+Label = tuple[str | None, str | None]
+"""Source and licence."""
+
+Held = tuple[bytes, bytes, int, Label, bool]
+"""A document before it is written: key, text, line, label, and whether a fast encoder may have it."""
+
+_PLACE = np.dtype([("start", "<u8"), ("line", "<u8"), ("file", "<u4"), ("label", "<u4"), ("fast", "?")])
+
 
 @dataclass(frozen=True)
 class Run:
-    """One run on disk: the records, and beside them a row of keys and a row of record starts.
+    """One run on disk: the texts one after the other, and in files beside them keys, places and labels.
 
-    ``groups`` holds the first and last (exclusive) record of each group.
+    ``groups`` holds the first and last (exclusive) document of each group. There is one place more than documents;
+    it holds the end of the last text.
     """
 
     path: Path
-    file_number: int
     groups: dict[Group, tuple[int, int]]
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
-    """A document and its place in the shuffle; the order of the fields is the order of the documents."""
+@dataclass(frozen=True)
+class Documents:
+    """Documents in their final order.
 
-    key: int
-    file_number: int
-    line: int
-    text: bytes
-    source: str | None
-    licence: str | None
+    Attributes:
+        texts: UTF-8.
+        keys: [documents], uint64.
+        files: [documents], numbers of their input files.
+        lines: [documents], where they are in these.
+        labels: [documents], indices into ``label_names`` of the reader.
+        fast: [documents], whether a fast encoder may have them.
+    """
+
+    texts: list[bytes]
+    keys: NDArray[np.uint64]
+    files: NDArray[np.uint32]
+    lines: NDArray[np.uint64]
+    labels: NDArray[np.int64]
+    fast: NDArray[np.bool_]
 
 
 class RunWriter:
-    """Collects documents of one input file and writes a run whenever ``run_bytes`` are together."""
+    """Collects documents and writes a run whenever ``run_bytes`` are together.
 
-    def __init__(self, directory: Path, file_number: int, run_bytes: int = RUN_BYTES) -> None:
+    Args:
+        directory: for the runs.
+        name: of the runs; no other writer's in this directory.
+        run_bytes: size of a run, in memory.
+    """
+
+    def __init__(self, directory: Path, name: str, run_bytes: int = RUN_BYTES) -> None:
         self.runs: list[Run] = []
-        self._directory, self._file_number, self._run_bytes = directory, file_number, run_bytes
-        self._held: list[tuple[Group, int, Document]] = []
+        self._directory, self._name, self._run_bytes = directory, name, run_bytes
+        self._held: dict[Group, list[tuple[int, list[Held]]]] = {}
         self._held_bytes = 0
 
-    def add(self, group: Group, key: int, document: Document) -> None:
-        """Take one document."""
-        self._held.append((group, key, document))
-        self._held_bytes += len(document.text) + _RECORD_OVERHEAD_BYTES
+    def add(self, group: Group, file_number: int, documents: list[Held]) -> None:
+        """Take documents of one file and group."""
+        self._held.setdefault(group, []).append((file_number, documents))
+        self._held_bytes += sum(len(document[1]) for document in documents)
+        self._held_bytes += _DOCUMENT_OVERHEAD_BYTES * len(documents)
         if self._held_bytes >= self._run_bytes:
             self.flush()
 
@@ -71,27 +94,53 @@ class RunWriter:
         """
         if not self._held:
             return
-        self._held.sort(key=lambda held: (held[0], held[1], held[2].line))
-        path = self._directory / f"run-{self._file_number:06d}-{len(self.runs):06d}"
-        keys = np.fromiter((key for _, key, _ in self._held), dtype="<u8", count=len(self._held))
-        starts = np.zeros(len(self._held) + 1, dtype="<u8")
+        path = self._directory / f"{self._name}-{len(self.runs):06d}"
         groups: dict[Group, tuple[int, int]] = {}
+        labels: dict[Label, int] = {}
+        keys: list[NDArray[np.uint64]] = []
+        places: list[NDArray[np.void]] = []
+        start = documents = 0
         try:
             with open(path, "wb") as stream:
-                for number, (group, key, document) in enumerate(self._held):
-                    source, licence = _encoded(document.source), _encoded(document.licence)
-                    head = _RECORD.pack(key, document.line, len(document.text), len(source), len(licence))
-                    stream.write(b"".join((head, document.text, source, licence)))
-                    starts[number + 1] = starts[number] + np.uint64(
-                        _RECORD.size + len(document.text) + len(source) + len(licence)
-                    )
-                    groups[group] = (groups.get(group, (number, 0))[0], number + 1)
-            np.save(_keys_path(path), keys)
-            np.save(_starts_path(path), starts)
+                for group in sorted(self._held):
+                    texts, sorted_keys, sorted_places = _sorted(self._held.pop(group), start, labels)
+                    stream.writelines(texts)
+                    keys.append(sorted_keys)
+                    places.append(sorted_places)
+                    groups[group] = (documents, documents + len(texts))
+                    documents += len(texts)
+                    start += sum(map(len, texts))
+            end = np.zeros(1, dtype=_PLACE)
+            end["start"] = start
+            np.concatenate(keys).tofile(_keys_path(path))
+            np.concatenate([*places, end]).tofile(_places_path(path))
+            _labels_path(path).write_bytes(orjson.dumps(list(labels)))
         except OSError as error:
             raise write_error(path, error) from error
-        self.runs.append(Run(path, self._file_number, groups))
-        self._held, self._held_bytes = [], 0
+        self.runs.append(Run(path, groups))
+        self._held, self._held_bytes = {}, 0
+
+
+def _sorted(
+    held: list[tuple[int, list[Held]]], start: int, labels: dict[Label, int]
+) -> tuple[list[bytes], NDArray[np.uint64], NDArray[np.void]]:
+    """Texts, keys and places of one group in the order of keys, the first text at byte ``start``.
+
+    ``labels`` grows by those that are new.
+    """
+    documents = [document for _, part in held for document in part]
+    raw_keys, texts, lines, names, fast = zip(*documents, strict=True)
+    keys = np.frombuffer(b"".join(raw_keys), dtype="<u8")
+    places = np.zeros(len(documents), dtype=_PLACE)
+    places["line"], places["fast"] = lines, fast
+    places["label"] = [labels.setdefault(name, len(labels)) for name in names]
+    places["file"] = np.repeat([number for number, _ in held], [len(part) for _, part in held])
+    order = np.lexsort((places["line"], places["file"], keys))
+    places = places[order]
+    sorted_texts = [texts[number] for number in order.tolist()]
+    lengths = np.fromiter(map(len, sorted_texts), dtype=np.uint64, count=len(sorted_texts))
+    places["start"] = np.uint64(start) + np.cumsum(lengths) - lengths
+    return sorted_texts, keys[order], places
 
 
 class RangeReader:
@@ -104,74 +153,86 @@ class RangeReader:
     """
 
     def __init__(self, runs: list[Run], group: Group, bounds: Sequence[int]) -> None:
-        self._offsets = [(run, _offsets(run, group, bounds)) for run in runs if group in run.groups]
+        self._rows = [(run, _rows(run, group, bounds)) for run in runs if group in run.groups]
+        self._labels: dict[Label, int] = {}
 
-    def part_bytes(self, part: int) -> int:
-        """Size of a part on disk: its texts and a little per document."""
-        return sum(int(offsets[part + 1] - offsets[part]) for _, offsets in self._offsets)
+    @property
+    def label_names(self) -> list[Label]:
+        """Source and licence of each label met so far."""
+        return list(self._labels)
 
-    def part(self, part: int) -> list[Record]:
+    def part(self, part: int) -> Documents:
         """The documents of a part in their final order."""
-        records: list[Record] = []
-        for run, offsets in self._offsets:
-            records += _read_records(run, int(offsets[part]), int(offsets[part + 1]))
-        records.sort(key=lambda record: (record.key, record.file_number, record.line))
-        return records
+        texts: list[bytes] = []
+        keys, places = [np.empty(0, dtype=np.uint64)], [np.empty(0, dtype=_PLACE)]
+        for run, rows in self._rows:
+            first, last = rows[part], rows[part + 1]
+            if first == last:
+                continue
+            keys.append(np.fromfile(_keys_path(run.path), "<u8", last - first, offset=first * 8))
+            read = np.fromfile(
+                _places_path(run.path), _PLACE, last - first + 1, offset=first * _PLACE.itemsize
+            )
+            texts += _read_texts(run.path, read["start"])
+            known = orjson.loads(_labels_path(run.path).read_bytes())
+            numbers = [
+                self._labels.setdefault((source, licence), len(self._labels)) for source, licence in known
+            ]
+            read["label"] = np.array(numbers, dtype=np.uint32)[read["label"]]
+            places.append(read[:-1])
+        key, place = np.concatenate(keys), np.concatenate(places)
+        order = np.lexsort((place["line"], place["file"], key))
+        place = place[order]
+        return Documents(
+            texts=[texts[number] for number in order.tolist()],
+            keys=key[order],
+            files=place["file"],
+            lines=place["line"],
+            labels=place["label"].astype(np.int64),
+            fast=place["fast"],
+        )
 
 
-def first_records(runs: list[Run], group: Group, text_bytes: int) -> list[Record]:
+def first_documents(runs: list[Run], group: Group, text_bytes: int) -> list[Documents]:
     """Documents at the front of the order, ``text_bytes`` or more if there are: the same for any cutting into runs."""
-    halvings = range(_KEY_BITS, -1, -1)
-    ends = [KEY_RANGE >> halving for halving in halvings]
+    ends = [KEY_RANGE >> halving for halving in range(_KEY_BITS, -1, -1)]
     reader = RangeReader(runs, group, [0, *ends])
-    records: list[Record] = []
+    parts: list[Documents] = []
     size = 0
-    for part in range(len(ends)):
+    for number in range(len(ends)):
         if size >= text_bytes:
             break
-        records += reader.part(part)
-        size += reader.part_bytes(part)
-    return records
+        parts.append(reader.part(number))
+        size += sum(map(len, parts[-1].texts))
+    return parts
 
 
-def _offsets(run: Run, group: Group, bounds: Sequence[int]) -> NDArray[np.uint64]:
-    """Byte offsets in the run of the first record of ``group`` at or above each bound."""
+def _rows(run: Run, group: Group, bounds: Sequence[int]) -> list[int]:
+    """The first document of ``group`` in the run at or above each bound."""
     first, last = run.groups[group]
-    keys = np.load(_keys_path(run.path), mmap_mode="r")[first:last]
-    starts = np.load(_starts_path(run.path), mmap_mode="r")
+    keys = np.memmap(_keys_path(run.path), dtype="<u8", mode="r")[first:last]
     inside = np.array([min(bound, KEY_RANGE - 1) for bound in bounds], dtype=np.uint64)
-    places = first + np.searchsorted(keys, inside)
-    places[[bound >= KEY_RANGE for bound in bounds]] = last
-    offsets: NDArray[np.uint64] = np.asarray(starts[places])
-    return offsets
+    rows = first + np.searchsorted(keys, inside)
+    rows[[bound >= KEY_RANGE for bound in bounds]] = last
+    return [int(row) for row in rows]
 
 
-def _read_records(run: Run, low: int, high: int) -> Iterator[Record]:
-    if low == high:
-        return
-    with open(run.path, "rb") as stream:
+def _read_texts(path: Path, starts: NDArray[np.uint64]) -> list[bytes]:
+    places = starts.tolist()
+    low = places[0]
+    with open(path, "rb") as stream:
         stream.seek(low)
-        content = memoryview(stream.read(high - low))
-    position = 0
-    while position < len(content):
-        key, line, text_bytes, source_bytes, licence_bytes = _RECORD.unpack_from(content, position)
-        position += _RECORD.size
-        parts: list[bytes] = []
-        for size in (text_bytes, source_bytes, licence_bytes):
-            parts.append(bytes(content[position : position + size]))
-            position += size
-        text, source, licence = parts
-        yield Record(key, run.file_number, line, text, source.decode() or None, licence.decode() or None)
-
-
-def _encoded(label: str | None) -> bytes:
-    """A label in at most 65,535 bytes."""
-    return (label or "").encode()[:65535].decode(errors="ignore").encode()
+        content = stream.read(places[-1] - low)
+    return [content[start - low : end - low] for start, end in pairwise(places)]
 
 
 def _keys_path(path: Path) -> Path:
-    return path.with_name(path.name + ".keys.npy")
+    return path.with_name(path.name + ".keys")
 
 
-def _starts_path(path: Path) -> Path:
-    return path.with_name(path.name + ".starts.npy")
+def _places_path(path: Path) -> Path:
+    return path.with_name(path.name + ".places")
+
+
+def _labels_path(path: Path) -> Path:
+    return path.with_name(path.name + ".labels")

@@ -10,11 +10,13 @@ from pathlib import Path
 from salamandra_data.atomic_write import atomic_file
 from salamandra_data.errors import DataError
 from salamandra_data.indexed import ShardManifest
-from salamandra_data.readers import find_inputs
+from salamandra_data.readers import DocumentFile, find_inputs
 from salamandra_data.shard_files import keep_tokenizer, tokenizer_file
+from salamandra_data.storage import Location
 from salamandra_data.text_table import text_table
-from salamandra_data.tokenization.encoder import Encoder
-from salamandra_data.tokenization.first_pass import FileSurvey, FirstPass, GroupCount, survey_file
+from salamandra_data.tokenization.backends import EncoderChoice, choose_encoder, guarded_encoder
+from salamandra_data.tokenization.encoder import cached_encoder
+from salamandra_data.tokenization.first_pass import FirstPass, GroupCount, InputFile, Survey, survey_files
 from salamandra_data.tokenization.job import TokenizeJob
 from salamandra_data.tokenization.progress_line import ProgressLine
 from salamandra_data.tokenization.second_pass import SecondPass, ShardTask, write_shard
@@ -22,6 +24,8 @@ from salamandra_data.tokenization.shard_plan import finished_shards, plan_group
 from salamandra_data.tokenization.sorted_runs import Group
 from salamandra_data.tokenization.worker_pool import WorkerPool
 from salamandra_data.working_directory import working_directory
+
+_TOGETHER_BYTES = 16 << 20
 
 
 @dataclass
@@ -38,13 +42,24 @@ class GroupResult:
 
 @dataclass
 class TokenizeResult:
-    """What a run wrote, passed over and found already done. ``skipped_report`` lists malformed lines."""
+    """What a run wrote, passed over and found already done.
+
+    Attributes:
+        groups: what each language and split holds.
+        empty_documents: by language.
+        malformed_lines: lines passed over; ``skipped_report`` lists them.
+        shards_already_done: shards of an earlier run that were kept.
+        encoder: what encoded the others, and why no faster one did.
+        documents_checked: how many documents SentencePiece encoded as well, with the same ids.
+    """
 
     groups: list[GroupResult]
     empty_documents: Counter[str]
     malformed_lines: int
     skipped_report: Path | None
     shards_already_done: int
+    encoder: EncoderChoice
+    documents_checked: int
 
     def table(self) -> str:
         """Documents, tokens, bytes and bytes per token of each language and split."""
@@ -83,23 +98,38 @@ def tokenize(job: TokenizeJob) -> TokenizeResult:
     job.check()
     job = replace(job, tokenizer=tokenizer_file(job.tokenizer))
     files = find_inputs(job.inputs)
-    encoder = Encoder(job.tokenizer)
+    reference = cached_encoder(job.tokenizer)
     with (
         working_directory(job.scratch or job.out, "tokenize") as scratch,
         working_directory(job.out, "tokenize") as staging,
     ):
+        choice = choose_encoder(job.encoder, reference, job.tokenizer, scratch)
         surveys = _survey(job, files, scratch)
         groups = _merged(surveys)
         if not groups:
             raise DataError(f"no document with text in {len(files)} input files: {files[0]} ...")
         runs = [run for survey in surveys for run in survey.runs]
+        encoder = guarded_encoder(reference, choice.name, job.tokenizer, scratch)
+        sha256 = reference.identity.sha256
         planned = [
-            task for group in sorted(groups) for task in plan_group(job, encoder, runs, group, groups[group])
+            task
+            for group in sorted(groups)
+            for task in plan_group(job, encoder, sha256, runs, group, groups[group])
         ]
         finished = finished_shards(job, planned, {language for language, _ in groups})
-        keep_tokenizer(job.out, job.tokenizer, encoder.identity.sha256)
+        keep_tokenizer(job.out, job.tokenizer, sha256)
         report = _write_skipped_report(job, surveys)
-        state = SecondPass(runs, job.tokenizer, job.seed, staging)
+        state = SecondPass(
+            runs=runs,
+            files=[str(path) for path in files],
+            tokenizer=job.tokenizer,
+            encoder=choice.name,
+            encoder_version=choice.version,
+            cache=scratch,
+            guard_share=job.guard_share,
+            seed=job.seed,
+            staging=staging,
+        )
         written = _write_shards(job, state, [task for task in planned if task.prefix not in finished])
     return TokenizeResult(
         groups=_group_results(planned, {**finished, **written}),
@@ -107,17 +137,36 @@ def tokenize(job: TokenizeJob) -> TokenizeResult:
         malformed_lines=sum(survey.malformed_lines for survey in surveys),
         skipped_report=report,
         shards_already_done=len(finished),
+        encoder=choice,
+        documents_checked=sum(
+            manifest.encoder.documents_checked for manifest in written.values() if manifest.encoder
+        ),
     )
 
 
-def _survey(job: TokenizeJob, files: list[Path], scratch: Path) -> list[FileSurvey]:
-    pool = WorkerPool(min(job.workers, len(files)), FirstPass(job, scratch))
-    with ProgressLine("reading   ", pool.counters, sum(path.stat().st_size for path in files)):
-        surveys = list(pool.run(survey_file, enumerate(files)))
-    return sorted(surveys, key=lambda survey: survey.file_number)
+def _survey(job: TokenizeJob, files: list[Location], scratch: Path) -> list[Survey]:
+    sizes = [DocumentFile(path, job.keys).size_bytes for path in files]
+    tasks = _together(files, sizes)
+    pool = WorkerPool(min(job.workers, len(tasks)), FirstPass(job, scratch))
+    with ProgressLine("reading   ", pool.counters, sum(sizes)):
+        surveys = list(pool.run(survey_files, tasks))
+    return sorted(surveys, key=lambda survey: survey.first_file)
 
 
-def _merged(surveys: list[FileSurvey]) -> dict[Group, GroupCount]:
+def _together(files: list[Location], sizes: list[int]) -> list[list[InputFile]]:
+    """Small files in a row together: a run for each of a million files would be a million runs to read."""
+    tasks: list[list[InputFile]] = []
+    held = _TOGETHER_BYTES
+    for number, (path, size) in enumerate(zip(files, sizes, strict=True)):
+        if held + size > _TOGETHER_BYTES:
+            tasks.append([])
+            held = 0
+        tasks[-1].append((number, path))
+        held += size
+    return tasks
+
+
+def _merged(surveys: list[Survey]) -> dict[Group, GroupCount]:
     groups: dict[Group, GroupCount] = {}
     for survey in surveys:
         for group, count in survey.groups.items():
@@ -125,7 +174,7 @@ def _merged(surveys: list[FileSurvey]) -> dict[Group, GroupCount]:
     return groups
 
 
-def _write_skipped_report(job: TokenizeJob, surveys: list[FileSurvey]) -> Path | None:
+def _write_skipped_report(job: TokenizeJob, surveys: list[Survey]) -> Path | None:
     pieces = [survey.malformed for survey in surveys if survey.malformed is not None]
     if not pieces:
         return None

@@ -18,6 +18,7 @@ import sentencepiece
 from salamandra_data.atomic_write import atomic_write_bytes, sha256_of_file
 from salamandra_data.errors import DataError
 from salamandra_data.readers import Document, DocumentFile, DocumentKeys, find_inputs
+from salamandra_data.storage import Location
 from salamandra_data.text_table import text_table
 from salamandra_data.tokenizer.language_sampling import LanguageSample, plan_sampling
 from salamandra_data.tokenizer.nfc_rules import nfc_rules_tsv
@@ -44,7 +45,7 @@ class TokenizerTraining:
         skip_malformed: pass over malformed lines and count them, instead of stopping at the first.
     """
 
-    inputs: Sequence[Path | str]
+    inputs: Sequence[Location | str]
     vocab_size: int
     keys: DocumentKeys = field(default_factory=DocumentKeys)
     alpha: float = 0.0
@@ -126,7 +127,7 @@ def train_tokenizer(job: TokenizerTraining, out: Path) -> TrainedTokenizer:
 class _Lines:
     """The lines of all documents, read as often as needed."""
 
-    def __init__(self, job: TokenizerTraining, files: list[Path]) -> None:
+    def __init__(self, job: TokenizerTraining, files: list[Location]) -> None:
         self.malformed = 0
         self._job, self._files = job, files
 

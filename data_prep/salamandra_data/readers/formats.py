@@ -1,0 +1,21 @@
+"""Which formats there are, told by the ending of a name."""
+
+from __future__ import annotations
+
+from pathlib import PurePosixPath
+
+COMPRESSIONS = (".gz", ".zst")
+JSON_LINES = (".jsonl", ".ndjson", ".json")
+PLAIN_TEXT = ".txt"
+PARQUET = ".parquet"
+ARROW = (".arrow", ".feather")
+ENDINGS = "*.jsonl, *.ndjson, *.json, *.txt (each also .gz or .zst), *.parquet, *.arrow and *.feather"
+
+
+def format_of(name: str) -> str | None:
+    """The ending that tells the format, below one of compression; None if it is not known."""
+    path = PurePosixPath(name)
+    if path.suffix == PARQUET or path.suffix in ARROW:
+        return path.suffix
+    inner = PurePosixPath(path.stem).suffix if path.suffix in COMPRESSIONS else path.suffix
+    return inner if inner in JSON_LINES or inner == PLAIN_TEXT else None
