@@ -62,9 +62,9 @@ class SlurmSettings:
         if not _TIME.fullmatch(self.time):
             raise DataError(f"--slurm-time {self.time!r} is not a time as sbatch takes it, such as 04:00:00")
         for name, value in (
-            ("--slurm-cpus-per-task", self.cpus_per_task),
-            ("--slurm-memory-per-cpu", self.memory_per_cpu_gb),
-            ("--slurm-max-running", 1 if self.max_running is None else self.max_running),
+            ("--cpus-per-task", self.cpus_per_task),
+            ("--memory-per-cpu", self.memory_per_cpu_gb),
+            ("--workers", 1 if self.max_running is None else self.max_running),
         ):
             if value < 1:
                 raise DataError(f"{name} {value}: at least 1 is needed")
@@ -92,7 +92,7 @@ class RaySettings:
             raise DataError(f"--workers {self.workers}: at least 1 is needed")
         if self.cpus_per_task < 1 or self.memory_per_cpu_gb <= 0:
             raise DataError(
-                f"--ray-cpus-per-task {self.cpus_per_task} and --ray-memory-per-cpu {self.memory_per_cpu_gb:g} "
+                f"--cpus-per-task {self.cpus_per_task} and --memory-per-cpu {self.memory_per_cpu_gb:g} "
                 "must be positive"
             )
 

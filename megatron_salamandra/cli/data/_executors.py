@@ -1,0 +1,100 @@
+"""Options of data commands that say which machines do the work."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING
+
+from megatron_salamandra.cli.data._options import at_least_one
+
+if TYPE_CHECKING:
+    from salamandra_data.execution import ExecutorSettings
+
+
+def add_executor_options(parser: argparse.ArgumentParser) -> None:
+    """``--executor``, ``--workers`` and what SLURM and Ray must be told."""
+    parser.add_argument(
+        "--executor",
+        choices=("local", "slurm", "ray"),
+        default="local",
+        help="processes of this machine (default), SLURM job arrays, or a Ray cluster; machines share a file system",
+    )
+    parser.add_argument(
+        "--workers",
+        type=at_least_one,
+        metavar="N",
+        help="tasks that run at once (default: 1 on this machine; as many as there are places elsewhere)",
+    )
+    parser.add_argument(
+        "--tasks",
+        type=at_least_one,
+        metavar="N",
+        help="into how many tasks SLURM and Ray cut each stage (default: 64)",
+    )
+    parser.add_argument(
+        "--cpus-per-task", type=at_least_one, metavar="N", help="SLURM and Ray: cores of a task (default: 1)"
+    )
+    parser.add_argument(
+        "--memory-per-cpu",
+        type=at_least_one,
+        metavar="GIB",
+        help="SLURM and Ray: memory of a task per core (default: 4)",
+    )
+    parser.add_argument("--slurm-partition", metavar="NAME", help="where to run; needed for --executor slurm")
+    parser.add_argument("--slurm-time", metavar="TIME", help="limit of one task (default: 04:00:00)")
+    parser.add_argument("--slurm-account", metavar="NAME", help="who pays, if the site wants one")
+    parser.add_argument("--slurm-qos", metavar="NAME", help="quality of service, if the site wants one")
+    parser.add_argument(
+        "--ray-address", metavar="ADDRESS", help="of a running cluster; one is started here if none"
+    )
+
+
+_OF_SLURM = ("slurm_partition", "slurm_time", "slurm_account", "slurm_qos")
+_OF_CLUSTERS = ("tasks", "cpus_per_task", "memory_per_cpu")
+_OF_OTHERS = {
+    "local": (*_OF_CLUSTERS, *_OF_SLURM, "ray_address"),
+    "slurm": ("ray_address",),
+    "ray": _OF_SLURM,
+}
+_TASKS = 64
+
+
+def executor_tasks(arguments: argparse.Namespace) -> int:
+    """Into how many tasks a stage is cut where machines do the work."""
+    return arguments.tasks or _TASKS
+
+
+def executor_settings(arguments: argparse.Namespace) -> ExecutorSettings:
+    """What the options say.
+
+    Raises:
+        DataError: an option of another executor was given, or the partition is missing for SLURM.
+    """
+    from salamandra_data.errors import DataError
+    from salamandra_data.execution import LocalSettings, RaySettings, SlurmSettings
+
+    for name in _OF_OTHERS[arguments.executor]:
+        if getattr(arguments, name) is not None:
+            option = "--" + name.replace("_", "-")
+            raise DataError(f"{option} means nothing to --executor {arguments.executor}: leave it away")
+    cpus, memory_gb = arguments.cpus_per_task or 1, arguments.memory_per_cpu or 4
+    if arguments.executor == "local":
+        return LocalSettings(workers=arguments.workers or 1)
+    if arguments.executor == "ray":
+        return RaySettings(
+            address=arguments.ray_address,
+            workers=arguments.workers,
+            cpus_per_task=cpus,
+            memory_per_cpu_gb=memory_gb,
+        )
+    if arguments.slurm_partition is None:
+        raise DataError("--executor slurm: name the partition with --slurm-partition (sinfo lists them)")
+    return SlurmSettings(
+        partition=arguments.slurm_partition,
+        time=arguments.slurm_time or "04:00:00",
+        cpus_per_task=cpus,
+        memory_per_cpu_gb=memory_gb,
+        max_running=arguments.workers,
+        qos=arguments.slurm_qos,
+        account=arguments.slurm_account,
+    )
