@@ -21,7 +21,7 @@ from salamandra_data.execution.settings import (
     SlurmSettings,
 )
 from salamandra_data.execution.stage import Stage
-from salamandra_data.tokenization.worker_pool import Counters, WorkerPool
+from salamandra_data.execution.worker_pool import Counters, WorkerPool
 
 if TYPE_CHECKING:
     from salamandra_data.execution.stage_step import StageStep

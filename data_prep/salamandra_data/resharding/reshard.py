@@ -12,6 +12,8 @@ import numpy as np
 
 from salamandra_data.atomic_write import publish, write_error
 from salamandra_data.errors import DataError
+from salamandra_data.execution.progress_line import ProgressLine
+from salamandra_data.execution.worker_pool import Counters, WorkerPool
 from salamandra_data.indexed import (
     ChunkChecksums,
     ShardManifest,
@@ -25,8 +27,6 @@ from salamandra_data.resharding.document_row import DocumentRow, Piece
 from salamandra_data.resharding.text_bytes import TextBytes
 from salamandra_data.shard_files import keep_tokenizer, shards_tokenizer
 from salamandra_data.storage import Location
-from salamandra_data.tokenization.progress_line import ProgressLine
-from salamandra_data.tokenization.worker_pool import Counters, WorkerPool
 from salamandra_data.working_directory import working_directory
 
 _BLOCK_TOKENS = 1 << 20

@@ -9,7 +9,18 @@ same bytes whatever the number of workers. No token crosses a process.
 
 from __future__ import annotations
 
-from salamandra_data.tokenization.job import TokenizeJob
-from salamandra_data.tokenization.tokenize import GroupResult, TokenizeResult, tokenize
+from salamandra_data.tokenization.backends import ENCODERS
+from salamandra_data.tokenization.job import DEFAULT_GUARD_SHARE, TokenizeJob
+from salamandra_data.tokenization.result import GroupResult, TokenizeResult
+from salamandra_data.tokenization.stages import tokenize_in_stages
+from salamandra_data.tokenization.tokenize import tokenize
 
-__all__ = ["GroupResult", "TokenizeJob", "TokenizeResult", "tokenize"]
+__all__ = [
+    "DEFAULT_GUARD_SHARE",
+    "ENCODERS",
+    "GroupResult",
+    "TokenizeJob",
+    "TokenizeResult",
+    "tokenize",
+    "tokenize_in_stages",
+]

@@ -9,13 +9,13 @@ from pathlib import Path
 
 from salamandra_data.atomic_write import write_error
 from salamandra_data.errors import DataError
+from salamandra_data.execution.worker_pool import Counters
 from salamandra_data.readers import DocumentFile, Malformed
 from salamandra_data.storage import Location
 from salamandra_data.tokenization.backends.exactness import may_be_fast
 from salamandra_data.tokenization.document_hash import ContentDigest, is_validation, shuffle_keys
 from salamandra_data.tokenization.job import TokenizeJob
 from salamandra_data.tokenization.sorted_runs import Group, Held, Run, RunWriter
-from salamandra_data.tokenization.worker_pool import Counters
 
 _BATCH_BYTES = 1 << 20
 

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import numpy as np
 
+from salamandra_data.execution.worker_pool import Counters
 from salamandra_data.indexed import EncoderRecord, ShardManifest, ShardWriter
 from salamandra_data.tokenization.backends import GuardedEncoder, TextBatch, guarded_encoder
 from salamandra_data.tokenization.document_hash import is_chosen
 from salamandra_data.tokenization.encoder import SENTENCEPIECE_VERSION, cached_encoder
 from salamandra_data.tokenization.sorted_runs import Documents, Group, Label, RangeReader, Run
-from salamandra_data.tokenization.worker_pool import Counters
 
 _BATCH_BYTES = 1 << 20
 _ALWAYS_CHECKED = 8  # documents at the front of each shard, so that none goes unguarded

@@ -68,15 +68,15 @@ def executor_settings(arguments: argparse.Namespace) -> ExecutorSettings:
     """What the options say.
 
     Raises:
-        DataError: an option of another executor was given, or the partition is missing for SLURM.
+        ConfigError: an option of another executor was given, or the partition is missing for SLURM.
     """
-    from salamandra_data.errors import DataError
+    from megatron_salamandra.config import ConfigError
     from salamandra_data.execution import LocalSettings, RaySettings, SlurmSettings
 
     for name in _OF_OTHERS[arguments.executor]:
         if getattr(arguments, name) is not None:
             option = "--" + name.replace("_", "-")
-            raise DataError(f"{option} means nothing to --executor {arguments.executor}: leave it away")
+            raise ConfigError(f"{option} means nothing to --executor {arguments.executor}: leave it away")
     cpus, memory_gb = arguments.cpus_per_task or 1, arguments.memory_per_cpu or 4
     if arguments.executor == "local":
         return LocalSettings(workers=arguments.workers or 1)
@@ -88,7 +88,7 @@ def executor_settings(arguments: argparse.Namespace) -> ExecutorSettings:
             memory_per_cpu_gb=memory_gb,
         )
     if arguments.slurm_partition is None:
-        raise DataError("--executor slurm: name the partition with --slurm-partition (sinfo lists them)")
+        raise ConfigError("--executor slurm: name the partition with --slurm-partition (sinfo lists them)")
     return SlurmSettings(
         partition=arguments.slurm_partition,
         time=arguments.slurm_time or "04:00:00",

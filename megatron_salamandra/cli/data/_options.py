@@ -39,7 +39,7 @@ def add_input_options(parser: argparse.ArgumentParser) -> None:
         required=True,
         metavar="PATH",
         help="files, directories or patterns: JSON lines (.jsonl, .ndjson, .json), plain text (.txt, one document "
-        "per file), each also .gz or .zst, and .parquet",
+        "per file), each also .gz or .zst, .parquet and .arrow; or fsspec URLs of these",
     )
     parser.add_argument("--text-key", default="text", metavar="KEY", help="key of the text (default: text)")
     parser.add_argument("--language", metavar="XX", help="language of every document; wins over the key")

@@ -6,7 +6,13 @@ import argparse
 import signal
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from megatron_salamandra.cli.data._executors import (
+    add_executor_options,
+    executor_settings,
+    executor_tasks,
+)
 from megatron_salamandra.cli.data._options import (
     INTERRUPTED,
     Subparsers,
@@ -15,6 +21,9 @@ from megatron_salamandra.cli.data._options import (
     document_keys,
     interrupt,
 )
+
+if TYPE_CHECKING:
+    from salamandra_data.tokenization import TokenizeResult
 
 
 def register(commands: Subparsers) -> None:
@@ -38,7 +47,20 @@ def register(commands: Subparsers) -> None:
         help="SentencePiece model file, or a directory that holds tokenizer.model",
     )
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="directory for the shards")
-    parser.add_argument("--workers", type=int, default=1, metavar="N", help="processes (default: 1)")
+    parser.add_argument(
+        "--encoder",
+        default="auto",
+        metavar="NAME",
+        help="auto (default: the fastest that is installed and gives SentencePiece's ids), sentencepiece, gigatoken or "
+        "kitoken",
+    )
+    parser.add_argument(
+        "--guard-share",
+        type=float,
+        metavar="F",
+        help="share of documents that SentencePiece encodes as well, to compare; the first difference ends the run "
+        "(default: 0.005, and the first 8 documents of each shard)",
+    )
     parser.add_argument(
         "--validation-fraction",
         type=float,
@@ -59,30 +81,53 @@ def register(commands: Subparsers) -> None:
         metavar="DIR",
         help="directory for an intermediate copy of the text (default: in --out)",
     )
+    add_executor_options(parser)
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from salamandra_data.tokenization import TokenizeJob, tokenize
+    from salamandra_data.tokenization import DEFAULT_GUARD_SHARE, TokenizeJob, tokenize, tokenize_in_stages
 
+    settings = executor_settings(arguments)
     job = TokenizeJob(
         inputs=arguments.input,
         tokenizer=arguments.tokenizer,
         out=arguments.out,
         keys=document_keys(arguments),
-        workers=arguments.workers,
+        workers=arguments.workers or 1,
         validation_fraction=arguments.validation_fraction,
         seed=arguments.seed,
         shard_tokens=arguments.shard_tokens,
         skip_malformed=arguments.on_error == "skip",
+        encoder=arguments.encoder,
+        guard_share=DEFAULT_GUARD_SHARE if arguments.guard_share is None else arguments.guard_share,
         scratch=arguments.scratch,
     )
     signal.signal(signal.SIGTERM, interrupt)
     try:
-        result = tokenize(job)
+        if arguments.executor == "local":
+            return _report(tokenize(job))
+        outcome, result = tokenize_in_stages(job, settings, executor_tasks(arguments))
     except KeyboardInterrupt:
         print("\ninterrupted: finished shards stay; run the same command again to continue", file=sys.stderr)
         return INTERRUPTED
+    for stage, number in outcome.jobs.items():
+        print(f"submitted {stage}: SLURM job {number}")
+    if result is None:
+        print(
+            "run the same command again: it shows the result once the jobs are done, or submits what failed"
+        )
+        return 0
+    return _report(result)
+
+
+def _report(result: TokenizeResult) -> int:
     print(result.table())
+    encoder = result.encoder
+    print(f"encoder: {encoder.name} {encoder.version}")
+    if result.documents_checked:
+        print(f"documents compared with SentencePiece: {result.documents_checked:,}, no difference")
+    for reason in encoder.passed_over:
+        print(f"a faster encoder was passed over: {reason}")
     if result.shards_already_done:
         print(f"shards kept from an earlier run: {result.shards_already_done:,}")
     for language, count in sorted(result.empty_documents.items()):

@@ -7,7 +7,7 @@ import threading
 import time
 from types import TracebackType
 
-from salamandra_data.tokenization.worker_pool import Counters
+from salamandra_data.execution.worker_pool import Counters
 
 _TERMINAL_SECONDS = 0.5
 _LOG_SECONDS = 15.0

@@ -1,0 +1,175 @@
+"""Between the passes: what is to be written, what is there already, and what a run came to."""
+
+from __future__ import annotations
+
+import shutil
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from salamandra_data.atomic_write import atomic_file
+from salamandra_data.errors import DataError
+from salamandra_data.indexed import ShardManifest
+from salamandra_data.readers import DocumentFile
+from salamandra_data.shard_files import keep_tokenizer
+from salamandra_data.storage import Location
+from salamandra_data.tokenization.backends import EncoderChoice, guarded_encoder
+from salamandra_data.tokenization.encoder import cached_encoder
+from salamandra_data.tokenization.first_pass import GroupCount, InputFile, Survey
+from salamandra_data.tokenization.job import TokenizeJob
+from salamandra_data.tokenization.result import GroupResult, TokenizeResult
+from salamandra_data.tokenization.second_pass import SecondPass, ShardTask
+from salamandra_data.tokenization.shard_plan import finished_shards, plan_group
+from salamandra_data.tokenization.sorted_runs import Group
+
+_TOGETHER_BYTES = 16 << 20
+
+
+@dataclass(frozen=True)
+class JobPlan:
+    """What the second pass does.
+
+    Attributes:
+        shards: all of the job, in order; some may turn out to be empty.
+        state: what its workers know.
+        encoder: which encodes.
+        empty_documents: by language.
+        malformed_lines: passed over; ``skipped_report`` lists them.
+    """
+
+    shards: list[ShardTask]
+    state: SecondPass
+    encoder: EncoderChoice
+    empty_documents: Counter[str]
+    malformed_lines: int
+    skipped_report: Path | None
+
+    def finished(self, job: TokenizeJob) -> dict[Path, ShardManifest]:
+        """Shards of this very job that are there.
+
+        Raises:
+            DataError: shards of these languages are there from another job.
+        """
+        return finished_shards(job, self.shards, {task.group[0] for task in self.shards})
+
+    def result(
+        self, made: Mapping[Path, ShardManifest], kept: Mapping[Path, ShardManifest]
+    ) -> TokenizeResult:
+        """What the run came to, given the shards it made and those that were there."""
+        return TokenizeResult(
+            groups=_group_results(self.shards, {**kept, **made}),
+            empty_documents=self.empty_documents,
+            malformed_lines=self.malformed_lines,
+            skipped_report=self.skipped_report,
+            shards_already_done=len(kept),
+            encoder=self.encoder,
+            documents_checked=sum(
+                manifest.encoder.documents_checked for manifest in made.values() if manifest.encoder
+            ),
+        )
+
+
+def survey_tasks(job: TokenizeJob, files: Sequence[Location]) -> tuple[list[list[InputFile]], int]:
+    """The tasks of the first pass, each some input files, and the size of all files in bytes.
+
+    Small files in a row are one task: a run for each of a million files would be a million runs to read.
+    """
+    sizes = [DocumentFile(path, job.keys).size_bytes for path in files]
+    tasks: list[list[InputFile]] = []
+    held = _TOGETHER_BYTES
+    for number, (path, size) in enumerate(zip(files, sizes, strict=True)):
+        if held + size > _TOGETHER_BYTES:
+            tasks.append([])
+            held = 0
+        tasks[-1].append((number, path))
+        held += size
+    return tasks, sum(sizes)
+
+
+def plan_shards(
+    job: TokenizeJob,
+    files: Sequence[Location],
+    surveys: Sequence[Survey],
+    choice: EncoderChoice,
+    cache: Path,
+    staging: Path,
+) -> JobPlan:
+    """Decide the shards of a job from what the first pass found, and write what goes beside them.
+
+    Args:
+        job: with ``tokenizer`` a file.
+        files: its input files, in the order in which the first pass numbered them.
+        surveys: of all files, in their order.
+        choice: of :func:`choose_encoder`.
+        cache: directory for the model in the encoder's own form, for all workers.
+        staging: directory for unfinished shards.
+    Raises:
+        DataError: there is no text, or another tokenizer is in ``out``.
+    """
+    groups = _merged(surveys)
+    if not groups:
+        raise DataError(f"no document with text in {len(files)} input files: {files[0]} ...")
+    runs = [run for survey in surveys for run in survey.runs]
+    reference = cached_encoder(job.tokenizer)
+    encoder = guarded_encoder(reference, choice.name, job.tokenizer, cache)
+    sha256 = reference.identity.sha256
+    shards = [
+        task
+        for group in sorted(groups)
+        for task in plan_group(job, encoder, sha256, runs, group, groups[group])
+    ]
+    finished_shards(job, shards, {language for language, _ in groups})
+    keep_tokenizer(job.out, job.tokenizer, sha256)
+    return JobPlan(
+        shards=shards,
+        state=SecondPass(
+            runs=runs,
+            files=[str(path) for path in files],
+            tokenizer=job.tokenizer,
+            encoder=choice.name,
+            encoder_version=choice.version,
+            cache=cache,
+            guard_share=job.guard_share,
+            seed=job.seed,
+            staging=staging,
+        ),
+        encoder=choice,
+        empty_documents=sum((survey.empty for survey in surveys), Counter()),
+        malformed_lines=sum(survey.malformed_lines for survey in surveys),
+        skipped_report=_write_skipped_report(job, surveys),
+    )
+
+
+def _merged(surveys: Sequence[Survey]) -> dict[Group, GroupCount]:
+    groups: dict[Group, GroupCount] = {}
+    for survey in surveys:
+        for group, count in survey.groups.items():
+            groups.setdefault(group, GroupCount()).merge(count)
+    return groups
+
+
+def _write_skipped_report(job: TokenizeJob, surveys: Sequence[Survey]) -> Path | None:
+    pieces = [survey.malformed for survey in surveys if survey.malformed is not None]
+    if not pieces:
+        return None
+    report = job.out / f"skipped-lines.{job.keys.language or 'by-document'}.txt"
+    with atomic_file(report) as stream:
+        for piece in pieces:
+            with open(piece, "rb") as part:
+                shutil.copyfileobj(part, stream)
+    return report
+
+
+def _group_results(planned: list[ShardTask], shards: dict[Path, ShardManifest]) -> list[GroupResult]:
+    results: dict[Group, GroupResult] = {}
+    for task in planned:
+        manifest = shards.get(task.prefix)
+        if manifest is None:  # no document fell into its range
+            continue
+        result = results.setdefault(task.group, GroupResult(*task.group))
+        result.documents += manifest.documents
+        result.tokens += manifest.tokens
+        result.utf8_bytes += manifest.utf8_bytes
+        result.shards.append(task.prefix)
+    return list(results.values())
