@@ -51,3 +51,22 @@ def test_operations_run_on_the_cpu(tmp_path: Path) -> None:
 def test_operations_measure_nothing_without_a_gpu() -> None:
     done = run("operations.py")
     assert done.returncode == 2 and "nothing is measured" in done.stdout
+
+
+def test_variants_of_a_training_step_have_the_same_loss(tmp_path: Path) -> None:
+    small = [
+        "tiny",
+        "model.layers=1",
+        "model.hidden_size=32",
+        "model.ffn_hidden_size=48",
+        "model.vocab_size=999",
+    ]
+    variants = ["--only", "megatron-core-unfused", "ours-chunked-head"]
+    short = ["model.sequence_length=16", "--steps=2", "--warmup=0", "--threads=1"]
+    done = run("training_step.py", *small, *short, *variants, f"--json={tmp_path / 'result.json'}")
+    assert done.returncode == 0, done.stderr
+    rows = results(tmp_path / "result.json")
+    assert len(rows) == 2
+    for row in rows.values():
+        assert row["loss"] == pytest.approx(rows["megatron-core-unfused"]["loss"], rel=1e-4)
+        assert row["cpu_seconds"] > 0
