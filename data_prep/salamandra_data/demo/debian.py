@@ -12,8 +12,8 @@ from pathlib import Path
 from salamandra_data.atomic_write import sha256_of_file
 from salamandra_data.demo.debian_text import extract, rule_for
 from salamandra_data.demo.documents import CorpusWriter, Document, clean, group, packages_in_turn
-from salamandra_data.demo.languages import language_of_text
 from salamandra_data.errors import DataError
+from salamandra_data.languages import language_of_text
 
 _HELP = "en-us ca cs da de el es et eu fi fr gl hu it nl pl pt pt-br ru sl sv"
 _MESSAGES = (

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from html.parser import HTMLParser
 
 from salamandra_data.demo.catalogue import CatalogueError, read_mo
-from salamandra_data.demo.languages import language_of_locale
+from salamandra_data.languages import language_of_locale
 
 _BLOCK = "p div h1 h2 h3 h4 h5 h6 li td th dt dd title pre section body html tr table ul ol item"
 _NO_PROSE = "script style header footer aside nav pre code screen info head"

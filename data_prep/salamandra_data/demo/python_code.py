@@ -8,8 +8,8 @@ import sysconfig
 from pathlib import Path
 
 from salamandra_data.demo.documents import CorpusWriter, Document
-from salamandra_data.demo.languages import CODE
 from salamandra_data.errors import DataError
+from salamandra_data.languages import CODE
 
 _LICENCE = "PSF-2.0"
 _LEFT_OUT = {

@@ -13,8 +13,8 @@ from pathlib import Path
 from salamandra_data.atomic_write import sha256_of_file
 from salamandra_data.demo.catalogue import CatalogueError, Message, read_mo, read_po
 from salamandra_data.demo.documents import CorpusWriter, Document, clean, group
-from salamandra_data.demo.languages import language_of_locale, language_of_text
 from salamandra_data.errors import DataError
+from salamandra_data.languages import language_of_locale, language_of_text
 
 _CATALOGUE = re.compile(r"(?P<stem>.*/locales?/(?P<locale>[^/]+)/LC_MESSAGES/[^/]+)\.(?P<kind>po|mo)$")
 

@@ -20,10 +20,12 @@ class ProgressLine:
         title: what is being done.
         counters: what to show.
         total_units: value of the third counter at the end, for percentage and remaining time.
+        of_tasks: the third counter counts tasks, and the others are not used.
     """
 
-    def __init__(self, title: str, counters: Counters, total_units: int) -> None:
+    def __init__(self, title: str, counters: Counters, total_units: int, *, of_tasks: bool = False) -> None:
         self._title, self._counters, self._total_units = title, counters, total_units
+        self._of_tasks = of_tasks
         self._stream = sys.stderr
         self._on_terminal = self._stream.isatty()
         self._done = threading.Event()
@@ -50,12 +52,15 @@ class ProgressLine:
         documents, text_bytes, units = self._counters.values()
         seconds = max(time.monotonic() - self._started, 1e-3)
         share = min(units / self._total_units, 1.0) if self._total_units else 1.0
-        parts = [
-            f"{self._title} {share:6.1%}",
-            f"{documents:,} documents",
-            f"{text_bytes / 1e6 / seconds:,.1f} MB/s",
-            f"{documents / seconds:,.0f} documents/s",
-        ]
+        parts = [f"{self._title} {share:6.1%}"]
+        if self._of_tasks:
+            parts.append(f"{units:,} of {self._total_units:,} tasks")
+        else:
+            parts += [
+                f"{documents:,} documents",
+                f"{text_bytes / 1e6 / seconds:,.1f} MB/s",
+                f"{documents / seconds:,.0f} documents/s",
+            ]
         if share >= 1.0 or self._done.is_set():
             parts.append(f"{_duration(seconds)} taken")
         elif units:

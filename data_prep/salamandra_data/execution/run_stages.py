@@ -9,11 +9,13 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
+from contextlib import redirect_stderr
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from salamandra_data.errors import DataError
+from salamandra_data.execution.progress_line import ProgressLine
 from salamandra_data.execution.settings import (
     ExecutorSettings,
     LocalSettings,
@@ -72,9 +74,7 @@ def _run_in_turn(stages: Sequence[Stage], settings: LocalSettings | RaySettings,
         failure: Exception | None = None
         try:
             if isinstance(settings, LocalSettings):
-                pool = WorkerPool(min(settings.workers, stage.tasks), executor)
-                for _ in pool.run(_run_task, executor.get_incomplete_ranks()):
-                    pass
+                _run_here(stage, executor, settings.workers)
             else:
                 executor.run()
         except Exception as error:
@@ -86,12 +86,25 @@ def _run_in_turn(stages: Sequence[Stage], settings: LocalSettings | RaySettings,
             raise failure
 
 
-def _run_task(executor: Any, counters: Counters, task: int) -> None:
-    """One task of a local executor, logged and marked as complete by it.
+def _run_here(stage: Stage, executor: Any, workers: int) -> None:
+    """What is left of a stage, by a local executor.
 
     Its own ``run`` would deal tasks to a pool that waits for ever for a worker that was killed; ours tells.
     """
-    executor._run_for_rank(task)
+    tasks = executor.get_incomplete_ranks()
+    if not tasks:
+        return
+    pool = WorkerPool(min(workers, len(tasks)), executor)
+    with ProgressLine(f"{stage.name:<16}", pool.counters, len(tasks), of_tasks=True):
+        for _ in pool.run(_run_task, tasks):
+            pass
+
+
+def _run_task(executor: Any, counters: Counters, task: int) -> None:
+    """One task, logged and marked as complete by the executor; its log goes to a file, and not to the terminal too."""
+    with open(os.devnull, "w") as nowhere, redirect_stderr(nowhere):
+        executor._run_for_rank(task)
+    counters.add(0, 0, 1)
 
 
 def _failure_text(stage: Stage, unfinished: list[int], work: Path, failure: Exception | None) -> str:

