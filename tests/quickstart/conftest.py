@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from salamandra_data.demo.languages import LANGUAGES
 from salamandra_data.demo.wheels import WHEELS
+from salamandra_data.languages import LANGUAGES
 
 CYRILLIC = "абвгдежзийклмнопрстуфхцчшщ"
 GREEK = "αβγδεζηθικλμνξοπρστυφχψω"

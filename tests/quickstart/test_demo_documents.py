@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from salamandra_data.demo.documents import CorpusWriter, Document, clean, group
-from salamandra_data.demo.languages import LANGUAGES, language_of_locale, language_of_text
+from salamandra_data.languages import LANGUAGES, language_of_locale, language_of_text
 
 
 def test_there_are_35_languages() -> None:
