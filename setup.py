@@ -75,6 +75,7 @@ setup(
             "kitoken>=0.11",
             "matplotlib>=3.8",
             "py3langid>=0.4",
+            "regex>=2024.5",
             "xxhash>=3.4",
         ],
         "ray": ["ray[default]>=2.40"],

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import html
-import io
 from typing import Any
+
+from salamandra_data.figures import PAGE_STYLE, figure, svg
 
 _COLOURS = ("#4c78a8", "#f58518", "#e45756", "#72b7b2", "#54a24b", "#eeca3b", "#b279a2", "#ff9da6", "#9d755d")
 _KEPT = "#d9d9d9"
 _SHOWN_CHARACTERS = 600
-_STYLE = """body{font:15px/1.5 system-ui,sans-serif;max-width:70rem;margin:2rem auto;padding:0 1rem;color:#222}
-table{border-collapse:collapse}td,th{padding:.15rem .6rem;text-align:right;border-bottom:1px solid #ddd}
-td:first-child,th:first-child{text-align:left}pre{white-space:pre-wrap;background:#f6f6f6;padding:.5rem;margin:.3rem 0}
-summary{cursor:pointer}svg{max-width:100%;height:auto}"""
 
 
 def report_page(report: dict[str, Any], samples: dict[str, list[dict[str, Any]]]) -> str:
@@ -23,7 +20,7 @@ def report_page(report: dict[str, Any], samples: dict[str, list[dict[str, Any]]]
         samples: removed documents by reason.
     """
     parts = [
-        f"<!doctype html><meta charset=utf-8><title>Curation</title><style>{_STYLE}</style><h1>Curation</h1>",
+        f"<!doctype html><meta charset=utf-8><title>Curation</title><style>{PAGE_STYLE}</style><h1>Curation</h1>",
         _headline(report),
         "<h2>What became of each language's documents</h2>",
         _fate_plot(report),
@@ -59,11 +56,8 @@ def _languages(report: dict[str, Any]) -> list[str]:
 
 
 def _fate_plot(report: dict[str, Any]) -> str:
-    from matplotlib.figure import Figure
-
     languages = _languages(report)
-    figure = Figure(figsize=(10, 1.2 + 0.24 * len(languages)))
-    axes = figure.add_subplot()
+    drawing, axes = figure(10, 1.2 + 0.24 * len(languages))
     totals = [
         max(
             1,
@@ -84,9 +78,9 @@ def _fate_plot(report: dict[str, Any]) -> str:
     axes.set_xlim(0, 1)
     axes.set_xlabel("share of documents")
     axes.legend(
-        loc="upper center", bbox_to_anchor=(0.5, -0.6 / figure.get_figheight()), ncols=5, frameon=False
+        loc="upper center", bbox_to_anchor=(0.5, -0.6 / drawing.get_figheight()), ncols=5, frameon=False
     )
-    return _svg(figure)
+    return svg(drawing)
 
 
 def _fates(report: dict[str, Any]) -> dict[str, dict[str, dict[str, int]]]:
@@ -94,29 +88,16 @@ def _fates(report: dict[str, Any]) -> dict[str, dict[str, dict[str, int]]]:
 
 
 def _score_plot(report: dict[str, Any]) -> str:
-    from matplotlib.figure import Figure
-
     histogram = report["score_histogram"]
-    figure = Figure(figsize=(10, 1.0 + 0.22 * len(histogram)))
-    axes = figure.add_subplot()
+    drawing, axes = figure(10, 1.0 + 0.22 * len(histogram))
     rows = [[count / max(1, sum(bins)) for count in bins] for bins in histogram.values()]
     image = axes.imshow(rows, aspect="auto", cmap="Blues", extent=(0, 1, len(rows) - 0.5, -0.5))
     axes.set_yticks(range(len(histogram)), list(histogram))
     axes.set_xlabel("quality score; darker: more of the language's documents")
     if report["settings"]["min_score"] is not None:
         axes.axvline(report["settings"]["min_score"], color="#e45756")
-    figure.colorbar(image, ax=axes, fraction=0.02)
-    return _svg(figure)
-
-
-def _svg(figure: Any) -> str:
-    import matplotlib
-
-    stream = io.StringIO()
-    # Ids from a fixed salt and no date: the same run gives the same page.
-    with matplotlib.rc_context({"svg.hashsalt": "curation"}):
-        figure.savefig(stream, format="svg", bbox_inches="tight", metadata={"Date": None})
-    return stream.getvalue()[stream.getvalue().index("<svg") :]
+    drawing.colorbar(image, ax=axes, fraction=0.02)
+    return svg(drawing)
 
 
 def _table(report: dict[str, Any]) -> str:

@@ -31,8 +31,8 @@ def add_command(
     return parser
 
 
-def add_input_options(parser: argparse.ArgumentParser) -> None:
-    """The input files, the keys of their records, what malformed lines do, and the seed."""
+def add_input_options(parser: argparse.ArgumentParser, *, seed: bool = True) -> None:
+    """The input files, the keys of their records, what malformed lines do, and, where asked, the seed."""
     parser.add_argument(
         "--input",
         nargs="+",
@@ -55,9 +55,10 @@ def add_input_options(parser: argparse.ArgumentParser) -> None:
         default="fail",
         help="a malformed line ends the command (default), or is counted and passed over",
     )
-    parser.add_argument(
-        "--seed", type=int, default=0, metavar="N", help="decides every random choice (default: 0)"
-    )
+    if seed:
+        parser.add_argument(
+            "--seed", type=int, default=0, metavar="N", help="decides every random choice (default: 0)"
+        )
 
 
 def add_reshard_options(parser: argparse.ArgumentParser) -> None:
