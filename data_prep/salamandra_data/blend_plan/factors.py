@@ -49,15 +49,7 @@ class LanguageFactors:
                 negative or not a number.
         """
         path = Path(path)
-        try:
-            contents = yaml.load(path.read_bytes(), Loader=_ExactLoader)
-        except FileNotFoundError as error:
-            raise DataError(f"{path}: no such factors file") from error
-        except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
-            raise DataError(f"{path}: cannot be read as a factors file: {error}") from error
-        if not isinstance(contents, Mapping):
-            raise DataError(f"{path}: a factors file maps languages to numbers, for example `ca: 2`")
-        return cls._from_mapping(path, contents)
+        return cls._from_mapping(path, load_exact_yaml(path, "factors file"))
 
     @classmethod
     def _from_mapping(cls, path: Path, contents: Mapping[Any, Any]) -> LanguageFactors:
@@ -95,6 +87,23 @@ class LanguageFactors:
                 entry = entry["factor"]
             by_language[language] = parse_factor(entry, name)
         return cls(by_language, default)
+
+
+def load_exact_yaml(path: Path, kind: str) -> Mapping[Any, Any]:
+    """A mapping from a file in which ``no`` is Norwegian, decimals stay text, and no key is written twice.
+
+    Raises:
+        DataError: the ``kind`` of file is missing, unreadable or not a mapping.
+    """
+    try:
+        contents = yaml.load(path.read_bytes(), Loader=_ExactLoader)
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: no such {kind}") from error
+    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: cannot be read as a {kind}: {error}") from error
+    if not isinstance(contents, Mapping):
+        raise DataError(f"{path}: a {kind} holds keys and values, for example `ca: 2`")
+    return contents
 
 
 def _only_one(path: Path, contents: Mapping[Any, Any], names: Sequence[str]) -> str | None:

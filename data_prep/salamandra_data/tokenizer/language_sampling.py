@@ -34,17 +34,32 @@ class LanguageSample:
 
 
 def plan_sampling(
-    available_bytes: Mapping[str, int], *, alpha: float, budget_bytes: int, max_repeats: float
+    available_bytes: Mapping[str, int],
+    *,
+    alpha: float,
+    budget_bytes: int,
+    max_repeats: float,
+    language_sizes: Mapping[str, int] | None = None,
 ) -> dict[str, LanguageSample]:
-    """Divide a budget among languages in proportion to ``(share of available bytes) ** alpha``.
+    """Divide a budget among languages in proportion to ``(share of the text) ** alpha``.
+
+    The share is that of the available bytes, or of ``language_sizes`` when the text at hand is a sample of a corpus
+    with other proportions.
 
     With ``alpha`` 0 every language gets the same number of bytes; with 1 each keeps its natural share.
     A language with less text than its part is repeated, at most ``max_repeats`` times; what it cannot
     fill is divided among the others in the same proportion.
 
     Raises:
-        DataError: no text, or an option out of its range.
+        DataError: no text, a language without a size, or an option out of its range.
     """
+    sizes = available_bytes if language_sizes is None else language_sizes
+    if without := sorted(
+        language for language, size in available_bytes.items() if size and sizes.get(language, 0) <= 0
+    ):
+        raise DataError(
+            f"no size is given for {', '.join(without)}\n  add what the corpus holds of them, or leave their text out"
+        )
     total = sum(available_bytes.values())
     if total == 0:
         raise DataError("the input holds no text to train a tokenizer on")
@@ -54,7 +69,9 @@ def plan_sampling(
         raise DataError(f"bytes budget = {budget_bytes} is not positive")
     if max_repeats < 1:
         raise DataError(f"max repeats = {max_repeats:g} is below 1")
-    proportions = {language: (size / total) ** alpha for language, size in available_bytes.items() if size}
+    proportions = {
+        language: (sizes[language] / total) ** alpha for language, size in available_bytes.items() if size
+    }
     targets: dict[str, float] = {}
     remaining = float(budget_bytes)
     while proportions:

@@ -8,7 +8,7 @@ import re
 import tempfile
 import unicodedata
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -39,6 +39,7 @@ class TokenizerTraining:
         vocab_size: number of ids, the 391 fixed ones included.
         keys: where text and language are in a record.
         alpha: 0 is the same number of bytes of each language, 1 its natural share.
+        language_sizes: what the natural shares are of, if not the bytes of the input.
         budget_bytes: text to train on; default all of it, at most 1 GiB (memory is about six times this).
         max_repeats: how often a small language's text may be used to fill its part.
         seed: decides which lines are taken.
@@ -53,6 +54,7 @@ class TokenizerTraining:
     max_repeats: float = 8.0
     seed: int = 0
     skip_malformed: bool = False
+    language_sizes: Mapping[str, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -106,7 +108,13 @@ def train_tokenizer(job: TokenizerTraining, out: Path) -> TrainedTokenizer:
     available = lines.count_bytes()
     all_bytes = sum(available.values())
     budget = min(all_bytes, DEFAULT_MAX_BUDGET_BYTES) if job.budget_bytes is None else job.budget_bytes
-    samples = plan_sampling(available, alpha=job.alpha, budget_bytes=budget, max_repeats=job.max_repeats)
+    samples = plan_sampling(
+        available,
+        alpha=job.alpha,
+        budget_bytes=budget,
+        max_repeats=job.max_repeats,
+        language_sizes=job.language_sizes,
+    )
     used: Counter[str] = Counter()
     model = _train(job, lines.sample(samples, used))
     path = out / "tokenizer.model"

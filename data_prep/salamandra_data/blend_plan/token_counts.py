@@ -1,0 +1,59 @@
+"""How many tokens a corpus has of each language, from a file: what a plan needs when there are no shards yet."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from decimal import Decimal, InvalidOperation
+from pathlib import Path
+
+from salamandra_data.blend_plan.factors import load_exact_yaml
+from salamandra_data.errors import DataError
+
+_UNITS = {"tokens": 1, "million_tokens": 10**6, "billion_tokens": 10**9}
+
+
+@dataclass(frozen=True)
+class TokenCounts:
+    """Tokens by language, before any factor, and where the numbers are from."""
+
+    tokens: Mapping[str, int]
+    source: str
+
+    @classmethod
+    def load(cls, path: Path | str) -> TokenCounts:
+        """Read ``source:`` (text) and one of ``tokens:``, ``million_tokens:`` and ``billion_tokens:`` (by language).
+
+        Raises:
+            DataError: unreadable, an unknown or missing key, or a count that is not above 0.
+        """
+        path = Path(path)
+        contents = load_exact_yaml(path, "file of token counts")
+        units = [key for key in _UNITS if key in contents]
+        unknown = sorted(str(key) for key in contents if key not in (*_UNITS, "source"))
+        if unknown:
+            raise DataError(f"{path}: unknown key {unknown[0]}\n  known: source, {', '.join(_UNITS)}")
+        if len(units) != 1 or not isinstance(contents[units[0]], Mapping) or not contents[units[0]]:
+            raise DataError(f"{path}: expected languages and numbers below one of {', '.join(_UNITS)}")
+        if not isinstance(contents.get("source"), str):
+            raise DataError(f"{path}: source is missing: say where the counts are from")
+        unit = units[0]
+        return cls(
+            {
+                language: _count(entry, f"{path}: {unit}.{language}", _UNITS[unit])
+                for language, entry in contents[unit].items()
+            },
+            contents["source"],
+        )
+
+
+def _count(entry: object, name: str, unit: int) -> int:
+    try:
+        if isinstance(entry, bool):
+            raise InvalidOperation
+        count = int((Decimal(str(entry)) * unit).to_integral_value())
+    except (InvalidOperation, ValueError, OverflowError) as error:
+        raise DataError(f"{name} = {entry!r} is not a number") from error
+    if count < 1:
+        raise DataError(f"{name} = {entry} is not above 0: leave out what the corpus has not got")
+    return count

@@ -1,0 +1,87 @@
+"""``salamandra data fertility``: compare tokenizers by language."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from megatron_salamandra.cli.data._options import (
+    Subparsers,
+    add_command,
+    add_input_options,
+    at_least_one,
+    document_keys,
+)
+
+
+def register(commands: Subparsers) -> None:
+    """Add the command to ``salamandra data``."""
+    parser = add_command(
+        commands,
+        "fertility",
+        _run,
+        text="compare tokenizers by the tokens they need for each language",
+        description="Reads text and tokenizers, and prints tokens per word (by the definition used for Salamandra). "
+        "With --out also writes tokens per byte, byte fallback and parity with one language as CSV and JSON, with "
+        "plots and a page.",
+    )
+    add_input_options(parser, seed=False)
+    parser.add_argument(
+        "--tokenizers",
+        nargs="+",
+        required=True,
+        metavar="[NAME=]PATH",
+        help="SentencePiece .model files, Hugging Face tokenizer.json files, or directories with one",
+    )
+    parser.add_argument(
+        "--max-bytes",
+        type=at_least_one,
+        default=2_000_000,
+        metavar="N",
+        help="text of each language that is read at most (default: 2 MB)",
+    )
+    parser.add_argument(
+        "--reference", default="en", metavar="XX", help="language that parity compares to (default: en)"
+    )
+    parser.add_argument(
+        "--parallel",
+        action="store_true",
+        help="the languages hold translations of the same text: parity compares tokens, not tokens per word",
+    )
+    parser.add_argument("--out", type=Path, metavar="DIR", help="directory for CSV, JSON, plots and the page")
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    from salamandra_data.figures import check_matplotlib
+    from salamandra_data.tokenizer_study import measure_fertility, open_tokenizer, read_language_text
+    from salamandra_data.tokenizer_study.report import fertility_table
+
+    if arguments.out:
+        check_matplotlib()
+    tokenizers = [open_tokenizer(entry) for entry in arguments.tokenizers]
+    texts = read_language_text(
+        arguments.input,
+        document_keys(arguments),
+        max_bytes=arguments.max_bytes,
+        skip_malformed=arguments.on_error == "skip",
+    )
+    results = measure_fertility(
+        tokenizers,
+        texts,
+        reference=arguments.reference,
+        parallel=arguments.parallel,
+        report=lambda line: print(line, file=sys.stderr),
+    )
+    print(fertility_table(results))
+    if arguments.out:
+        from salamandra_data.tokenizer_study.study_files import write_study
+
+        conditions = {
+            "tokenizers": {tokenizer.name: f"{tokenizer.vocab_size} ids" for tokenizer in tokenizers},
+            "max_bytes_per_language": arguments.max_bytes,
+            "parity": f"{'tokens' if arguments.parallel else 'tokens per word'} over those of {arguments.reference}",
+        }
+        for path in write_study(arguments.out, results, conditions):
+            print(path)
+    return 0

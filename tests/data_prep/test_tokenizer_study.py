@@ -1,0 +1,233 @@
+"""Fertility is counted as BSC counted it, and uniform training helps the small languages."""
+
+from __future__ import annotations
+
+import csv
+import json
+import random
+import unicodedata
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+import sentencepiece
+from declaration import ARTICLE_1, ARTICLE_1_ELSEWHERE
+from hypothesis import given
+from hypothesis import strategies as st
+
+from megatron_salamandra.cli import main
+from salamandra_data.errors import DataError
+from salamandra_data.readers import DocumentKeys
+from salamandra_data.tokenizer import plan_sampling
+from salamandra_data.tokenizer_study import (
+    AlphaExperiment,
+    count_words,
+    measure_fertility,
+    open_tokenizer,
+    read_language_text,
+    run_alpha_experiment,
+)
+from salamandra_data.tokenizer_study.words import word_pattern
+
+
+def write_json_lines(path: Path, documents: list[dict[str, str]]) -> Path:
+    """One document per line."""
+    path.write_text("".join(json.dumps(document, ensure_ascii=False) + "\n" for document in documents))
+    return path
+
+
+GALICIAN = (
+    "Todos os seres humanos nacen libres e iguais en dignidade e dereitos e, dotados como están de razón e "
+    "conciencia, díbense comportar fraternalmente uns cos outros."
+)
+TEXTS = {language: [text, text[::2]] for language, text in ARTICLE_1.items()}
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("Hello world", ["Hello", " world"]),
+        ("l'Hospitalet, 2024", ["l", "'", "Hospitalet", ",", " ", "2", "0", "2", "4"]),
+        ("a  b\t\tc\n\n\nd", ["a", "  ", "b", "\t\t", "c", "\n\n\n", "d"]),
+        ("snake_case m²", ["snake", "_", "case", " m"]),
+        ("", []),
+    ],
+)
+def test_words_are_split_as_published(text: str, words: list[str]) -> None:
+    assert word_pattern().findall(text) == words and count_words(text) == len(words)
+
+
+@given(
+    st.text(st.characters(exclude_categories=["Cs"], max_codepoint=0x2FFF) | st.sampled_from(" \t\na1²_·Ⅷ"))
+)
+def test_words_are_those_of_the_published_pattern(text: str) -> None:
+    regex = pytest.importorskip("regex")
+    published = r"[ ]?[\p{L}]+|[ ]?[^\p{L}\p{N} \t\n]+|[ ]+|[\t]+|[\n]+|\d{1}"
+    # The packages may know different versions of Unicode: unassigned characters are left out.
+    text = "".join(character for character in text if unicodedata.category(character) != "Cn")
+    assert word_pattern().findall(text) == regex.findall(published, text)
+
+
+class LetterTokenizer:
+    """One token per character."""
+
+    name, vocab_size = "letters", 1
+
+    def count(self, texts: Sequence[str]) -> object:
+        from salamandra_data.tokenizer_study.encoders import TokenCounts
+
+        return TokenCounts(sum(map(len, texts)), 0)
+
+
+def test_parity_compares_words_or_for_parallel_text_tokens() -> None:
+    texts = {"en": ["a bird"], "eu": ["txori bat da"]}
+    by_words = measure_fertility([LetterTokenizer()], texts)  # type: ignore[list-item]
+    assert [result.parity for result in by_words] == [1, pytest.approx((12 / 3) / (6 / 2))]
+    by_tokens = measure_fertility([LetterTokenizer()], texts, parallel=True)  # type: ignore[list-item]
+    assert [result.parity for result in by_tokens] == [1, 2]
+    without = measure_fertility([LetterTokenizer()], {"eu": ["bat"]})  # type: ignore[list-item]
+    assert without[0].parity is None
+
+
+def test_counts_are_those_of_sentencepiece(small_tokenizer: Path) -> None:
+    processor = sentencepiece.SentencePieceProcessor(model_file=str(small_tokenizer))
+    texts = {"en": ["All human beings", "are 漢字 born\nfree"]}
+    (result,) = measure_fertility([open_tokenizer(f"ours={small_tokenizer}")], texts)
+    rows = [processor.encode(text) for text in texts["en"]]
+    assert (result.tokenizer, result.tokens, result.words) == ("ours", sum(map(len, rows)), 8)
+    assert sum(processor.is_byte(number) for row in rows for number in row) == 7
+    assert result.fallback_tokens == 6  # a newline has no piece of its own, but it is no unknown character
+    assert result.utf8_bytes == len("".join(texts["en"]).encode())
+
+
+def test_hugging_face_files_give_the_same_numbers(tmp_path: Path, small_tokenizer: Path) -> None:
+    pytest.importorskip("tokenizers")
+    from tokenizers import Tokenizer, decoders, models, normalizers
+
+    processor = sentencepiece.SentencePieceProcessor(model_file=str(small_tokenizer))
+    pieces = {processor.id_to_piece(number): number for number in range(len(processor))}
+    ranks = sorted(
+        (pieces[left + right], left, right)
+        for whole in pieces
+        for cut in range(1, len(whole))
+        if (left := whole[:cut]) in pieces and (right := whole[cut:]) in pieces and pieces[whole] > 390
+    )
+    model = models.BPE(
+        pieces,
+        [(left, right) for _, left, right in ranks],
+        unk_token="<unk>",
+        byte_fallback=True,
+        fuse_unk=True,
+    )
+    converted = Tokenizer(model)
+    converted.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    converted.decoder = decoders.ByteFallback()
+    converted.save(str(tmp_path / "tokenizer.json"))
+    texts = {language: [text, "漢"] for language, text in ARTICLE_1.items()}
+    ours, theirs = open_tokenizer(str(small_tokenizer)), open_tokenizer(str(tmp_path))
+    results = measure_fertility([ours, theirs], texts)
+    half = len(results) // 2
+    for sentencepiece_result, hugging_face_result in zip(results[:half], results[half:], strict=True):
+        assert sentencepiece_result.tokens == hugging_face_result.tokens
+        assert sentencepiece_result.fallback_tokens == hugging_face_result.fallback_tokens == 3
+
+
+def test_text_is_read_up_to_the_limit_at_whole_lines(tmp_path: Path) -> None:
+    documents = [{"text": "un\ndos\ntres\n" * 10, "language": "ca"}, {"text": "x" * 99, "language": "en"}]
+    path = write_json_lines(tmp_path / "text.jsonl", documents)
+    texts = read_language_text([path], DocumentKeys(), max_bytes=20)
+    assert texts == {"ca": ["un\ndos\ntres\nun\ndos\n"], "en": ["x" * 99]}
+
+
+def test_what_is_no_tokenizer_is_refused_by_name(tmp_path: Path, small_tokenizer: Path) -> None:
+    (tmp_path / "bad.json").write_text("{}")
+    for entry, message in (
+        (f"x={tmp_path}/none.model", "none.model: no such tokenizer"),
+        (f"{tmp_path}/bad.json", "bad.json: not a tokenizer.json"),
+        (__file__, "not a SentencePiece model"),
+        (str(tmp_path), "holds neither"),
+    ):
+        with pytest.raises(DataError, match=message):
+            open_tokenizer(entry)
+    with pytest.raises(DataError, match="two tokenizers are called 'a'"):
+        measure_fertility([open_tokenizer(f"a={small_tokenizer}")] * 2, TEXTS)
+
+
+def test_the_study_is_written_as_csv_json_plots_and_a_page_of_its_own(
+    tmp_path: Path, small_tokenizer: Path, corpus_files: list[Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("matplotlib")
+    command = ["data", "fertility", "--input", str(corpus_files[0]), "--tokenizers", f"one={small_tokenizer}"]
+    command += ["--max-bytes", "3000", "--out"]
+    assert main([*command, str(tmp_path / "first")]) == 0
+    assert "byte fallback" in capsys.readouterr().out
+    rows = list(csv.DictReader((tmp_path / "first" / "fertility.csv").open()))
+    assert [row["language"] for row in rows] == sorted(ARTICLE_1)
+    for row in rows:
+        assert float(row["tokens_per_word"]) == pytest.approx(
+            int(row["tokens"]) / int(row["words"]), abs=1e-6
+        )
+    contents = json.loads((tmp_path / "first" / "fertility.json").read_text())
+    assert contents["conditions"]["tokenizers"] == {"one": "800 ids"}
+    page = (tmp_path / "first" / "index.html").read_text()
+    assert "<svg" in page and "src=" not in page and "<script" not in page
+    assert main([*command, str(tmp_path / "second")]) == 0
+    for path in (tmp_path / "first").iterdir():
+        assert path.read_bytes() == (tmp_path / "second" / path.name).read_bytes()
+
+
+def test_natural_shares_can_be_those_of_the_corpus_that_the_text_is_a_sample_of() -> None:
+    available = {"en": 1000, "eu": 1000}
+    sizes = {"en": 9, "eu": 1, "fr": 5}
+    for alpha, expected in ((1.0, 90), (0.5, 75), (0.0, 50)):
+        plan = plan_sampling(available, alpha=alpha, budget_bytes=100, max_repeats=1, language_sizes=sizes)
+        assert plan["en"].target_bytes == pytest.approx(expected)
+    with pytest.raises(DataError, match="no size is given for eu"):
+        plan_sampling(available, alpha=1, budget_bytes=100, max_repeats=1, language_sizes={"en": 9})
+
+
+def small_corpus(path: Path) -> Path:
+    """Four languages with a lexicon of 1,500 words each, made of the letter sequences of real words."""
+    chance = random.Random(5)
+    texts = {**ARTICLE_1, **ARTICLE_1_ELSEWHERE, "gl": GALICIAN}
+    documents = []
+    for language in ("en", "eu", "ga", "gl"):
+        words = texts[language].lower().split()
+        parts = sorted({word[:3] for word in words} | {word[-3:] for word in words})
+        lexicon = ["".join(chance.choices(parts, k=3)) for _ in range(1500)]
+        for _ in range(120):
+            documents.append({"text": " ".join(chance.choices(lexicon, k=80)), "language": language})
+    return write_json_lines(path, documents)
+
+
+def test_uniform_training_helps_small_languages_and_costs_english_a_little(tmp_path: Path) -> None:
+    experiment = AlphaExperiment(
+        [small_corpus(tmp_path / "corpus.jsonl")],
+        vocab_size=1200,
+        bytes_budget=200_000,
+        alphas=(0.0, 0.5, 1.0),
+        language_sizes={"en": 10_000, "gl": 300, "eu": 200, "ga": 10},
+        held_out_fraction=0.2,
+    )
+    results = run_alpha_experiment(experiment, tmp_path / "out", report=lambda line: None)
+    cost = {(result.tokenizer, result.language): result.tokens_per_word for result in results}
+    for language in ("eu", "ga", "gl"):
+        assert cost["alpha 0", language] < cost["alpha 0.5", language] < cost["alpha 1", language]
+    assert cost["alpha 0", "en"] > cost["alpha 1", "en"]
+    loss = cost["alpha 0", "en"] / cost["alpha 1", "en"]
+    for language in ("eu", "ga", "gl"):
+        assert cost["alpha 1", language] / cost["alpha 0", language] > 1.02
+    assert loss < 2
+    used = [
+        json.loads((tmp_path / "out" / f"alpha-{alpha}" / "training.json").read_text())["languages"]
+        for alpha in ("0", "0.5", "1")
+    ]
+    for languages in used:  # the same number of bytes for each
+        assert sum(entry["used_bytes"] for entry in languages.values()) == pytest.approx(200_000, rel=0.05)
+
+
+def test_an_experiment_without_held_out_text_in_a_language_is_refused(tmp_path: Path) -> None:
+    documents = [{"text": f"{number}", "language": "en"} for number in range(100)]
+    path = write_json_lines(tmp_path / "c.jsonl", [*documents, {"text": "bat", "language": "eu"}])
+    with pytest.raises(DataError, match="too few documents in eu"):
+        run_alpha_experiment(AlphaExperiment([path], 1000, 1000), tmp_path / "out", report=lambda line: None)
