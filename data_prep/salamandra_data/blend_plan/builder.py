@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from salamandra_data.atomic_write import sha256_of_file
@@ -63,6 +64,29 @@ def build_plan(
     ]
     check_distinct("blend", tuple(sources))
     return BlendPlan(tokenizer=_locate_tokenizer(identity, prefixes, tokenizer), sources=tuple(sources))
+
+
+def reweighted(plan: BlendPlan, factors: LanguageFactors) -> BlendPlan:
+    """The same shards in other proportions; languages of factor 0 are left out.
+
+    Raises:
+        DataError: no language is left.
+    """
+    kept = [source for source in plan.sources if factors.factor(source.language) > 0]
+    if not kept:
+        raise DataError("every language has factor 0: nothing is left to blend")
+    denominator = common_denominator([factors.factor(source.language) for source in kept])
+    sources = tuple(
+        assemble_source(
+            source.language,
+            factors.factor(source.language),
+            denominator,
+            source.shards,
+            source.validation_shards,
+        )
+        for source in kept
+    )
+    return replace(plan, sources=sources)
 
 
 def _common_tokenizer(manifests: dict[Location, ShardManifest]) -> TokenizerIdentity:

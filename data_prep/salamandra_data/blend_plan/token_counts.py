@@ -7,7 +7,14 @@ from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
 
-from salamandra_data.blend_plan.factors import load_exact_yaml
+from salamandra_data.blend_plan.factors import LanguageFactors, load_exact_yaml
+from salamandra_data.blend_plan.plan import (
+    BlendPlan,
+    ShardRef,
+    TokenizerRef,
+    assemble_source,
+    common_denominator,
+)
 from salamandra_data.errors import DataError
 
 _UNITS = {"tokens": 1, "million_tokens": 10**6, "billion_tokens": 10**9}
@@ -45,6 +52,29 @@ class TokenCounts:
             },
             contents["source"],
         )
+
+
+def plan_of_counts(counts: TokenCounts, factors: LanguageFactors) -> BlendPlan:
+    """A plan to calculate with: each language is one shard of so many tokens, and no shard is there.
+
+    Raises:
+        DataError: every language has factor 0.
+    """
+    blended = {language: tokens for language, tokens in counts.tokens.items() if factors.factor(language) > 0}
+    if not blended:
+        raise DataError("every language has factor 0: nothing is left to blend")
+    denominator = common_denominator([factors.factor(language) for language in blended])
+    sources = tuple(
+        assemble_source(
+            language,
+            factors.factor(language),
+            denominator,
+            (ShardRef(Path(language), tokens, documents=0, utf8_bytes=0, idx_sha256="", bin_digest=""),),
+            (),
+        )
+        for language, tokens in sorted(blended.items())
+    )
+    return BlendPlan(TokenizerRef(Path("none"), sha256="", vocab_size=0, eod_id=0), sources)
 
 
 def _count(entry: object, name: str, unit: int) -> int:

@@ -1,4 +1,4 @@
-"""``salamandra data blend``: weigh languages by factors."""
+"""``salamandra data blend``: weigh languages by factors or by temperature."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ def register(commands: Subparsers) -> None:
         commands,
         "blend",
         _run,
-        text="weigh the languages of shards by factors and write a blend plan",
-        description="Reads shard manifests and a file of language factors, prints what each language gets, and writes "
-        "the plan that training reads.",
+        text="weigh the languages of shards by factors or temperature and write a blend plan",
+        description="Reads shard manifests and a file of language factors (or takes a temperature), prints what each "
+        "language gets, and writes the plan that training reads.",
     )
     parser.add_argument(
         "--shards",
@@ -26,13 +26,19 @@ def register(commands: Subparsers) -> None:
         metavar="DIR",
         help="directories of shards, or prefixes of single shards",
     )
-    parser.add_argument(
+    weights = parser.add_mutually_exclusive_group(required=True)
+    weights.add_argument(
         "--factors",
         type=Path,
-        required=True,
         metavar="FILE",
         help="YAML: language to factor (how often it is walked per pass; 0 leaves it out), also below `languages:` "
         "or `factors:`; `default:` is for the others (1 if absent)",
+    )
+    weights.add_argument(
+        "--temperature",
+        metavar="T",
+        help="a language's share is proportional to its tokens to the power of 1/T, realised as factors; 1: natural "
+        "shares",
     )
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="the plan, a YAML file")
     parser.add_argument(
@@ -51,11 +57,20 @@ def register(commands: Subparsers) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from salamandra_data.blend_plan import LanguageFactors, build_plan
+    from salamandra_data.blend_plan import LanguageFactors, build_plan, reweighted, temperature_factors
+    from salamandra_data.blend_plan.factors import parse_factor
     from salamandra_data.blend_plan.report import blend_table, blend_warnings
 
-    factors = LanguageFactors.load(arguments.factors)
-    plan = build_plan(arguments.shards, factors, tokenizer=arguments.tokenizer)
+    if arguments.factors:
+        factors = LanguageFactors.load(arguments.factors)
+        plan = build_plan(arguments.shards, factors, tokenizer=arguments.tokenizer)
+    else:
+        temperature = parse_factor(arguments.temperature, "--temperature")
+        natural = build_plan(arguments.shards, LanguageFactors({}), tokenizer=arguments.tokenizer)
+        factors = temperature_factors(
+            {source.language: source.tokens for source in natural.sources}, temperature
+        )
+        plan = reweighted(natural, factors)
     print(blend_table(plan, arguments.budget_tokens))
     for warning in blend_warnings(
         plan, factors, budget_tokens=arguments.budget_tokens, max_epochs=arguments.max_epochs

@@ -1,0 +1,130 @@
+"""The phases of a run in their order: which text, in which proportions, for how long."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+from salamandra_data.blend_plan import (
+    BlendPlan,
+    LanguageFactors,
+    TokenCounts,
+    plan_of_counts,
+    reweighted,
+    temperature_factors,
+)
+from salamandra_data.blend_plan.factors import load_exact_yaml, parse_factor
+from salamandra_data.blend_plan.report import pass_tokens
+from salamandra_data.errors import DataError
+
+_TEXT_KEYS = ("token_counts", "plan")
+_WEIGHT_KEYS = ("factors", "temperature")
+_LENGTH_KEYS = ("passes", "tokens")
+_PHASE_KEYS = ("name", *_TEXT_KEYS, *_WEIGHT_KEYS, *_LENGTH_KEYS, "new_text")
+
+
+@dataclass(frozen=True)
+class Phase:
+    """One blend for some time.
+
+    Attributes:
+        tokens: length of the phase.
+        new_text: languages whose text is not that of the phase before, so that their epochs start at 0 again.
+    """
+
+    name: str
+    plan: BlendPlan
+    tokens: int
+    new_text: frozenset[str]
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """A run: its phases, and the length of its samples in tokens."""
+
+    sequence_length: int
+    phases: tuple[Phase, ...]
+
+    @classmethod
+    def load(cls, path: Path | str) -> Schedule:
+        """Read a schedule; files in it are relative to it.
+
+        A phase has ``name``; ``token_counts`` or ``plan`` (a file); ``factors`` (a file) or ``temperature`` (a number),
+        which a plan may do without; ``passes`` over the blend or ``tokens``; and, if it likes, ``new_text``.
+
+        Raises:
+            DataError: a file is missing or wrong; a key is unknown, missing or contradicts another.
+        """
+        path = Path(path)
+        contents = load_exact_yaml(path, "schedule")
+        _check_keys(f"{path}", contents, ("sequence_length", "phases"))
+        length, entries = contents.get("sequence_length"), contents.get("phases")
+        if not isinstance(length, int) or length < 1:
+            raise DataError(
+                f"{path}: sequence_length = {length!r} must be a whole number of tokens, 1 or more"
+            )
+        if not isinstance(entries, list) or not entries:
+            raise DataError(f"{path}: phases must be a list of at least one phase")
+        phases = tuple(_phase(path, number, entry) for number, entry in enumerate(entries))
+        if len({phase.name for phase in phases}) < len(phases):
+            raise DataError(f"{path}: two phases have the same name")
+        return cls(length, phases)
+
+
+def _phase(path: Path, number: int, entry: Any) -> Phase:
+    where = f"{path}: phases[{number}]"
+    if not isinstance(entry, Mapping):
+        raise DataError(f"{where} must have keys: {', '.join(_PHASE_KEYS)}")
+    _check_keys(where, entry, _PHASE_KEYS)
+    name = entry.get("name")
+    if not isinstance(name, str):
+        raise DataError(f"{where}.name is missing")
+    plan = _plan(path, where, entry)
+    length = _one_of(where, entry, _LENGTH_KEYS)
+    amount = parse_factor(entry[length], f"{where}.{length}")
+    tokens = int(amount * pass_tokens(plan) if length == "passes" else amount)
+    new_text = entry.get("new_text", [])
+    languages = {source.language for source in plan.sources}
+    if not isinstance(new_text, list) or (unknown := [name for name in new_text if name not in languages]):
+        raise DataError(
+            f"{where}.new_text must list languages of the phase; "
+            f"not there: {unknown if isinstance(new_text, list) else new_text!r}"
+        )
+    return Phase(name, plan, tokens, frozenset(new_text))
+
+
+def _plan(path: Path, where: str, entry: Mapping[str, Any]) -> BlendPlan:
+    text = _one_of(where, entry, _TEXT_KEYS)
+    file = path.parent / str(entry[text])
+    if text == "plan" and not any(key in entry for key in _WEIGHT_KEYS):
+        return BlendPlan.parse(file)
+    weight = _one_of(where, entry, _WEIGHT_KEYS)
+    plan = (
+        BlendPlan.parse(file)
+        if text == "plan"
+        else plan_of_counts(TokenCounts.load(file), LanguageFactors({}))
+    )
+    if weight == "factors":
+        return reweighted(plan, LanguageFactors.load(path.parent / str(entry[weight])))
+    temperature: Fraction = parse_factor(entry[weight], f"{where}.temperature")
+    return reweighted(
+        plan, temperature_factors({source.language: source.tokens for source in plan.sources}, temperature)
+    )
+
+
+def _one_of(where: str, entry: Mapping[str, Any], keys: tuple[str, ...]) -> str:
+    found = [key for key in keys if key in entry]
+    if len(found) != 1:
+        raise DataError(
+            f"{where} needs either {' or '.join(keys)}; it has {' and '.join(found) or 'neither'}"
+        )
+    return found[0]
+
+
+def _check_keys(where: str, contents: Mapping[Any, Any], known: tuple[str, ...]) -> None:
+    for key in contents:
+        if key not in known:
+            raise DataError(f"{where}: unknown key {key}\n  known: {', '.join(known)}")
