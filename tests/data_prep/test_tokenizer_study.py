@@ -27,6 +27,7 @@ from salamandra_data.tokenizer_study import (
     read_language_text,
     run_alpha_experiment,
 )
+from salamandra_data.tokenizer_study.held_out import hold_out
 from salamandra_data.tokenizer_study.words import word_pattern
 
 
@@ -231,3 +232,37 @@ def test_an_experiment_without_held_out_text_in_a_language_is_refused(tmp_path: 
     path = write_json_lines(tmp_path / "c.jsonl", [*documents, {"text": "bat", "language": "eu"}])
     with pytest.raises(DataError, match="too few documents in eu"):
         run_alpha_experiment(AlphaExperiment([path], 1000, 1000), tmp_path / "out", report=lambda line: None)
+
+
+@pytest.mark.parametrize("alphas", [["1"], ["0", "0"], ["0", "1.5"]])
+def test_alphas_that_cannot_be_compared_are_refused_before_any_work(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], alphas: list[str]
+) -> None:
+    command = ["data", "fertility-alpha", "--input", "nowhere", "--vocab-size", "900", "--bytes-budget", "9"]
+    assert main([*command, "--out", str(tmp_path / "out"), "--alphas", *alphas]) == 1
+    assert "two or more different values" in capsys.readouterr().err and not (tmp_path / "out").exists()
+
+
+def test_malformed_lines_end_a_study_or_are_passed_over(tmp_path: Path, small_tokenizer: Path) -> None:
+    path = tmp_path / "c.jsonl"
+    path.write_text('{"text": "bat", "language": "eu"}\n{"text": 1}\n')
+    command = ["data", "fertility", "--input", str(path), "--tokenizers", str(small_tokenizer)]
+    assert [main(command), main([*command, "--on-error", "skip"])] == [1, 0]
+
+
+def test_held_out_text_shares_no_line_with_the_training_text(tmp_path: Path) -> None:
+    documents = [{"text": f"licence\nown line {number}\n", "language": "en"} for number in range(200)]
+    path = write_json_lines(tmp_path / "c.jsonl", documents)
+    sizes = hold_out([path], DocumentKeys(), 0.2, tmp_path / "training.jsonl", tmp_path / "held-out.jsonl")
+    sides = [
+        {
+            line
+            for row in (tmp_path / name).read_text().splitlines()
+            for line in json.loads(row)["text"].split("\n")
+        }
+        for name in ("training.jsonl", "held-out.jsonl")
+    ]
+    assert not sides[0] & sides[1] and sides[0] | sides[1] == {"licence", ""} | {
+        f"own line {number}" for number in range(200)
+    }
+    assert 20 < len(sides[1]) < 60 and sizes[1] == sum(map(len, sides[1]))

@@ -1,7 +1,7 @@
 """The alpha experiment: how the mix of languages a tokenizer is trained on decides what each language costs.
 
 Tokenizers are trained on the same number of bytes, in which a language's part is proportional to ``size ** alpha``,
-from alpha 0 (as much of every language) to alpha 1 (natural shares), and measured on documents that none has seen.
+from alpha 0 (as much of every language) to alpha 1 (natural shares), and measured on lines that none has seen.
 """
 
 from __future__ import annotations
@@ -10,16 +10,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import orjson
-
-from salamandra_data.atomic_write import atomic_file
 from salamandra_data.errors import DataError
-from salamandra_data.readers import Document, DocumentFile, DocumentKeys, find_inputs
+from salamandra_data.readers import DocumentKeys
 from salamandra_data.storage import Location
-from salamandra_data.tokenization.document_hash import is_validation
 from salamandra_data.tokenizer import TokenizerTraining, train_tokenizer
 from salamandra_data.tokenizer_study.encoders import open_tokenizer
 from salamandra_data.tokenizer_study.fertility import Fertility, measure_fertility
+from salamandra_data.tokenizer_study.held_out import hold_out
 from salamandra_data.tokenizer_study.language_text import read_language_text
 
 TRAINING_FILE, HELD_OUT_FILE = "training.jsonl", "held-out.jsonl"
@@ -35,7 +32,8 @@ class AlphaExperiment:
         bytes_budget: training text of every tokenizer, repeats included.
         alphas: exponents on the languages' sizes, each between 0 and 1.
         language_sizes: what alpha 1 is proportional to; default the bytes of the training text.
-        held_out_fraction: share of the documents that are only measured on, chosen by their text.
+        held_out_fraction: share of the documents that are only measured on, chosen by their text; lines that
+            the other documents hold too do not count.
         held_out_bytes: text of each language that is measured at most.
     """
 
@@ -49,21 +47,32 @@ class AlphaExperiment:
     held_out_fraction: float = 0.05
     held_out_bytes: int = 500_000
     seed: int = 0
+    skip_malformed: bool = False
 
 
 def run_alpha_experiment(
     experiment: AlphaExperiment, out: Path, *, report: Callable[[str], None] = print
 ) -> list[Fertility]:
-    """Split the documents, train one tokenizer per alpha below ``out``, and measure all on the held-out documents.
+    """Split the documents, train one tokenizer per alpha below ``out``, and measure all on the held-out text.
 
     Raises:
-        DataError: bad input, fewer than two alphas, or a language of which nothing was held out.
+        DataError: bad input, alphas that cannot be compared, or a language of which nothing was held out.
     """
     alphas = experiment.alphas
-    if len(set(alphas)) < 2:
-        raise DataError("an alpha experiment compares at least two values of alpha")
-    documents = _split(experiment, out)
-    report(f"{documents[0]:,} documents to train on, {documents[1]:,} held out")
+    if len(alphas) < 2 or len(set(alphas)) < len(alphas) or not all(0 <= alpha <= 1 for alpha in alphas):
+        raise DataError(
+            f"alphas = {', '.join(f'{alpha:g}' for alpha in alphas)}: two or more different values are compared, from "
+            "0 (uniform over languages) to 1 (natural shares)"
+        )
+    sizes = hold_out(
+        experiment.inputs,
+        experiment.keys,
+        experiment.held_out_fraction,
+        out / TRAINING_FILE,
+        out / HELD_OUT_FILE,
+        skip_malformed=experiment.skip_malformed,
+    )
+    report(f"{sizes[0]:,} bytes of text to train on, {sizes[1]:,} held out")
     entries: list[str] = []
     for number, alpha in enumerate(alphas, start=1):
         report(f"tokenizer {number} of {len(alphas)}: alpha {alpha:g}")
@@ -80,26 +89,3 @@ def run_alpha_experiment(
         entries.append(f"alpha {alpha:g}={trained.model}")
     texts = read_language_text([out / HELD_OUT_FILE], DocumentKeys(), max_bytes=experiment.held_out_bytes)
     return measure_fertility([open_tokenizer(entry) for entry in entries], texts, report=report)
-
-
-def _split(experiment: AlphaExperiment, out: Path) -> tuple[int, int]:
-    """Write training and held-out documents; equal texts are on the same side. Returns how many of each."""
-    experiment.keys.check()
-    counts = [0, 0]
-    languages: tuple[set[str], set[str]] = (set(), set())
-    with atomic_file(out / TRAINING_FILE) as training, atomic_file(out / HELD_OUT_FILE) as held_out:
-        for path in find_inputs(experiment.inputs):
-            for entry in DocumentFile(path, experiment.keys):
-                if not isinstance(entry, Document):
-                    raise DataError(f"{path}:{entry.line}: {entry.reason}")
-                side = int(is_validation(entry.text, experiment.held_out_fraction))
-                counts[side] += 1
-                languages[side].add(entry.language)
-                line = orjson.dumps({"text": entry.text.decode(), "language": entry.language})
-                (training, held_out)[side].write(line + b"\n")
-    if missing := sorted(languages[0] ^ languages[1]):
-        raise DataError(
-            f"too few documents in {', '.join(missing)} to train on some and hold out others\n"
-            "  give more text of them, leave them out, or change --held-out-fraction"
-        )
-    return counts[0], counts[1]

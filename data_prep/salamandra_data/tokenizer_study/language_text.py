@@ -2,11 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from salamandra_data.errors import DataError
 from salamandra_data.readers import Document, DocumentFile, DocumentKeys, find_inputs
 from salamandra_data.storage import Location
+
+
+def read_documents(
+    inputs: Sequence[Location | str], keys: DocumentKeys, *, skip_malformed: bool = False
+) -> Iterator[Document]:
+    """The documents of all inputs in their order.
+
+    Raises:
+        DataError: bad input; a malformed line, unless such are to be passed over.
+    """
+    for path in find_inputs(inputs):
+        for entry in DocumentFile(path, keys):
+            if isinstance(entry, Document):
+                yield entry
+            elif not skip_malformed:
+                raise DataError(
+                    f"{path}:{entry.line}: {entry.reason}\n  mend the line, or pass over such lines with "
+                    "--on-error skip"
+                )
 
 
 def read_language_text(
@@ -23,24 +42,14 @@ def read_language_text(
     keys.check()
     texts: dict[str, list[str]] = {}
     taken: dict[str, int] = {}
-    for path in find_inputs(inputs):
-        for entry in DocumentFile(path, keys):
-            if not isinstance(entry, Document):
-                if skip_malformed:
-                    continue
-                raise DataError(
-                    f"{path}:{entry.line}: {entry.reason}\n  mend the line, or pass over such lines with "
-                    "--on-error skip"
-                )
-            room = max_bytes - taken.get(entry.language, 0)
-            text = (
-                entry.text if len(entry.text) <= room else entry.text[: entry.text.rfind(b"\n", 0, room) + 1]
-            )
-            if not text and entry.language not in texts:
-                text = entry.text.split(b"\n", 1)[0]
-            if room > 0 and text:
-                texts.setdefault(entry.language, []).append(text.decode())
-                taken[entry.language] = taken.get(entry.language, 0) + len(text)
+    for entry in read_documents(inputs, keys, skip_malformed=skip_malformed):
+        room = max_bytes - taken.get(entry.language, 0)
+        text = entry.text if len(entry.text) <= room else entry.text[: entry.text.rfind(b"\n", 0, room) + 1]
+        if not text and entry.language not in texts:
+            text = entry.text.split(b"\n", 1)[0]
+        if room > 0 and text:
+            texts.setdefault(entry.language, []).append(text.decode())
+            taken[entry.language] = taken.get(entry.language, 0) + len(text)
     if not texts:
         raise DataError("the input holds no text to measure tokenizers on")
     return dict(sorted(texts.items()))

@@ -96,6 +96,7 @@ def _run(arguments: argparse.Namespace) -> int:
         max_repeats=arguments.max_repeats,
         held_out_fraction=arguments.held_out_fraction,
         seed=arguments.seed,
+        skip_malformed=arguments.on_error == "skip",
     )
     results = run_alpha_experiment(
         experiment, arguments.out, report=lambda line: print(line, file=sys.stderr)
