@@ -254,3 +254,9 @@ def test_wrong_token_counts_are_refused_by_key(
     path.write_text(yaml.safe_dump(contents))
     with pytest.raises(DataError, match=message):
         TokenCounts.load(path)
+
+
+def test_the_committed_figures_of_the_published_run_are_those_of_the_simulation() -> None:
+    committed = Path(__file__).parents[2] / "docs" / "figures" / "salamandra-schedule.csv"
+    results = simulate(Schedule.load(RECIPES / "salamandra-schedule.yaml"), points=1)
+    assert committed.read_bytes() == simulation_csv(results)

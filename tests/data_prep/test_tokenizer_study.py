@@ -266,3 +266,25 @@ def test_held_out_text_shares_no_line_with_the_training_text(tmp_path: Path) -> 
         f"own line {number}" for number in range(200)
     }
     assert 20 < len(sides[1]) < 60 and sizes[1] == sum(map(len, sides[1]))
+
+
+def test_the_guide_says_what_was_measured() -> None:
+    docs = Path(__file__).parents[2] / "docs"
+    rows = csv.DictReader((docs / "figures" / "fertility-alpha.csv").open())
+    cost = {(row["tokenizer"], row["language"]): float(row["tokens_per_word"]) for row in rows}
+    guide = (docs / "guides" / "tokenizer-study.md").read_text(encoding="utf-8")
+    names = {
+        "Irish": "ga",
+        "Basque": "eu",
+        "Galician": "gl",
+        "Catalan": "ca",
+        "Spanish": "es",
+        "English": "en",
+    }
+    for name, language in names.items():
+        values = [cost[f"alpha {alpha}", language] for alpha in ("0", "0.25", "0.5", "0.75", "1")]
+        change = f"{100 * (values[0] / values[-1] - 1):+.1f} %".replace("-", "−")
+        assert f"| {name} | {' | '.join(f'{value:.3f}' for value in values)} | {change} |" in guide
+        assert (values[0] < values[-1]) == (language not in ("en", "es"))
+    languages = {language for _, language in cost}
+    assert sum(cost["alpha 0", language] < cost["alpha 1", language] for language in languages) == 27
