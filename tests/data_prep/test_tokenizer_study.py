@@ -268,6 +268,18 @@ def test_held_out_text_shares_no_line_with_the_training_text(tmp_path: Path) -> 
     assert 20 < len(sides[1]) < 60 and sizes[1] == sum(map(len, sides[1]))
 
 
+def test_a_tokenizer_can_be_trained_on_the_shares_of_a_corpus(
+    tmp_path: Path, corpus_files: list[Path]
+) -> None:
+    sizes = tmp_path / "sizes.yaml"
+    sizes.write_text("source: made up\ntokens: {ca: 1, el: 1, en: 95, eu: 1, no: 1, uk: 1}\n")
+    command = ["data", "train-tokenizer", "--input", *map(str, corpus_files), "--vocab-size", "700"]
+    command += ["--alpha", "1", "--bytes-budget", "100000", "--out", str(tmp_path / "out")]
+    assert main([*command, "--language-sizes", str(sizes)]) == 0
+    languages = json.loads((tmp_path / "out" / "training.json").read_text())["languages"]
+    assert languages["en"]["target_bytes"] == 95_000 and languages["eu"]["target_bytes"] == 1_000
+
+
 def test_the_guide_says_what_was_measured() -> None:
     docs = Path(__file__).parents[2] / "docs"
     rows = csv.DictReader((docs / "figures" / "fertility-alpha.csv").open())

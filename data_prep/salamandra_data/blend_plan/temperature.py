@@ -23,7 +23,7 @@ _WRITTEN = Context(prec=6)
 def temperature_factors(tokens: Mapping[str, int], temperature: Fraction) -> LanguageFactors:
     """Factors for shares proportional to ``tokens ** (1 / temperature)``, as decimals of six digits.
 
-    Languages without tokens are left out. The factors are exact in the plan; against the formula, the rounding moves
+    Languages without tokens get factor 0. The factors are exact in the plan; against the formula, the rounding moves
     no share by more than one part in 100,000.
 
     Raises:
@@ -39,12 +39,10 @@ def temperature_factors(tokens: Mapping[str, int], temperature: Fraction) -> Lan
     exponent = _EXACT.divide(Decimal(temperature.denominator), Decimal(temperature.numerator))
     weights = {language: _EXACT.power(count, exponent) for language, count in counts.items()}
     scale = _EXACT.divide(sum(counts.values(), Decimal()), sum(weights.values(), Decimal()))
-    return LanguageFactors(
-        {
-            language: Fraction(
-                _WRITTEN.create_decimal(_EXACT.divide(_EXACT.multiply(weights[language], scale), count))
-            )
-            for language, count in counts.items()
-        },
-        default=Fraction(0),
-    )
+    factors = {
+        language: Fraction(
+            _WRITTEN.create_decimal(_EXACT.divide(_EXACT.multiply(weights[language], scale), count))
+        )
+        for language, count in counts.items()
+    }
+    return LanguageFactors({language: factors.get(language, Fraction(0)) for language in tokens})

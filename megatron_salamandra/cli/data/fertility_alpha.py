@@ -77,7 +77,7 @@ def register(commands: Subparsers) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from salamandra_data.blend_plan.token_counts import TokenCounts
+    from salamandra_data.blend_plan import TokenCounts
     from salamandra_data.figures import check_matplotlib
     from salamandra_data.tokenizer_study import AlphaExperiment, run_alpha_experiment
     from salamandra_data.tokenizer_study.plots import alpha_plot

@@ -32,6 +32,13 @@ def register(commands: Subparsers) -> None:
         help="0: as many bytes of each language (default); 1: each language's natural share",
     )
     parser.add_argument(
+        "--language-sizes",
+        type=Path,
+        metavar="FILE",
+        help="token counts of the corpus that the tokenizer is for, of which the input is a sample; natural shares are "
+        "of these (default: bytes of the input)",
+    )
+    parser.add_argument(
         "--bytes-budget",
         type=int,
         metavar="N",
@@ -47,8 +54,10 @@ def register(commands: Subparsers) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
+    from salamandra_data.blend_plan import TokenCounts
     from salamandra_data.tokenizer import TokenizerTraining, train_tokenizer
 
+    sizes = TokenCounts.load(arguments.language_sizes).tokens if arguments.language_sizes else None
     job = TokenizerTraining(
         inputs=arguments.input,
         vocab_size=arguments.vocab_size,
@@ -58,6 +67,7 @@ def _run(arguments: argparse.Namespace) -> int:
         max_repeats=arguments.max_repeats,
         seed=arguments.seed,
         skip_malformed=arguments.on_error == "skip",
+        language_sizes=sizes,
     )
     trained = train_tokenizer(job, arguments.out)
     print(trained.table())
