@@ -19,13 +19,16 @@ import argparse
 import json
 import multiprocessing
 import os
+import platform
 import random
 import resource
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
+from datetime import date
 from fractions import Fraction
+from importlib.metadata import version
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -69,7 +72,14 @@ def main() -> int:
     print_table(rows)
     if arguments.json:
         settings = {key: value for key, value in vars(arguments).items() if key != "json"}
-        arguments.json.write_text(json.dumps({"settings": settings, "results": rows}, indent=2) + "\n")
+        environment = {
+            "date": date.today().isoformat(),
+            "processor": platform.machine(),
+            "cores": os.cpu_count(),
+            "versions": {name: version(name) for name in ("megatron-core", "numpy", "torch")},
+        }
+        report = {"environment": environment, "settings": settings, "results": rows}
+        arguments.json.write_text(json.dumps(report, indent=1) + "\n")
     return 0
 
 
