@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from salamandra_data.atomic_write import write_error
+from salamandra_data.atomic_write import sha256_of_file, write_error
 from salamandra_data.curation.packages import check_packages
 from salamandra_data.curation.report import PAGE, REPORT
 from salamandra_data.curation.settings import NOT_PROSE, CurationSettings
@@ -19,7 +19,7 @@ from salamandra_data.curation.stages import REASONS, Work, stages_of
 from salamandra_data.errors import DataError
 from salamandra_data.execution import ExecutorSettings, Outcome, run_stages
 from salamandra_data.languages import LANGUAGES
-from salamandra_data.readers import DocumentFile, find_inputs
+from salamandra_data.readers import find_inputs, fingerprint
 from salamandra_data.storage import Location
 from salamandra_data.text_table import text_table
 
@@ -95,11 +95,8 @@ def _check_language_name(language: str) -> None:
 
 def _identity(settings: CurationSettings, files: Sequence[Location]) -> str:
     """Of a run on its input as it is now."""
-    sizes = [DocumentFile(path, settings.keys).size_bytes for path in files]
-    changed = [path.stat().st_mtime_ns if isinstance(path, Path) else 0 for path in files]
-    tasks = [hashlib.sha256(Path(path).read_bytes()).hexdigest() for path in settings.decontaminate]
-    options = replace(settings, inputs=(), out=Path())
-    described = repr((options, [str(path) for path in files], sizes, changed, tasks))
+    tasks = [sha256_of_file(path) for path in settings.decontaminate]
+    described = repr((replace(settings, inputs=(), out=Path()), fingerprint(files), tasks))
     return hashlib.sha256(described.encode()).hexdigest()
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from salamandra_data.readers.document import Document, DocumentKeys, Malformed, is_nfc
-from salamandra_data.readers.input_file import DocumentFile
+from salamandra_data.readers.input_file import DocumentFile, fingerprint
 from salamandra_data.readers.inputs import find_inputs
 
-__all__ = ["Document", "DocumentFile", "DocumentKeys", "Malformed", "find_inputs", "is_nfc"]
+__all__ = ["Document", "DocumentFile", "DocumentKeys", "Malformed", "find_inputs", "fingerprint", "is_nfc"]

@@ -20,7 +20,7 @@ from salamandra_data.errors import DataError
 from salamandra_data.execution import ExecutorSettings, Outcome, Stage, run_stages, share
 from salamandra_data.execution.worker_pool import WorkerPool
 from salamandra_data.indexed import manifest_path
-from salamandra_data.readers import DocumentFile, find_inputs
+from salamandra_data.readers import find_inputs, fingerprint
 from salamandra_data.shard_files import tokenizer_file
 from salamandra_data.storage import Location
 from salamandra_data.tokenization.backends import EncoderChoice, choose_encoder
@@ -156,10 +156,7 @@ class _Finish:
 
 def _identity(job: TokenizeJob, files: Sequence[Location], tokenizer_sha256: str) -> str:
     """Of a job on its input as it is now."""
-    sizes = [DocumentFile(path, job.keys).size_bytes for path in files]
-    changed = [path.stat().st_mtime_ns if isinstance(path, Path) else 0 for path in files]
-    options = replace(job, inputs=(), workers=1)
-    described = repr((options, [str(path) for path in files], sizes, changed, tokenizer_sha256))
+    described = repr((replace(job, inputs=(), workers=1), fingerprint(files), tokenizer_sha256))
     return hashlib.sha256(described.encode()).hexdigest()[:16]
 
 

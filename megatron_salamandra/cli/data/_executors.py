@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from megatron_salamandra.cli.data._options import at_least_one
 
 if TYPE_CHECKING:
-    from salamandra_data.execution import ExecutorSettings
+    from salamandra_data.execution import ExecutorSettings, Outcome
 
 
 def add_executor_options(parser: argparse.ArgumentParser, *, cut_into_tasks: bool = True) -> None:
@@ -104,3 +104,13 @@ def executor_settings(arguments: argparse.Namespace) -> ExecutorSettings:
         qos=arguments.slurm_qos,
         account=arguments.slurm_account,
     )
+
+
+def tell_submission(outcome: Outcome) -> None:
+    """Which SLURM jobs will do the work, if it is not done."""
+    for stage, number in outcome.jobs.items():
+        print(f"submitted {stage}: SLURM job {number}")
+    if not outcome.done:
+        print(
+            "run the same command again: it shows the result once the jobs are done, or submits what failed"
+        )

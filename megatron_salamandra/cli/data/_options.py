@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import signal
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn, TypeAlias
@@ -93,6 +95,19 @@ def at_least_one(text: str) -> int:
     return int(text)
 
 
-def interrupt(number: int, frame: object) -> NoReturn:
-    """Signal handler that ends a command as Ctrl-C does."""
+def until_interrupted(work: Callable[[], int], stays: str) -> int:
+    """Do ``work``; SIGTERM ends it as Ctrl-C does, and the user is told what ``stays``.
+
+    Returns:
+        What ``work`` does, or :data:`INTERRUPTED`.
+    """
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        return work()
+    except KeyboardInterrupt:
+        print(f"\ninterrupted: {stays} stay; run the same command again to continue", file=sys.stderr)
+        return INTERRUPTED
+
+
+def _interrupt(number: int, frame: object) -> NoReturn:
     raise KeyboardInterrupt

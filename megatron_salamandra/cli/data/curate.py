@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import signal
-import sys
 from pathlib import Path
 
-from megatron_salamandra.cli.data._executors import add_executor_options, executor_settings
+from megatron_salamandra.cli.data._executors import add_executor_options, executor_settings, tell_submission
 from megatron_salamandra.cli.data._options import (
-    INTERRUPTED,
     Subparsers,
     add_command,
     add_input_options,
     document_keys,
-    interrupt,
+    until_interrupted,
 )
 
 
@@ -127,19 +124,13 @@ def _run(arguments: argparse.Namespace) -> int:
         seed=arguments.seed,
     )
     executor = executor_settings(arguments)
-    signal.signal(signal.SIGTERM, interrupt)
-    try:
+
+    def work() -> int:
         outcome, result = curate(settings, executor)
-    except KeyboardInterrupt:
-        print("\ninterrupted: finished tasks stay; run the same command again to continue", file=sys.stderr)
-        return INTERRUPTED
-    for stage, number in outcome.jobs.items():
-        print(f"submitted {stage}: SLURM job {number}")
-    if result is None:
-        print(
-            "run the same command again: it shows the result once the jobs are done, or submits what failed"
-        )
+        tell_submission(outcome)
+        if result is not None:
+            print(result.table())
+            print(f"what went and why: {result.page}")
         return 0
-    print(result.table())
-    print(f"what went and why: {result.page}")
-    return 0
+
+    return until_interrupted(work, "finished tasks")

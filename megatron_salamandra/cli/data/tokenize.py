@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import signal
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,14 +10,14 @@ from megatron_salamandra.cli.data._executors import (
     add_executor_options,
     executor_settings,
     executor_tasks,
+    tell_submission,
 )
 from megatron_salamandra.cli.data._options import (
-    INTERRUPTED,
     Subparsers,
     add_command,
     add_input_options,
     document_keys,
-    interrupt,
+    until_interrupted,
 )
 
 if TYPE_CHECKING:
@@ -102,22 +100,15 @@ def _run(arguments: argparse.Namespace) -> int:
         guard_share=DEFAULT_GUARD_SHARE if arguments.guard_share is None else arguments.guard_share,
         scratch=arguments.scratch,
     )
-    signal.signal(signal.SIGTERM, interrupt)
-    try:
+
+    def work() -> int:
         if arguments.executor == "local":
             return _report(tokenize(job))
         outcome, result = tokenize_in_stages(job, settings, executor_tasks(arguments))
-    except KeyboardInterrupt:
-        print("\ninterrupted: finished shards stay; run the same command again to continue", file=sys.stderr)
-        return INTERRUPTED
-    for stage, number in outcome.jobs.items():
-        print(f"submitted {stage}: SLURM job {number}")
-    if result is None:
-        print(
-            "run the same command again: it shows the result once the jobs are done, or submits what failed"
-        )
-        return 0
-    return _report(result)
+        tell_submission(outcome)
+        return 0 if result is None else _report(result)
+
+    return until_interrupted(work, "finished shards")
 
 
 def _report(result: TokenizeResult) -> int:
