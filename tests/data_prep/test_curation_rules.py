@@ -79,7 +79,6 @@ VALID = {
     "HR/RS/SI": ["0101006500006"],
     "BE": ["85.07.30-033.28"],
     "RU": ["112-233-445 95"],
-    "GB": ["AB 12 34 56 C"],
 }
 ANNOUNCED = {
     "PT": ("NIF 123456789", "123456789"),
@@ -87,6 +86,7 @@ ANNOUNCED = {
     "HR": ("OIB: 69435151530", "69435151530"),
     "DE": ("Steuer-ID 86 095 742 719", "86 095 742 719"),
     "GR": ("ΑΜΚΑ 01013099997", "01013099997"),
+    "GB": ("National Insurance number AB 12 34 56 C", "AB 12 34 56 C"),
     "IE": ("PPSN 6433435F", "6433435F"),
     "NL": ("BSN 111222333", "111222333"),
 }
@@ -142,6 +142,8 @@ def test_check_digits_find_every_wrong_digit(number: int, place: int, change: in
         ("2a00:1450:4003:80a::200e answered", "<IP> answered"),
         ("Tel.: 93 123 45 67, call", "Tel.: <PHONE>, call"),
         ("call +34 931 234 567 now", "call <PHONE> now"),
+        ("as 12.3.3.1. Installing 4.2.13.4 or MC146818A", "as 12.3.3.1. Installing 4.2.13.4 or MC146818A"),
+        ("//lists.org/hyperkitty/list/api-announce@lists.org", "//lists.org/hyperkitty/list/<EMAIL>"),
         ("version 3.11.7 of 2024-11-05 12:30:00", "version 3.11.7 of 2024-11-05 12:30:00"),
         ("ISBN 978-3-16-148410-0, pages 1200-1250", "ISBN 978-3-16-148410-0, pages 1200-1250"),
         ("a@b, @user, x = y@z", "a@b, @user, x = y@z"),

@@ -258,5 +258,10 @@ IDENTITY_NUMBERS = (
     _number("IE", r"\d{7}[A-W][A-IW]?", irish, r"\bPPS"),
     _number("RU", r"\d{3}-\d{3}-\d{3}[ -]\d{2}", russian),
     _number("UA", r"\d{10}", ukrainian, r"ІПН|РНОКПП|\bІНН\b"),
-    _number("GB", r"[A-CEGHJ-PR-TW-Z][A-CEGHJ-NPR-TW-Z] ?\d{2} ?\d{2} ?\d{2} ?[A-D]", british),
+    _number(
+        "GB",
+        r"[A-CEGHJ-PR-TW-Z][A-CEGHJ-NPR-TW-Z] ?\d{2} ?\d{2} ?\d{2} ?[A-D]",
+        british,
+        r"insurance|\bNINO?\b",
+    ),
 )

@@ -13,9 +13,10 @@ MARKS = {"email": "<EMAIL>", "iban": "<IBAN>", "id": "<ID>", "ip": "<IP>", "phon
 """What takes the place of each kind."""
 
 _EMAIL = re.compile(
-    r"(?<![\w.+-])[\w.!#$%&'*+/=?^`{|}~-]{1,64}@(?:[^\W_](?:[\w-]{0,61}[^\W_])?\.)+[^\W\d_]{2,24}(?![\w-])"
+    r"(?<![\w.+-])[\w.!#$%&'*+=?^`{|}~-]{1,64}@(?:[^\W_](?:[\w-]{0,61}[^\W_])?\.)+[^\W\d_]{2,24}(?![\w-])"
 )
 _IBAN = re.compile(r"(?<!\w)[A-Z]{2}\d{2}(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,3})?(?!\w)")
+_LEAST_IPV4_DIGITS = 7
 _IPV4 = re.compile(r"(?<![\d.])(?:\d{1,3}\.){3}\d{1,3}(?![\d]|\.\d)")
 _IPV6 = re.compile(r"(?<![\w:.])(?:[0-9a-fA-F]{0,4}:){2,7}[0-9a-fA-F]{0,4}(?![\w:])")
 _PHONE = re.compile(
@@ -90,7 +91,12 @@ def is_iban(value: str) -> bool:
 
 
 def is_public_address(value: str) -> bool:
-    """Whether an IP address can be a person's; private and documentation addresses are not."""
+    """Whether an IP address can be a person's; private and documentation addresses are not.
+
+    Nor is one of six digits or fewer, such as the number of a section or a version, 12.3.3.1.
+    """
+    if ":" not in value and _digits(value) < _LEAST_IPV4_DIGITS:
+        return False
     try:
         return ipaddress.ip_address(value).is_global
     except ValueError:
