@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import random
+import resource
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -206,6 +208,18 @@ def test_a_second_start_does_only_what_is_missing_and_other_options_are_refused(
     assert {path: path.stat().st_mtime_ns for path in (corpus / "out").rglob("*.zst")} == before
     with pytest.raises(DataError, match="holds a run on other input or with other options"):
         run(replace(wanted, min_score=0.5))
+
+
+def test_more_files_than_may_be_open_are_compared(tmp_path: Path) -> None:
+    for number in range(60):
+        write(tmp_path / "in" / f"{number}.jsonl", [{"text": f"text {number // 2}", "language": "code"}])
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")) + 40, hard))
+    try:
+        wanted = CurationSettings([tmp_path / "in"], tmp_path / "out", near=False, paragraphs=False)
+        assert removed(run(wanted)) == {"exact": 30}
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def test_a_document_left_with_too_little_goes_as_a_whole(tmp_path: Path) -> None:

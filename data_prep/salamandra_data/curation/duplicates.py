@@ -7,6 +7,7 @@ duplicates are looked for across sources. Hashed are bytes: newer versions of xx
 from __future__ import annotations
 
 import re
+import resource
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -162,7 +163,10 @@ class Duplicates:
         return (_NearSignature if self.kind == "near" else _ParagraphSignature)(folder, self.source)
 
     def find(self, task: int) -> None:
-        """Look for equal hashes among those of all files."""
+        """Look for equal hashes among those of all files, which are open at once."""
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        if soft != hard:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
         signatures, pairs = str(self.folder / "signatures"), str(self.folder / "pairs")
         if self.kind == "exact":
             ExactFindDedups(signatures, pairs, self._exact()).run(None, task, 1)
