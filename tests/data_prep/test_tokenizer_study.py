@@ -8,6 +8,7 @@ import random
 import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import sentencepiece
@@ -102,11 +103,12 @@ def test_counts_are_those_of_sentencepiece(small_tokenizer: Path) -> None:
     assert result.utf8_bytes == len("".join(texts["en"]).encode())
 
 
-def test_hugging_face_files_give_the_same_numbers(tmp_path: Path, small_tokenizer: Path) -> None:
+def as_hugging_face(model: Path) -> Any:
+    """A SentencePiece model as one of the library tokenizers."""
     pytest.importorskip("tokenizers")
     from tokenizers import Tokenizer, decoders, models, normalizers
 
-    processor = sentencepiece.SentencePieceProcessor(model_file=str(small_tokenizer))
+    processor = sentencepiece.SentencePieceProcessor(model_file=str(model))
     pieces = {processor.id_to_piece(number): number for number in range(len(processor))}
     ranks = sorted(
         (pieces[left + right], left, right)
@@ -114,17 +116,22 @@ def test_hugging_face_files_give_the_same_numbers(tmp_path: Path, small_tokenize
         for cut in range(1, len(whole))
         if (left := whole[:cut]) in pieces and (right := whole[cut:]) in pieces and pieces[whole] > 390
     )
-    model = models.BPE(
-        pieces,
-        [(left, right) for _, left, right in ranks],
-        unk_token="<unk>",
-        byte_fallback=True,
-        fuse_unk=True,
+    converted = Tokenizer(
+        models.BPE(
+            pieces,
+            [(left, right) for _, left, right in ranks],
+            unk_token="<unk>",
+            byte_fallback=True,
+            fuse_unk=True,
+        )
     )
-    converted = Tokenizer(model)
     converted.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
     converted.decoder = decoders.ByteFallback()
-    converted.save(str(tmp_path / "tokenizer.json"))
+    return converted
+
+
+def test_hugging_face_files_give_the_same_numbers(tmp_path: Path, small_tokenizer: Path) -> None:
+    as_hugging_face(small_tokenizer).save(str(tmp_path / "tokenizer.json"))
     texts = {language: [text, "漢"] for language, text in ARTICLE_1.items()}
     ours, theirs = open_tokenizer(str(small_tokenizer)), open_tokenizer(str(tmp_path))
     results = measure_fertility([ours, theirs], texts)
@@ -132,6 +139,18 @@ def test_hugging_face_files_give_the_same_numbers(tmp_path: Path, small_tokenize
     for sentencepiece_result, hugging_face_result in zip(results[:half], results[half:], strict=True):
         assert sentencepiece_result.tokens == hugging_face_result.tokens
         assert sentencepiece_result.fallback_tokens == hugging_face_result.fallback_tokens == 3
+
+
+def test_truncation_and_padding_of_a_hugging_face_file_change_no_count(
+    tmp_path: Path, small_tokenizer: Path
+) -> None:
+    converted = as_hugging_face(small_tokenizer)
+    converted.enable_truncation(8)
+    converted.enable_padding(length=64)
+    converted.save(str(tmp_path / "tokenizer.json"))
+    texts = ["bat", ARTICLE_1["eu"]]
+    ours, theirs = open_tokenizer(str(small_tokenizer)), open_tokenizer(str(tmp_path))
+    assert theirs.count(texts) == ours.count(texts)
 
 
 def test_text_is_read_up_to_the_limit_at_whole_lines(tmp_path: Path) -> None:

@@ -98,6 +98,9 @@ class _HuggingFace:
             self._tokenizer: Any = Tokenizer.from_file(str(path))
         except Exception as error:  # the library raises plain Exception
             raise DataError(f"{path}: not a tokenizer.json: {error}") from error
+        # The file may hold what its owner cut and filled batches with; a text is to be counted as it is.
+        self._tokenizer.no_truncation()
+        self._tokenizer.no_padding()
         vocabulary: dict[str, int] = self._tokenizer.get_vocab()
         self.vocab_size = max(vocabulary.values(), default=0) + 1
         unknown = vocabulary.get(model.get("unk_token") or "", model.get("unk_id"))
