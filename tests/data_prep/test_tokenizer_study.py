@@ -24,6 +24,7 @@ from salamandra_data.tokenizer_study import (
     AlphaExperiment,
     count_words,
     measure_fertility,
+    named_path,
     open_tokenizer,
     read_language_text,
     run_alpha_experiment,
@@ -95,7 +96,7 @@ def test_parity_compares_words_or_for_parallel_text_tokens() -> None:
 def test_counts_are_those_of_sentencepiece(small_tokenizer: Path) -> None:
     processor = sentencepiece.SentencePieceProcessor(model_file=str(small_tokenizer))
     texts = {"en": ["All human beings", "are 漢字 born\nfree"]}
-    (result,) = measure_fertility([open_tokenizer(f"ours={small_tokenizer}")], texts)
+    (result,) = measure_fertility([open_tokenizer(small_tokenizer, "ours")], texts)
     rows = [processor.encode(text) for text in texts["en"]]
     assert (result.tokenizer, result.tokens, result.words) == ("ours", sum(map(len, rows)), 8)
     assert sum(processor.is_byte(number) for row in rows for number in row) == 7
@@ -133,7 +134,7 @@ def as_hugging_face(model: Path) -> Any:
 def test_hugging_face_files_give_the_same_numbers(tmp_path: Path, small_tokenizer: Path) -> None:
     as_hugging_face(small_tokenizer).save(str(tmp_path / "tokenizer.json"))
     texts = {language: [text, "漢"] for language, text in ARTICLE_1.items()}
-    ours, theirs = open_tokenizer(str(small_tokenizer)), open_tokenizer(str(tmp_path))
+    ours, theirs = open_tokenizer(small_tokenizer), open_tokenizer(tmp_path)
     results = measure_fertility([ours, theirs], texts)
     half = len(results) // 2
     for sentencepiece_result, hugging_face_result in zip(results[:half], results[half:], strict=True):
@@ -149,7 +150,7 @@ def test_truncation_and_padding_of_a_hugging_face_file_change_no_count(
     converted.enable_padding(length=64)
     converted.save(str(tmp_path / "tokenizer.json"))
     texts = ["bat", ARTICLE_1["eu"]]
-    ours, theirs = open_tokenizer(str(small_tokenizer)), open_tokenizer(str(tmp_path))
+    ours, theirs = open_tokenizer(small_tokenizer), open_tokenizer(tmp_path)
     assert theirs.count(texts) == ours.count(texts)
 
 
@@ -160,18 +161,34 @@ def test_text_is_read_up_to_the_limit_at_whole_lines(tmp_path: Path) -> None:
     assert texts == {"ca": ["un\ndos\ntres\nun\ndos\n"], "en": ["x" * 99]}
 
 
+def test_a_name_ends_at_the_first_equals_sign_and_a_path_that_exists_has_none(
+    tmp_path: Path, small_tokenizer: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("run=1").mkdir()
+    Path("run=1/tokenizer.model").write_bytes(small_tokenizer.read_bytes())
+    for entry, name in (
+        ("run=1/tokenizer.model", "run=1"),
+        ("run=1", "run=1"),
+        ("ours=run=1/tokenizer.model", "ours"),
+    ):
+        given_name, path = named_path(entry)
+        assert open_tokenizer(path, given_name).name == name
+    assert named_path("ours=nowhere=2") == ("ours", Path("nowhere=2"))
+
+
 def test_what_is_no_tokenizer_is_refused_by_name(tmp_path: Path, small_tokenizer: Path) -> None:
     (tmp_path / "bad.json").write_text("{}")
-    for entry, message in (
-        (f"x={tmp_path}/none.model", "none.model: no such tokenizer"),
-        (f"{tmp_path}/bad.json", "bad.json: not a tokenizer.json"),
-        (__file__, "not a SentencePiece model"),
-        (str(tmp_path), "holds neither"),
+    for path, message in (
+        (tmp_path / "none.model", "none.model: no such tokenizer"),
+        (tmp_path / "bad.json", "bad.json: not a tokenizer.json"),
+        (Path(__file__), "not a SentencePiece model"),
+        (tmp_path, "holds neither"),
     ):
         with pytest.raises(DataError, match=message):
-            open_tokenizer(entry)
+            open_tokenizer(path)
     with pytest.raises(DataError, match="two tokenizers are called 'a'"):
-        measure_fertility([open_tokenizer(f"a={small_tokenizer}")] * 2, TEXTS)
+        measure_fertility([open_tokenizer(small_tokenizer, "a")] * 2, TEXTS)
 
 
 def test_the_study_is_written_as_csv_json_plots_and_a_page_of_its_own(
@@ -230,7 +247,8 @@ def test_uniform_training_helps_small_languages_and_costs_english_a_little(tmp_p
         language_sizes={"en": 10_000, "gl": 300, "eu": 200, "ga": 10},
         held_out_fraction=0.2,
     )
-    results = run_alpha_experiment(experiment, tmp_path / "out", report=lambda line: None)
+    out = tmp_path / "run=1"
+    results = run_alpha_experiment(experiment, out, report=lambda line: None)
     cost = {(result.tokenizer, result.language): result.tokens_per_word for result in results}
     for language in ("eu", "ga", "gl"):
         assert cost["alpha 0", language] < cost["alpha 0.5", language] < cost["alpha 1", language]
@@ -240,7 +258,7 @@ def test_uniform_training_helps_small_languages_and_costs_english_a_little(tmp_p
         assert cost["alpha 1", language] / cost["alpha 0", language] > 1.02
     assert loss < 2
     used = [
-        json.loads((tmp_path / "out" / f"alpha-{alpha}" / "training.json").read_text())["languages"]
+        json.loads((out / f"alpha-{alpha}" / "training.json").read_text())["languages"]
         for alpha in ("0", "0.5", "1")
     ]
     for languages in used:  # the same number of bytes for each

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from salamandra_data.tokenizer_study.alpha_experiment import AlphaExperiment, run_alpha_experiment
-from salamandra_data.tokenizer_study.encoders import StudiedTokenizer, open_tokenizer
+from salamandra_data.tokenizer_study.encoders import StudiedTokenizer, named_path, open_tokenizer
 from salamandra_data.tokenizer_study.fertility import Fertility, measure_fertility
 from salamandra_data.tokenizer_study.language_text import read_language_text
 from salamandra_data.tokenizer_study.words import count_words
@@ -14,6 +14,7 @@ __all__ = [
     "StudiedTokenizer",
     "count_words",
     "measure_fertility",
+    "named_path",
     "open_tokenizer",
     "read_language_text",
     "run_alpha_experiment",

@@ -73,7 +73,7 @@ def run_alpha_experiment(
         skip_malformed=experiment.skip_malformed,
     )
     report(f"{sizes[0]:,} bytes of text to train on, {sizes[1]:,} held out")
-    entries: list[str] = []
+    models: dict[str, Path] = {}
     for number, alpha in enumerate(alphas, start=1):
         report(f"tokenizer {number} of {len(alphas)}: alpha {alpha:g}")
         job = TokenizerTraining(
@@ -85,7 +85,7 @@ def run_alpha_experiment(
             seed=experiment.seed,
             language_sizes=experiment.language_sizes,
         )
-        trained = train_tokenizer(job, out / f"alpha-{alpha:g}")
-        entries.append(f"alpha {alpha:g}={trained.model}")
+        models[f"alpha {alpha:g}"] = train_tokenizer(job, out / f"alpha-{alpha:g}").model
     texts = read_language_text([out / HELD_OUT_FILE], DocumentKeys(), max_bytes=experiment.held_out_bytes)
-    return measure_fertility([open_tokenizer(entry) for entry in entries], texts, report=report)
+    tokenizers = [open_tokenizer(model, name) for name, model in models.items()]
+    return measure_fertility(tokenizers, texts, report=report)

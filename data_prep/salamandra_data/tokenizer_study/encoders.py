@@ -42,8 +42,14 @@ class StudiedTokenizer(Protocol):
         ...
 
 
-def open_tokenizer(entry: str) -> StudiedTokenizer:
-    """A tokenizer from ``PATH`` or ``NAME=PATH``: a SentencePiece ``.model``, or a ``tokenizer.json``.
+def named_path(entry: str) -> tuple[str | None, Path]:
+    """Name and path out of ``PATH`` or ``NAME=PATH``; what exists as a path is one, whatever is in its name."""
+    name, separator, place = entry.partition("=")
+    return (name, Path(place)) if separator and not Path(entry).exists() else (None, Path(entry))
+
+
+def open_tokenizer(path: Path, name: str | None = None) -> StudiedTokenizer:
+    """A SentencePiece ``.model``, or a Hugging Face ``tokenizer.json``.
 
     A directory stands for the ``tokenizer.model`` or ``tokenizer.json`` in it. Without a name, the file is called
     after its directory if its own name says nothing.
@@ -51,8 +57,6 @@ def open_tokenizer(entry: str) -> StudiedTokenizer:
     Raises:
         DataError: no such file, a format that is neither, or a package that is missing.
     """
-    name, separator, place = entry.rpartition("=")
-    path = Path(place)
     if path.is_dir():
         inside = [path / file for file in ("tokenizer.model", "tokenizer.json") if (path / file).is_file()]
         if not inside:
@@ -60,7 +64,7 @@ def open_tokenizer(entry: str) -> StudiedTokenizer:
         path = inside[0]
     if not path.is_file():
         raise DataError(f"{path}: no such tokenizer")
-    if not separator:
+    if name is None:
         name = path.resolve().parent.name if path.stem == "tokenizer" else path.stem
     return _HuggingFace(name, path) if path.suffix == ".json" else _SentencePiece(name, path)
 

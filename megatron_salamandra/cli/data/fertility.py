@@ -32,7 +32,8 @@ def register(commands: Subparsers) -> None:
         nargs="+",
         required=True,
         metavar="[NAME=]PATH",
-        help="SentencePiece .model files, Hugging Face tokenizer.json files, or directories with one",
+        help="SentencePiece .model files, Hugging Face tokenizer.json files, or directories with one; a path that "
+        "exists is not split at its =",
     )
     parser.add_argument(
         "--max-bytes",
@@ -54,12 +55,17 @@ def register(commands: Subparsers) -> None:
 
 def _run(arguments: argparse.Namespace) -> int:
     from salamandra_data.figures import check_matplotlib
-    from salamandra_data.tokenizer_study import measure_fertility, open_tokenizer, read_language_text
+    from salamandra_data.tokenizer_study import (
+        measure_fertility,
+        named_path,
+        open_tokenizer,
+        read_language_text,
+    )
     from salamandra_data.tokenizer_study.report import fertility_table
 
     if arguments.out:
         check_matplotlib()
-    tokenizers = [open_tokenizer(entry) for entry in arguments.tokenizers]
+    tokenizers = [open_tokenizer(path, name) for name, path in map(named_path, arguments.tokenizers)]
     texts = read_language_text(
         arguments.input,
         document_keys(arguments),
