@@ -7,6 +7,7 @@ micro-batch size B. So every step sees the same samples whatever R and B are.
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections import deque
@@ -17,6 +18,11 @@ import numpy as np
 from megatron_salamandra.data.documents import DocumentRules
 from megatron_salamandra.data.micro_batch import MicroBatch, micro_batch
 from megatron_salamandra.data.sample_stream import SampleStream
+
+LOGGER = logging.getLogger("salamandra")
+
+CLOSE_SECONDS = 2.0
+"""How long closing waits for a read in progress: what follows may be the save before the job is killed."""
 
 
 class StepLoader:
@@ -29,7 +35,7 @@ class StepLoader:
         data_parallel_rank: this rank, from 0.
         data_parallel_size: number of data-parallel ranks.
         first_step: number of the first step to hand out; resuming is naming the next step.
-        prefetch_steps: how many steps are kept ready; 0 reads each step when it is asked for, without a thread.
+        prefetch_steps: how many steps are ready or being read at most, besides those handed out.
         documents: how the ends of documents count; not at all when not given.
 
     Raises:
@@ -48,11 +54,11 @@ class StepLoader:
         prefetch_steps: int = 2,
         documents: DocumentRules | None = None,
     ) -> None:
-        if min(micro_batch_size, global_batch_size, data_parallel_size) < 1:
+        if min(micro_batch_size, global_batch_size, data_parallel_size, prefetch_steps) < 1:
             raise ValueError(
-                "batch sizes and data_parallel_size must be at least 1; got "
+                "batch sizes, data_parallel_size and prefetch_steps must be at least 1; got "
                 f"micro_batch_size={micro_batch_size}, global_batch_size={global_batch_size}, "
-                f"data_parallel_size={data_parallel_size}"
+                f"data_parallel_size={data_parallel_size}, prefetch_steps={prefetch_steps}"
             )
         if global_batch_size % (micro_batch_size * data_parallel_size):
             raise ValueError(
@@ -63,10 +69,8 @@ class StepLoader:
             raise ValueError(
                 f"data_parallel_rank = {data_parallel_rank} is outside [0, {data_parallel_size})"
             )
-        if first_step < 0 or prefetch_steps < 0:
-            raise ValueError(
-                f"first_step = {first_step} and prefetch_steps = {prefetch_steps} must not be negative"
-            )
+        if first_step < 0:
+            raise ValueError(f"first_step = {first_step} must not be negative")
         self._stream = stream
         self._micro_batch_size = micro_batch_size
         self._global_batch_size = global_batch_size
@@ -77,14 +81,12 @@ class StepLoader:
         self.next_step_number = first_step  # of the step next_step() returns next
         self.wait_seconds = 0.0  # how long the last next_step() kept the trainer waiting
 
-        self._changed = threading.Condition()  # guards the four fields below
+        self._changed = threading.Condition()  # guards the three fields below
         self._ready: deque[list[MicroBatch]] = deque()
         self._failure: BaseException | None = None
         self._closed = False
-        self._thread: threading.Thread | None = None
-        if prefetch_steps > 0:
-            self._thread = threading.Thread(target=self._read_ahead, name="step-loader", daemon=True)
-            self._thread.start()
+        self._thread = threading.Thread(target=self._read_ahead, name="step-loader", daemon=True)
+        self._thread.start()
 
     def next_step(self) -> list[MicroBatch]:
         """Return the micro-batches of the next step, in the order they are to be run.
@@ -95,33 +97,36 @@ class StepLoader:
             RuntimeError: the loader is closed.
         """
         started = time.perf_counter()
-        if self._prefetch_steps == 0:
+        with self._changed:
+            self._changed.wait_for(lambda: self._ready or self._failure or self._closed)
             if self._closed:
                 raise RuntimeError("the step loader is closed")
-            batches = self._read_step(self.next_step_number)
-        else:
-            with self._changed:
-                self._changed.wait_for(lambda: self._ready or self._failure or self._closed)
-                if self._closed:
-                    raise RuntimeError("the step loader is closed")
-                if not self._ready:
-                    assert self._failure is not None
-                    raise self._failure
-                batches = self._ready.popleft()
-                self._changed.notify_all()
+            if not self._ready:
+                assert self._failure is not None
+                raise self._failure
+            batches = self._ready.popleft()
+            self._changed.notify_all()
         self.next_step_number += 1
         self.wait_seconds = time.perf_counter() - started
         return batches
 
     def close(self) -> None:
-        """Stop the background thread and drop what it has read. May be called twice."""
+        """Stop reading ahead and drop what was read. May be called twice.
+
+        The thread stops after the sample it is reading. One that storage keeps waiting for longer than
+        :data:`CLOSE_SECONDS` is left behind with a warning, and ends with its read or with the process.
+        """
         with self._changed:
+            if self._closed:
+                return
             self._closed = True
             self._ready.clear()
             self._changed.notify_all()
-        if self._thread is not None:
-            self._thread.join()
-            self._thread = None
+        self._thread.join(CLOSE_SECONDS)
+        if self._thread.is_alive():
+            LOGGER.warning(
+                "reading ahead was still waiting for storage after %g s and is left behind", CLOSE_SECONDS
+            )
 
     def __enter__(self) -> StepLoader:
         return self
@@ -134,20 +139,11 @@ class StepLoader:
     ) -> None:
         self.close()
 
-    def _read_step(self, step: int) -> list[MicroBatch]:
-        size, length = self._micro_batch_size, self._stream.sequence_length
-        batches = []
-        step_start = step * self._global_batch_size
-        for first in range(self._rank * size, self._global_batch_size, self._ranks * size):
-            windows = np.empty((size, length + 1), dtype=np.int64)
-            for row in range(size):
-                windows[row] = self._stream.sample(step_start + first + row)
-            batches.append(micro_batch(windows, documents=self._documents))
-        return batches
-
     def _read_ahead(self) -> None:
         step = self.next_step_number
         while True:
+            with self._changed:
+                self._changed.wait_for(lambda: len(self._ready) < self._prefetch_steps or self._closed)
             try:
                 batches = self._read_step(step)
             except BaseException as error:  # handed to the trainer, whatever it is
@@ -156,9 +152,22 @@ class StepLoader:
                     self._changed.notify_all()
                 return
             with self._changed:
-                self._changed.wait_for(lambda: len(self._ready) < self._prefetch_steps or self._closed)
                 if self._closed:
                     return
                 self._ready.append(batches)
                 self._changed.notify_all()
             step += 1
+
+    def _read_step(self, step: int) -> list[MicroBatch]:
+        """The rank's micro-batches of a step; fewer if the loader is closed meanwhile."""
+        size, length = self._micro_batch_size, self._stream.sequence_length
+        batches: list[MicroBatch] = []
+        step_start = step * self._global_batch_size
+        for first in range(self._rank * size, self._global_batch_size, self._ranks * size):
+            windows = np.empty((size, length + 1), dtype=np.int64)
+            for row in range(size):
+                if self._closed:
+                    return batches
+                windows[row] = self._stream.sample(step_start + first + row)
+            batches.append(micro_batch(windows, documents=self._documents))
+        return batches

@@ -1,14 +1,17 @@
 from __future__ import annotations
 
+import logging
 import threading
+import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 import torch
 
-from megatron_salamandra.data import MicroBatch, SampleStream, StepLoader
+from megatron_salamandra.data import MicroBatch, SampleStream, StepLoader, step_loader
 from salamandra_data.errors import DataError
 
 if TYPE_CHECKING:
@@ -16,6 +19,7 @@ if TYPE_CHECKING:
 
 LENGTH = 8
 GLOBAL_BATCH = 24
+PATIENCE_SECONDS = 30.0  # how long a broken loader may keep a test waiting
 
 
 @pytest.fixture
@@ -55,7 +59,7 @@ def test_global_batches_are_equal_under_any_layout(stream: SampleStream, micro: 
         each.close()
 
 
-@pytest.mark.parametrize("prefetch_steps", [0, 1, 5])
+@pytest.mark.parametrize("prefetch_steps", [1, 2, 5])
 def test_resuming_at_any_step_gives_the_same_batches(stream: SampleStream, prefetch_steps: int) -> None:
     with loader(stream, prefetch_steps=prefetch_steps) as straight:
         whole = [straight.next_step() for _ in range(7)]
@@ -85,26 +89,34 @@ def test_micro_batches_are_plain_contiguous_tensors(stream: SampleStream) -> Non
     assert len(seen) == 32
 
 
-class _FailingStream(SampleStream):
-    """Breaks at one sample, and counts how far it was read."""
+class _WatchedStream(SampleStream):
+    """Notes what is read, breaks at one sample, and stands still at another until it is released."""
 
-    fails_at = 10**9
-    read_up_to = 0
+    fails_at = hangs_at = 10**9
+
+    @classmethod
+    def watching(cls, stream: SampleStream) -> _WatchedStream:
+        stream.__class__ = cls
+        assert isinstance(stream, cls)
+        stream.read = []
+        stream.hanging, stream.released = threading.Event(), threading.Event()
+        return stream
 
     def sample(self, sample: int) -> np.ndarray[tuple[int, ...], np.dtype[np.int64]]:
-        self.read_up_to = max(self.read_up_to, sample)
+        self.read.append(sample)
         if sample >= self.fails_at:
             raise DataError("shards/ca-train-00003.bin: gone")
+        if sample >= self.hangs_at:
+            self.hanging.set()
+            self.released.wait(PATIENCE_SECONDS)
         return super().sample(sample)
 
 
-@pytest.mark.parametrize("prefetch_steps", [0, 1, 3])
+@pytest.mark.parametrize("prefetch_steps", [1, 3])
 def test_an_error_while_reading_ahead_reaches_the_trainer_at_its_step(
     stream: SampleStream, prefetch_steps: int
 ) -> None:
-    stream.__class__ = _FailingStream
-    assert isinstance(stream, _FailingStream)
-    stream.fails_at = 2 * GLOBAL_BATCH + 5
+    _WatchedStream.watching(stream).fails_at = 2 * GLOBAL_BATCH + 5
     with loader(stream, prefetch_steps=prefetch_steps) as steps:
         assert len(steps.next_step()) == len(steps.next_step()) == 12
         for _ in range(2):
@@ -123,25 +135,78 @@ def test_a_missing_shard_is_named_to_the_trainer(wide_shard_place: ShardPlace) -
         steps.next_step()
 
 
-def test_reading_ahead_is_bounded(stream: SampleStream) -> None:
-    stream.__class__ = _FailingStream
-    assert isinstance(stream, _FailingStream)
-    stream.fails_at = 4 * GLOBAL_BATCH  # two ready, one in hand, and the one asked for: never a fifth
-    with loader(stream, prefetch_steps=2) as steps:
-        steps.next_step()
-    assert stream.read_up_to < 4 * GLOBAL_BATCH
+@pytest.mark.parametrize("prefetch_steps", [1, 3])
+def test_reading_ahead_is_bounded(
+    stream: SampleStream, monkeypatch: pytest.MonkeyPatch, prefetch_steps: int
+) -> None:
+    stalled = threading.Event()
+
+    class Condition(threading.Condition):
+        def wait_for(self, predicate: Callable[[], Any], timeout: float | None = None) -> Any:
+            if threading.current_thread().name == "step-loader" and not predicate():
+                stalled.set()
+            return super().wait_for(predicate, timeout)
+
+    monkeypatch.setattr(threading, "Condition", Condition)
+    watched = _WatchedStream.watching(stream)
+    watched.fails_at = 10 * GLOBAL_BATCH  # so that an unbounded loader ends
+    with loader(stream, prefetch_steps=prefetch_steps) as steps:
+        for handed_out in range(3):
+            assert stalled.wait(PATIENCE_SECONDS)
+            assert watched.read == list(range((handed_out + prefetch_steps) * GLOBAL_BATCH))
+            stalled.clear()
+            steps.next_step()
 
 
 def test_close_stops_the_thread_and_refuses_further_steps(stream: SampleStream) -> None:
     before = threading.active_count()
-    for prefetch_steps in (0, 2):
-        steps = loader(stream, prefetch_steps=prefetch_steps)
+    steps = loader(stream, prefetch_steps=2)
+    steps.next_step()
+    steps.close()
+    steps.close()
+    assert threading.active_count() == before
+    with pytest.raises(RuntimeError, match="closed"):
         steps.next_step()
-        steps.close()
-        steps.close()
-        assert threading.active_count() == before
-        with pytest.raises(RuntimeError, match="closed"):
-            steps.next_step()
+
+
+def test_closing_waits_for_the_sample_being_read_and_not_for_its_step(stream: SampleStream) -> None:
+    watched = _WatchedStream.watching(stream)
+    watched.hangs_at = 0
+    steps = loader(stream)
+    assert watched.hanging.wait(PATIENCE_SECONDS)
+    closing = threading.Thread(target=steps.close)
+    closing.start()
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while not steps._closed and time.monotonic() < deadline:
+        time.sleep(0.001)
+    watched.released.set()
+    closing.join()
+    steps._thread.join()
+    assert watched.read == [0]
+
+
+def test_a_read_that_hangs_is_left_behind_with_a_warning(
+    stream: SampleStream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(step_loader, "CLOSE_SECONDS", 0.01)
+    warnings: list[str] = []
+    handler = logging.Handler()
+    handler.emit = lambda record: warnings.append(record.getMessage())  # type: ignore[method-assign]
+    watched = _WatchedStream.watching(stream)
+    watched.hangs_at = 5
+    logger = logging.getLogger("salamandra")
+    logger.addHandler(handler)
+    try:
+        with loader(stream) as steps:
+            assert watched.hanging.wait(PATIENCE_SECONDS)
+    finally:
+        logger.removeHandler(handler)
+    assert warnings == ["reading ahead was still waiting for storage after 0.01 s and is left behind"]
+    assert steps._thread.daemon  # so that it does not keep the process either
+    watched.released.set()
+    steps._thread.join(PATIENCE_SECONDS)
+    assert not steps._thread.is_alive()
+    assert watched.read == [0, 1, 2, 3, 4, 5]
 
 
 def test_impossible_batches_are_refused(stream: SampleStream) -> None:
@@ -151,5 +216,7 @@ def test_impossible_batches_are_refused(stream: SampleStream) -> None:
         loader(stream, rank=2, ranks=2)
     with pytest.raises(ValueError, match="at least 1"):
         loader(stream, micro=0)
+    with pytest.raises(ValueError, match="prefetch_steps=0"):
+        loader(stream, prefetch_steps=0)
     with pytest.raises(ValueError, match="must not be negative"):
         loader(stream, first_step=-1)
