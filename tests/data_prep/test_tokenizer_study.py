@@ -22,6 +22,7 @@ from salamandra_data.readers import DocumentKeys
 from salamandra_data.tokenizer import plan_sampling
 from salamandra_data.tokenizer_study import (
     AlphaExperiment,
+    Fertility,
     count_words,
     measure_fertility,
     named_path,
@@ -30,6 +31,7 @@ from salamandra_data.tokenizer_study import (
     run_alpha_experiment,
 )
 from salamandra_data.tokenizer_study.held_out import hold_out
+from salamandra_data.tokenizer_study.plots import alpha_plot
 from salamandra_data.tokenizer_study.words import word_pattern
 
 
@@ -263,6 +265,22 @@ def test_uniform_training_helps_small_languages_and_costs_english_a_little(tmp_p
     ]
     for languages in used:  # the same number of bytes for each
         assert sum(entry["used_bytes"] for entry in languages.values()) == pytest.approx(200_000, rel=0.05)
+
+
+def test_the_alpha_plot_compares_with_the_largest_alpha_that_was_tried() -> None:
+    pytest.importorskip("matplotlib")
+    costs = {"alpha 0.5": {"en": 100, "eu": 150}, "alpha 0": {"en": 110, "eu": 120}}
+    results = [
+        Fertility(tokenizer, language, 1, 400, 100, tokens, 0)
+        for tokenizer, by_language in costs.items()
+        for language, tokens in by_language.items()
+    ]
+    (axes,) = alpha_plot(results, [0.5, 0.0], ["eu"]).axes
+    lines = {line.get_label(): line for line in axes.get_lines()}
+    basque = lines["eu (1.50 tokens/word at alpha 0.5)"]
+    assert list(basque.get_xdata()) == [0, 0.5] and list(basque.get_ydata()) == pytest.approx([-20, 0])
+    assert list(lines["others"].get_ydata()) == pytest.approx([10, 0])
+    assert axes.get_ylabel() == "tokens per word, change from alpha 0.5 (%)"
 
 
 def test_an_experiment_without_held_out_text_in_a_language_is_refused(tmp_path: Path) -> None:

@@ -28,25 +28,35 @@ def fertility_plot(results: Sequence[Fertility]) -> Any:
 
 
 def alpha_plot(results: Sequence[Fertility], alphas: Sequence[float], named: Sequence[str]) -> Any:
-    """Tokens per word against alpha, relative to natural sampling (alpha 1), with some languages named."""
+    """Tokens per word against alpha, relative to the largest alpha, with some languages named.
+
+    Args:
+        alphas: of the tokenizers in their order.
+        named: languages that get a colour, a mark and a line in the legend, from the one that pays most for small
+            alphas to the one that gains most.
+    """
     table = by_language(results)
     names = tokenizer_names(results)
     order = sorted(range(len(alphas)), key=lambda number: alphas[number])
-    natural = names[order[-1]]
+    base_alpha = f"alpha {alphas[order[-1]]:g}"
+
+    def change(language: str) -> list[float]:
+        costs = [table[language][names[number]].tokens_per_word for number in order]
+        return [100 * (cost / costs[-1] - 1) for cost in costs]
+
     drawing, axes = figure(8, 5)
-    for language, entries in table.items():
-        base = entries[natural].tokens_per_word
-        change = [100 * (entries[names[number]].tokens_per_word / base - 1) for number in order]
-        positions = [alphas[number] for number in order]
-        if language in named:
-            axes.plot(
-                positions, change, "o-", label=f"{language} ({base:.2f} tokens/word at alpha 1)", zorder=3
-            )
-        else:
-            axes.plot(positions, change, color="#bbbbbb", linewidth=0.8)
+    positions = sorted(alphas)
+    coloured = sorted((language for language in table if language in named), key=change, reverse=True)
+    for number, language in enumerate(coloured):
+        base = table[language][names[order[-1]]].tokens_per_word
+        label = f"{language} ({base:.2f} tokens/word at {base_alpha})"
+        axes.plot(positions, change(language), f"-{_MARKERS[number % len(_MARKERS)]}", label=label, zorder=3)
+    for number, language in enumerate(language for language in table if language not in named):
+        label = "_" if number else "others"  # one line of the legend for all of them
+        axes.plot(positions, change(language), color="#bbbbbb", linewidth=0.8, label=label)
     axes.axhline(0, color="black", linewidth=0.8)
     axes.set_xlabel("alpha: 0 uniform over languages, 1 natural")
-    axes.set_ylabel("tokens per word, change from alpha 1 (%)")
-    axes.set_xticks(sorted(alphas))
+    axes.set_ylabel(f"tokens per word, change from {base_alpha} (%)")
+    axes.set_xticks(positions)
     axes.legend(frameon=False, fontsize=9)
     return drawing
