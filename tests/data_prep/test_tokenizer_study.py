@@ -18,11 +18,11 @@ from hypothesis import strategies as st
 
 from megatron_salamandra.cli import main
 from salamandra_data.errors import DataError
-from salamandra_data.readers import DocumentKeys
 from salamandra_data.tokenizer import plan_sampling
 from salamandra_data.tokenizer_study import (
     AlphaExperiment,
     Fertility,
+    StudyDocuments,
     count_words,
     measure_fertility,
     named_path,
@@ -159,7 +159,7 @@ def test_truncation_and_padding_of_a_hugging_face_file_change_no_count(
 def test_text_is_read_up_to_the_limit_at_whole_lines(tmp_path: Path) -> None:
     documents = [{"text": "un\ndos\ntres\n" * 10, "language": "ca"}, {"text": "x" * 99, "language": "en"}]
     path = write_json_lines(tmp_path / "text.jsonl", documents)
-    texts = read_language_text([path], DocumentKeys(), max_bytes=20)
+    texts = read_language_text(StudyDocuments([path]), max_bytes=20)
     assert texts == {"ca": ["un\ndos\ntres\nun\ndos\n"], "en": ["x" * 99]}
 
 
@@ -242,7 +242,6 @@ def small_corpus(path: Path) -> Path:
 
 def test_uniform_training_helps_small_languages_and_costs_english_a_little(tmp_path: Path) -> None:
     experiment = AlphaExperiment(
-        [small_corpus(tmp_path / "corpus.jsonl")],
         vocab_size=1200,
         bytes_budget=200_000,
         alphas=(0.0, 0.5, 1.0),
@@ -250,7 +249,8 @@ def test_uniform_training_helps_small_languages_and_costs_english_a_little(tmp_p
         held_out_fraction=0.2,
     )
     out = tmp_path / "run=1"
-    results = run_alpha_experiment(experiment, out, report=lambda line: None)
+    documents = StudyDocuments([small_corpus(tmp_path / "corpus.jsonl")])
+    results = run_alpha_experiment(experiment, documents, out, report=list)
     cost = {(result.tokenizer, result.language): result.tokens_per_word for result in results}
     for language in ("eu", "ga", "gl"):
         assert cost["alpha 0", language] < cost["alpha 0.5", language] < cost["alpha 1", language]
@@ -287,7 +287,9 @@ def test_an_experiment_without_held_out_text_in_a_language_is_refused(tmp_path: 
     documents = [{"text": f"{number}", "language": "en"} for number in range(100)]
     path = write_json_lines(tmp_path / "c.jsonl", [*documents, {"text": "bat", "language": "eu"}])
     with pytest.raises(DataError, match="too few documents in eu"):
-        run_alpha_experiment(AlphaExperiment([path], 1000, 1000), tmp_path / "out", report=lambda line: None)
+        run_alpha_experiment(
+            AlphaExperiment(1000, 1000), StudyDocuments([path]), tmp_path / "out", report=list
+        )
 
 
 @pytest.mark.parametrize("alphas", [["1"], ["0", "0"], ["0", "1.5"]])
@@ -299,17 +301,37 @@ def test_alphas_that_cannot_be_compared_are_refused_before_any_work(
     assert "two or more different values" in capsys.readouterr().err and not (tmp_path / "out").exists()
 
 
-def test_malformed_lines_end_a_study_or_are_passed_over(tmp_path: Path, small_tokenizer: Path) -> None:
-    path = tmp_path / "c.jsonl"
-    path.write_text('{"text": "bat", "language": "eu"}\n{"text": 1}\n')
-    command = ["data", "fertility", "--input", str(path), "--tokenizers", str(small_tokenizer)]
-    assert [main(command), main([*command, "--on-error", "skip"])] == [1, 0]
+def test_malformed_lines_end_a_study_or_are_counted_and_passed_over(
+    tmp_path: Path, small_tokenizer: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = small_corpus(tmp_path / "c.jsonl")
+    with path.open("a") as stream:
+        stream.write('{"text": 1}\n' * 1234)
+    fertility = ["--tokenizers", str(small_tokenizer)]
+    alpha = [
+        "--vocab-size",
+        "800",
+        "--bytes-budget",
+        "50000",
+        "--alphas",
+        "0",
+        "1",
+        "--held-out-fraction",
+        "0.2",
+    ]
+    for name, options in (("fertility", fertility), ("fertility-alpha", alpha)):
+        command = ["data", name, "--input", str(path), *options, "--out", str(tmp_path / name)]
+        assert main(command) == 1 and "'text' is a number" in capsys.readouterr().err
+        assert main([*command, "--on-error", "skip"]) == 0
+        assert "malformed lines passed over: 1,234\n" in capsys.readouterr().out
+        contents = json.loads((tmp_path / name / "fertility.json").read_text())
+        assert contents["conditions"]["malformed_lines_passed_over"] == 1234
 
 
 def test_held_out_text_shares_no_line_with_the_training_text(tmp_path: Path) -> None:
     documents = [{"text": f"licence\nown line {number}\n", "language": "en"} for number in range(200)]
     path = write_json_lines(tmp_path / "c.jsonl", documents)
-    sizes = hold_out([path], DocumentKeys(), 0.2, tmp_path / "training.jsonl", tmp_path / "held-out.jsonl")
+    sizes = hold_out(StudyDocuments([path]), 0.2, tmp_path / "training.jsonl", tmp_path / "held-out.jsonl")
     sides = [
         {
             line

@@ -6,18 +6,18 @@ from alpha 0 (as much of every language) to alpha 1 (natural shares), and measur
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from salamandra_data.errors import DataError
-from salamandra_data.readers import DocumentKeys
-from salamandra_data.storage import Location
+from salamandra_data.readers import Document
 from salamandra_data.tokenizer import TokenizerTraining, train_tokenizer
 from salamandra_data.tokenizer_study.encoders import open_tokenizer
 from salamandra_data.tokenizer_study.fertility import Fertility, measure_fertility
 from salamandra_data.tokenizer_study.held_out import hold_out
 from salamandra_data.tokenizer_study.language_text import read_language_text
+from salamandra_data.tokenizer_study.study_documents import StudyDocuments
 
 TRAINING_FILE, HELD_OUT_FILE = "training.jsonl", "held-out.jsonl"
 
@@ -27,7 +27,6 @@ class AlphaExperiment:
     """What to compare and how.
 
     Attributes:
-        inputs: files, directories or patterns.
         vocab_size: of every tokenizer.
         bytes_budget: training text of every tokenizer, repeats included.
         alphas: exponents on the languages' sizes, each between 0 and 1.
@@ -37,21 +36,22 @@ class AlphaExperiment:
         held_out_bytes: text of each language that is measured at most.
     """
 
-    inputs: Sequence[Location | str]
     vocab_size: int
     bytes_budget: int
     alphas: Sequence[float] = (0.0, 0.25, 0.5, 0.75, 1.0)
-    keys: DocumentKeys = field(default_factory=DocumentKeys)
     language_sizes: Mapping[str, int] | None = None
     max_repeats: float = 8.0
     held_out_fraction: float = 0.05
     held_out_bytes: int = 500_000
     seed: int = 0
-    skip_malformed: bool = False
 
 
 def run_alpha_experiment(
-    experiment: AlphaExperiment, out: Path, *, report: Callable[[str], None] = print
+    experiment: AlphaExperiment,
+    documents: Iterable[Document],
+    out: Path,
+    *,
+    report: Callable[[str], None] = print,
 ) -> list[Fertility]:
     """Split the documents, train one tokenizer per alpha below ``out``, and measure all on the held-out text.
 
@@ -64,20 +64,14 @@ def run_alpha_experiment(
             f"alphas = {', '.join(f'{alpha:g}' for alpha in alphas)}: two or more different values are compared, from "
             "0 (uniform over languages) to 1 (natural shares)"
         )
-    sizes = hold_out(
-        experiment.inputs,
-        experiment.keys,
-        experiment.held_out_fraction,
-        out / TRAINING_FILE,
-        out / HELD_OUT_FILE,
-        skip_malformed=experiment.skip_malformed,
-    )
+    training, held_out = out / TRAINING_FILE, out / HELD_OUT_FILE
+    sizes = hold_out(documents, experiment.held_out_fraction, training, held_out)
     report(f"{sizes[0]:,} bytes of text to train on, {sizes[1]:,} held out")
     models: dict[str, Path] = {}
     for number, alpha in enumerate(alphas, start=1):
         report(f"tokenizer {number} of {len(alphas)}: alpha {alpha:g}")
         job = TokenizerTraining(
-            inputs=[out / TRAINING_FILE],
+            inputs=[training],
             vocab_size=experiment.vocab_size,
             alpha=alpha,
             budget_bytes=experiment.bytes_budget,
@@ -86,6 +80,6 @@ def run_alpha_experiment(
             language_sizes=experiment.language_sizes,
         )
         models[f"alpha {alpha:g}"] = train_tokenizer(job, out / f"alpha-{alpha:g}").model
-    texts = read_language_text([out / HELD_OUT_FILE], DocumentKeys(), max_bytes=experiment.held_out_bytes)
+    texts = read_language_text(StudyDocuments([held_out]), max_bytes=experiment.held_out_bytes)
     tokenizers = [open_tokenizer(model, name) for name, model in models.items()]
     return measure_fertility(tokenizers, texts, report=report)

@@ -4,27 +4,20 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable
 from pathlib import Path
 
 import orjson
 
 from salamandra_data.atomic_write import atomic_file
 from salamandra_data.errors import DataError
-from salamandra_data.readers import Document, DocumentKeys
-from salamandra_data.storage import Location
+from salamandra_data.readers import Document
 from salamandra_data.tokenization.document_hash import is_validation
-from salamandra_data.tokenizer_study.language_text import read_documents
+from salamandra_data.tokenizer_study.study_documents import StudyDocuments
 
 
 def hold_out(
-    inputs: Sequence[Location | str],
-    keys: DocumentKeys,
-    fraction: float,
-    training: Path,
-    held_out: Path,
-    *,
-    skip_malformed: bool = False,
+    documents: Iterable[Document], fraction: float, training: Path, held_out: Path
 ) -> tuple[int, int]:
     """Write two files of JSON lines: documents to train on, and a share of all that is held out.
 
@@ -34,15 +27,14 @@ def hold_out(
     Returns:
         bytes of text to train on, and held out.
     Raises:
-        DataError: bad input, or a language with nothing on one side.
+        DataError: a language with nothing on one side.
     """
-    keys.check()
     if not 0 < fraction < 1:
         raise DataError(f"held-out fraction = {fraction:g} is not between 0 and 1")
     kept: Counter[str] = Counter()
     aside: list[Document] = []
     with atomic_file(training) as stream:
-        for document in read_documents(inputs, keys, skip_malformed=skip_malformed):
+        for document in documents:
             if is_validation(document.text, fraction):
                 aside.append(document)
             else:
@@ -70,7 +62,7 @@ def _lines_in_common(aside: list[Document], training: Path) -> set[bytes]:
     wanted = {_digest(line) for document in aside for line in document.text.split(b"\n")}
     return {
         digest
-        for document in read_documents([training], DocumentKeys())
+        for document in StudyDocuments([training])
         for line in document.text.split(b"\n")
         if (digest := _digest(line)) in wanted
     }

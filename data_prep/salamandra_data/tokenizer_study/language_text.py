@@ -2,47 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable
 
 from salamandra_data.errors import DataError
-from salamandra_data.readers import Document, DocumentFile, DocumentKeys, find_inputs
-from salamandra_data.storage import Location
+from salamandra_data.readers import Document
 
 
-def read_documents(
-    inputs: Sequence[Location | str], keys: DocumentKeys, *, skip_malformed: bool = False
-) -> Iterator[Document]:
-    """The documents of all inputs in their order.
-
-    Raises:
-        DataError: bad input; a malformed line, unless such are to be passed over.
-    """
-    for path in find_inputs(inputs):
-        for entry in DocumentFile(path, keys):
-            if isinstance(entry, Document):
-                yield entry
-            elif not skip_malformed:
-                raise DataError(
-                    f"{path}:{entry.line}: {entry.reason}\n  mend the line, or pass over such lines with "
-                    "--on-error skip"
-                )
-
-
-def read_language_text(
-    inputs: Sequence[Location | str], keys: DocumentKeys, *, max_bytes: int, skip_malformed: bool = False
-) -> dict[str, list[str]]:
+def read_language_text(documents: Iterable[Document], *, max_bytes: int) -> dict[str, list[str]]:
     """Documents by language, the first ``max_bytes`` of UTF-8 of each, whole documents.
 
     The document that crosses the limit is cut at its last newline before it, so that one long document does not weigh
     more than the limit; a language's first line is always taken.
 
     Raises:
-        DataError: bad input, or none at all.
+        DataError: there is no text at all.
     """
-    keys.check()
     texts: dict[str, list[str]] = {}
     taken: dict[str, int] = {}
-    for entry in read_documents(inputs, keys, skip_malformed=skip_malformed):
+    for entry in documents:
         room = max_bytes - taken.get(entry.language, 0)
         text = entry.text if len(entry.text) <= room else entry.text[: entry.text.rfind(b"\n", 0, room) + 1]
         if not text and entry.language not in texts:

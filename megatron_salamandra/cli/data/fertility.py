@@ -56,6 +56,7 @@ def register(commands: Subparsers) -> None:
 def _run(arguments: argparse.Namespace) -> int:
     from salamandra_data.figures import check_matplotlib
     from salamandra_data.tokenizer_study import (
+        StudyDocuments,
         measure_fertility,
         named_path,
         open_tokenizer,
@@ -66,12 +67,8 @@ def _run(arguments: argparse.Namespace) -> int:
     if arguments.out:
         check_matplotlib()
     tokenizers = [open_tokenizer(path, name) for name, path in map(named_path, arguments.tokenizers)]
-    texts = read_language_text(
-        arguments.input,
-        document_keys(arguments),
-        max_bytes=arguments.max_bytes,
-        skip_malformed=arguments.on_error == "skip",
-    )
+    documents = StudyDocuments(arguments.input, document_keys(arguments), arguments.on_error == "skip")
+    texts = read_language_text(documents, max_bytes=arguments.max_bytes)
     results = measure_fertility(
         tokenizers,
         texts,
@@ -80,12 +77,15 @@ def _run(arguments: argparse.Namespace) -> int:
         report=lambda line: print(line, file=sys.stderr),
     )
     print(fertility_table(results))
+    if documents.malformed_lines:
+        print(f"malformed lines passed over: {documents.malformed_lines:,}")
     if arguments.out:
         from salamandra_data.tokenizer_study.study_files import write_study
 
         conditions = {
             "tokenizers": {tokenizer.name: f"{tokenizer.vocab_size} ids" for tokenizer in tokenizers},
             "max_bytes_per_language": arguments.max_bytes,
+            "malformed_lines_passed_over": documents.malformed_lines,
             "parity": f"{'tokens' if arguments.parallel else 'tokens per word'} over those of {arguments.reference}",
         }
         for path in write_study(arguments.out, results, conditions):

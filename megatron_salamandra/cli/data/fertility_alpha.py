@@ -79,7 +79,7 @@ def register(commands: Subparsers) -> None:
 def _run(arguments: argparse.Namespace) -> int:
     from salamandra_data.blend_plan import TokenCounts
     from salamandra_data.figures import check_matplotlib
-    from salamandra_data.tokenizer_study import AlphaExperiment, run_alpha_experiment
+    from salamandra_data.tokenizer_study import AlphaExperiment, StudyDocuments, run_alpha_experiment
     from salamandra_data.tokenizer_study.plots import alpha_plot
     from salamandra_data.tokenizer_study.report import fertility_table
     from salamandra_data.tokenizer_study.study_files import write_study
@@ -87,21 +87,21 @@ def _run(arguments: argparse.Namespace) -> int:
     check_matplotlib()
     sizes = TokenCounts.load(arguments.language_sizes) if arguments.language_sizes else None
     experiment = AlphaExperiment(
-        inputs=arguments.input,
         vocab_size=arguments.vocab_size,
         bytes_budget=arguments.bytes_budget,
         alphas=arguments.alphas,
-        keys=document_keys(arguments),
         language_sizes=sizes.tokens if sizes else None,
         max_repeats=arguments.max_repeats,
         held_out_fraction=arguments.held_out_fraction,
         seed=arguments.seed,
-        skip_malformed=arguments.on_error == "skip",
     )
+    documents = StudyDocuments(arguments.input, document_keys(arguments), arguments.on_error == "skip")
     results = run_alpha_experiment(
-        experiment, arguments.out, report=lambda line: print(line, file=sys.stderr)
+        experiment, documents, arguments.out, report=lambda line: print(line, file=sys.stderr)
     )
     print(fertility_table(results))
+    if documents.malformed_lines:
+        print(f"malformed lines passed over: {documents.malformed_lines:,}")
     conditions = {
         "vocab_size": experiment.vocab_size,
         "training_bytes": experiment.bytes_budget,
@@ -110,6 +110,7 @@ def _run(arguments: argparse.Namespace) -> int:
         "held_out_fraction": experiment.held_out_fraction,
         "held_out_bytes_per_language": experiment.held_out_bytes,
         "seed": experiment.seed,
+        "malformed_lines_passed_over": documents.malformed_lines,
     }
     plots = {"alpha": alpha_plot(results, experiment.alphas, arguments.name_languages)}
     for path in write_study(arguments.out, results, conditions, title="Fertility by alpha", more_plots=plots):
