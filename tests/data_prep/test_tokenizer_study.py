@@ -95,6 +95,26 @@ def test_parity_compares_words_or_for_parallel_text_tokens() -> None:
     assert without[0].parity is None
 
 
+def test_a_reference_without_text_is_refused_before_measuring(
+    tmp_path: Path, small_tokenizer: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write_json_lines(
+        tmp_path / "c.jsonl", [{"text": "bat", "language": language} for language in ("eu", "gl")]
+    )
+    command = ["data", "fertility", "--input", str(path), "--tokenizers", str(small_tokenizer)]
+    for options, language in ((["--reference", "xx"], "xx"), (["--parallel"], "en")):
+        assert main([*command, *options]) == 1
+        error = capsys.readouterr().err
+        assert (
+            f"--reference {language}: the input holds no text" in error and "there is text of eu, gl" in error
+        )
+        assert "measuring" not in error
+    assert main([*command, "--reference", "gl"]) == 0 and "1.00" in capsys.readouterr().out
+    assert main([*command, "--out", str(tmp_path / "out")]) == 0
+    contents = json.loads((tmp_path / "out" / "fertility.json").read_text())
+    assert contents["conditions"]["parity"] == "none: no text of en"
+
+
 def test_counts_are_those_of_sentencepiece(small_tokenizer: Path) -> None:
     processor = sentencepiece.SentencePieceProcessor(model_file=str(small_tokenizer))
     texts = {"en": ["All human beings", "are 漢字 born\nfree"]}
@@ -283,6 +303,28 @@ def test_the_alpha_plot_compares_with_the_largest_alpha_that_was_tried() -> None
     assert axes.get_ylabel() == "tokens per word, change from alpha 0.5 (%)"
 
 
+def test_a_language_to_be_named_without_text_is_refused_before_training(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, out = small_corpus(tmp_path / "c.jsonl"), tmp_path / "out"
+    command = [
+        "data",
+        "fertility-alpha",
+        "--input",
+        str(path),
+        "--vocab-size",
+        "800",
+        "--bytes-budget",
+        "50000",
+    ]
+    assert main([*command, "--out", str(out), "--name-languages", "eu", "zz"]) == 1
+    error = capsys.readouterr().err
+    assert (
+        "--name-languages zz: the input holds no text" in error and "there is text of en, eu, ga, gl" in error
+    )
+    assert "tokenizer 1 of" not in error and not list(out.rglob("*.model"))
+
+
 def test_an_experiment_without_held_out_text_in_a_language_is_refused(tmp_path: Path) -> None:
     documents = [{"text": f"{number}", "language": "en"} for number in range(100)]
     path = write_json_lines(tmp_path / "c.jsonl", [*documents, {"text": "bat", "language": "eu"}])
@@ -343,7 +385,7 @@ def test_held_out_text_shares_no_line_with_the_training_text(tmp_path: Path) -> 
     assert not sides[0] & sides[1] and sides[0] | sides[1] == {"licence", ""} | {
         f"own line {number}" for number in range(200)
     }
-    assert 20 < len(sides[1]) < 60 and sizes[1] == sum(map(len, sides[1]))
+    assert 20 < len(sides[1]) < 60 and sizes.held_out_bytes == {"en": sum(map(len, sides[1]))}
 
 
 def test_a_tokenizer_can_be_trained_on_the_shares_of_a_corpus(

@@ -16,7 +16,7 @@ from salamandra_data.tokenizer import TokenizerTraining, train_tokenizer
 from salamandra_data.tokenizer_study.encoders import open_tokenizer
 from salamandra_data.tokenizer_study.fertility import Fertility, measure_fertility
 from salamandra_data.tokenizer_study.held_out import hold_out
-from salamandra_data.tokenizer_study.language_text import read_language_text
+from salamandra_data.tokenizer_study.language_text import check_languages, read_language_text
 from salamandra_data.tokenizer_study.study_documents import StudyDocuments
 
 TRAINING_FILE, HELD_OUT_FILE = "training.jsonl", "held-out.jsonl"
@@ -34,6 +34,7 @@ class AlphaExperiment:
         held_out_fraction: share of the documents that are only measured on, chosen by their text; lines that
             the other documents hold too do not count.
         held_out_bytes: text of each language that is measured at most.
+        expected_languages: refused before any training if there is no text of them.
     """
 
     vocab_size: int
@@ -44,6 +45,7 @@ class AlphaExperiment:
     held_out_fraction: float = 0.05
     held_out_bytes: int = 500_000
     seed: int = 0
+    expected_languages: Sequence[str] = ()
 
 
 def run_alpha_experiment(
@@ -65,8 +67,12 @@ def run_alpha_experiment(
             "0 (uniform over languages) to 1 (natural shares)"
         )
     training, held_out = out / TRAINING_FILE, out / HELD_OUT_FILE
-    sizes = hold_out(documents, experiment.held_out_fraction, training, held_out)
-    report(f"{sizes[0]:,} bytes of text to train on, {sizes[1]:,} held out")
+    sides = hold_out(documents, experiment.held_out_fraction, training, held_out)
+    check_languages("--name-languages", experiment.expected_languages, sides.held_out_bytes)
+    report(
+        f"{sum(sides.training_bytes.values()):,} bytes of text to train on, "
+        f"{sum(sides.held_out_bytes.values()):,} held out"
+    )
     models: dict[str, Path] = {}
     for number, alpha in enumerate(alphas, start=1):
         report(f"tokenizer {number} of {len(alphas)}: alpha {alpha:g}")

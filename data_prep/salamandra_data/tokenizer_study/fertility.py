@@ -7,8 +7,10 @@ from dataclasses import dataclass, replace
 
 from salamandra_data.errors import DataError
 from salamandra_data.tokenizer_study.encoders import StudiedTokenizer
+from salamandra_data.tokenizer_study.language_text import check_languages
 from salamandra_data.tokenizer_study.words import count_words
 
+DEFAULT_REFERENCE = "en"
 _BATCH = 256
 
 
@@ -50,7 +52,7 @@ def measure_fertility(
     tokenizers: Sequence[StudiedTokenizer],
     texts: Mapping[str, Sequence[str]],
     *,
-    reference: str = "en",
+    reference: str | None = None,
     parallel: bool = False,
     report: Callable[[str], None] = lambda line: None,
 ) -> list[Fertility]:
@@ -58,17 +60,19 @@ def measure_fertility(
 
     Args:
         texts: documents by language.
-        reference: the language to which ``parity`` compares.
+        reference: the language to which ``parity`` compares; default English, and no parity without English text.
         parallel: the texts are translations of each other, so their tokens compare directly.
         report: called with one line before each tokenizer.
     Returns:
         tokenizers in their order, and for each the languages in the order of ``texts``.
     Raises:
-        DataError: two tokenizers of one name, or a language without words.
+        DataError: two tokenizers of one name, a language without words, or no text in the reference language.
     """
     names = [tokenizer.name for tokenizer in tokenizers]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise DataError(f"two tokenizers are called {twice[0]!r}: give names with NAME=PATH")
+    if reference is not None or parallel:
+        check_languages("--reference", [reference or DEFAULT_REFERENCE], texts)
     words = {language: sum(map(count_words, documents)) for language, documents in texts.items()}
     if empty := [language for language, count in words.items() if not count]:
         raise DataError(f"the text in {', '.join(empty)} has no words")
@@ -78,7 +82,7 @@ def measure_fertility(
         measured = [
             _measure(tokenizer, language, documents, words[language]) for language, documents in texts.items()
         ]
-        results += _with_parity(measured, reference, parallel)
+        results += _with_parity(measured, reference or DEFAULT_REFERENCE, parallel)
     return results
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 import orjson
@@ -16,16 +17,20 @@ from salamandra_data.tokenization.document_hash import is_validation
 from salamandra_data.tokenizer_study.study_documents import StudyDocuments
 
 
-def hold_out(
-    documents: Iterable[Document], fraction: float, training: Path, held_out: Path
-) -> tuple[int, int]:
+@dataclass(frozen=True)
+class HeldOut:
+    """What is on either side: bytes of text by language."""
+
+    training_bytes: dict[str, int]
+    held_out_bytes: dict[str, int]
+
+
+def hold_out(documents: Iterable[Document], fraction: float, training: Path, held_out: Path) -> HeldOut:
     """Write two files of JSON lines: documents to train on, and a share of all that is held out.
 
     Equal texts are on the same side. Held-out documents lose the lines that the training documents hold too, such as
     headings and licences; memory is that of the hashes of the held-out lines.
 
-    Returns:
-        bytes of text to train on, and held out.
     Raises:
         DataError: a language with nothing on one side.
     """
@@ -54,7 +59,7 @@ def hold_out(
             f"too few documents in {', '.join(missing)} to train on some and hold out others\n"
             "  give more text of them, leave them out, or change --held-out-fraction"
         )
-    return kept.total(), left.total()
+    return HeldOut(dict(kept), dict(left))
 
 
 def _lines_in_common(aside: list[Document], training: Path) -> set[bytes]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from salamandra_data.errors import DataError
 from salamandra_data.readers import Document
@@ -30,3 +30,16 @@ def read_language_text(documents: Iterable[Document], *, max_bytes: int) -> dict
     if not texts:
         raise DataError("the input holds no text to measure tokenizers on")
     return dict(sorted(texts.items()))
+
+
+def check_languages(option: str, asked: Iterable[str], there: Collection[str]) -> None:
+    """Refuse languages that there is no text in.
+
+    Raises:
+        DataError: naming the option, the languages, and those of the text.
+    """
+    if missing := [language for language in asked if language not in there]:
+        raise DataError(
+            f"{option} {' '.join(missing)}: the input holds no text of this language\n"
+            f"  there is text of {', '.join(sorted(there))}"
+        )

@@ -43,7 +43,9 @@ def register(commands: Subparsers) -> None:
         help="text of each language that is read at most (default: 2 MB)",
     )
     parser.add_argument(
-        "--reference", default="en", metavar="XX", help="language that parity compares to (default: en)"
+        "--reference",
+        metavar="XX",
+        help="language that parity compares to (default: en, if there is text of it)",
     )
     parser.add_argument(
         "--parallel",
@@ -80,13 +82,18 @@ def _run(arguments: argparse.Namespace) -> int:
     if documents.malformed_lines:
         print(f"malformed lines passed over: {documents.malformed_lines:,}")
     if arguments.out:
+        from salamandra_data.tokenizer_study.fertility import DEFAULT_REFERENCE
         from salamandra_data.tokenizer_study.study_files import write_study
 
+        compared = "tokens" if arguments.parallel else "tokens per word"
+        reference = arguments.reference or DEFAULT_REFERENCE
         conditions = {
             "tokenizers": {tokenizer.name: f"{tokenizer.vocab_size} ids" for tokenizer in tokenizers},
             "max_bytes_per_language": arguments.max_bytes,
             "malformed_lines_passed_over": documents.malformed_lines,
-            "parity": f"{'tokens' if arguments.parallel else 'tokens per word'} over those of {arguments.reference}",
+            "parity": f"{compared} over those of {reference}"
+            if reference in texts
+            else f"none: no text of {reference}",
         }
         for path in write_study(arguments.out, results, conditions):
             print(path)

@@ -14,6 +14,8 @@ from megatron_salamandra.cli.data._options import (
     document_keys,
 )
 
+_NAMED = ("en", "es", "ca", "eu", "gl", "ga")
+
 
 def register(commands: Subparsers) -> None:
     """Add the command to ``salamandra data``."""
@@ -69,9 +71,8 @@ def register(commands: Subparsers) -> None:
     parser.add_argument(
         "--name-languages",
         nargs="*",
-        default=["en", "es", "ca", "eu", "gl", "ga"],
         metavar="XX",
-        help="languages with a name in the plot (default: en es ca eu gl ga)",
+        help="languages with a name in the plot (default: those of en es ca eu gl ga that there is text of)",
     )
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="directory for everything")
 
@@ -94,6 +95,7 @@ def _run(arguments: argparse.Namespace) -> int:
         max_repeats=arguments.max_repeats,
         held_out_fraction=arguments.held_out_fraction,
         seed=arguments.seed,
+        expected_languages=arguments.name_languages or (),
     )
     documents = StudyDocuments(arguments.input, document_keys(arguments), arguments.on_error == "skip")
     results = run_alpha_experiment(
@@ -112,7 +114,8 @@ def _run(arguments: argparse.Namespace) -> int:
         "seed": experiment.seed,
         "malformed_lines_passed_over": documents.malformed_lines,
     }
-    plots = {"alpha": alpha_plot(results, experiment.alphas, arguments.name_languages)}
+    named = _NAMED if arguments.name_languages is None else arguments.name_languages
+    plots = {"alpha": alpha_plot(results, experiment.alphas, named)}
     for path in write_study(arguments.out, results, conditions, title="Fertility by alpha", more_plots=plots):
         print(path)
     return 0
