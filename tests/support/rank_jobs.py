@@ -206,3 +206,38 @@ def token_losses(overrides: Sequence[str], windows: Any, eod_id: int) -> Any:
             return losses.numpy().copy()
     finally:
         platform.stop()
+
+
+def changed_batch_tensors(overrides: Sequence[str], samples: int) -> list[str]:
+    """Names of a micro-batch's tensors that a forward, backward and validation pass changed."""
+    import numpy as np
+    import torch
+    from megatron.core.distributed import finalize_model_grads
+
+    from megatron_salamandra.config import load_run_config
+    from megatron_salamandra.data.micro_batch import micro_batch
+    from megatron_salamandra.model import build_model_chunks
+    from megatron_salamandra.parallel import start_process_grid
+    from megatron_salamandra.platform import select_platform
+    from megatron_salamandra.training.forward_backward import run_micro_batches
+
+    config = load_run_config(str(SMALL_CONFIG), overrides)
+    shape = (samples, config.model.sequence_length + 1)
+    batch = micro_batch(np.random.default_rng(5).integers(0, config.model.vocab_size, shape))
+    before = {name: tensor.clone() for name, tensor in vars(batch).items() if tensor is not None}
+    platform = select_platform("host")
+    platform.start(int(os.environ["LOCAL_RANK"]))
+    try:
+        with start_process_grid(config.parallel, config.training.seed, platform) as grid:
+            chunks = build_model_chunks(config, grid, platform)
+            for chunk in chunks:
+                chunk.config.finalize_model_grads_func = finalize_model_grads
+                chunk.zero_grad_buffer()
+            run_micro_batches(chunks, [batch], config, grid)
+            with torch.no_grad():
+                run_micro_batches(
+                    [chunk.eval() for chunk in chunks], [batch], config, grid, forward_only=True
+                )
+    finally:
+        platform.stop()
+    return [name for name, tensor in before.items() if not torch.equal(getattr(batch, name), tensor)]
