@@ -176,6 +176,35 @@ def test_truncation_and_padding_of_a_hugging_face_file_change_no_count(
     assert theirs.count(texts) == ours.count(texts)
 
 
+def test_byte_fallback_does_not_apply_to_a_tokenizer_of_bytes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("tokenizers")
+    pytest.importorskip("matplotlib")
+    from tokenizers import Tokenizer, models, pre_tokenizers
+
+    characters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    of_bytes = Tokenizer(models.BPE({character: number for number, character in enumerate(characters)}, []))
+    split = pre_tokenizers.Split(" ", "isolated")
+    of_bytes.pre_tokenizer = pre_tokenizers.Sequence(
+        [split, pre_tokenizers.ByteLevel(add_prefix_space=False)]
+    )
+    of_bytes.save(str(tmp_path / "bytes.json"))
+    path = write_json_lines(tmp_path / "c.jsonl", [{"text": "bat bi 漢", "language": "eu"}])
+    command = ["data", "fertility", "--input", str(path), "--tokenizers", str(tmp_path / "bytes.json")]
+    assert main([*command, "--out", str(tmp_path / "out")]) == 0
+    table = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert table[2] == ["eu", "3", "3.333", "1.0000", "-", "-"] and table[4] == [
+        "mean",
+        "3.333",
+        "1.0000",
+        "-",
+    ]
+    (row,) = csv.DictReader((tmp_path / "out" / "fertility.csv").open())
+    assert (row["tokens"], row["fallback_tokens"], row["fallback_share"]) == ("10", "", "")
+    assert "None" not in (tmp_path / "out" / "index.html").read_text()
+
+
 def test_text_is_read_up_to_the_limit_at_whole_lines(tmp_path: Path) -> None:
     documents = [{"text": "un\ndos\ntres\n" * 10, "language": "ca"}, {"text": "x" * 99, "language": "en"}]
     path = write_json_lines(tmp_path / "text.jsonl", documents)

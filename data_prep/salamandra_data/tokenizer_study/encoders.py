@@ -22,10 +22,13 @@ _THREADS = 2
 
 @dataclass(frozen=True)
 class TokenCounts:
-    """Tokens of some text; ``fallback`` of them spell a character in bytes or stand for an unknown one."""
+    """Tokens of some text; ``fallback`` of them spell a character in bytes or stand for an unknown one.
+
+    ``fallback`` is None for a tokenizer that falls back on nothing, because all of its tokens are of bytes.
+    """
 
     tokens: int
-    fallback: int
+    fallback: int | None
 
 
 class StudiedTokenizer(Protocol):
@@ -98,7 +101,8 @@ class _HuggingFace:
                 f"{path}: reading it needs the package tokenizers\n  pip install 'megatron-salamandra[hf]'"
             ) from error
         try:
-            model = json.loads(path.read_bytes())["model"]
+            contents = json.loads(path.read_bytes())
+            model = contents["model"]
             self._tokenizer: Any = Tokenizer.from_file(str(path))
         except Exception as error:  # the library raises plain Exception
             raise DataError(f"{path}: not a tokenizer.json: {error}") from error
@@ -109,11 +113,23 @@ class _HuggingFace:
         self.vocab_size = max(vocabulary.values(), default=0) + 1
         unknown = vocabulary.get(model.get("unk_token") or "", model.get("unk_id"))
         pieces = vocabulary if model.get("byte_fallback") else {}
-        self._is_fallback = _fallback_ids(pieces, -1 if unknown is None else unknown, self.vocab_size)
+        self._is_fallback = (
+            None
+            if any(_turns_bytes_to_characters(contents.get(step)) for step in ("normalizer", "pre_tokenizer"))
+            else _fallback_ids(pieces, -1 if unknown is None else unknown, self.vocab_size)
+        )
 
     def count(self, texts: Sequence[str]) -> TokenCounts:
         encoded = self._tokenizer.encode_batch(list(texts), add_special_tokens=False)
         return _counts([one.ids for one in encoded], self._is_fallback)
+
+
+def _turns_bytes_to_characters(step: dict[str, Any] | None) -> bool:
+    """Whether a step before the model of a ``tokenizer.json`` writes each byte as a character of its own."""
+    if step is None:
+        return False
+    inner = step.get("normalizers", step.get("pretokenizers", []))
+    return step["type"] == "ByteLevel" or any(map(_turns_bytes_to_characters, inner))
 
 
 def _fallback_ids(pieces: dict[str, int], unknown: int, size: int | None = None) -> NDArray[np.bool_]:
@@ -130,6 +146,9 @@ def _fallback_ids(pieces: dict[str, int], unknown: int, size: int | None = None)
     return flags
 
 
-def _counts(encoded: list[list[int]], is_fallback: NDArray[np.bool_]) -> TokenCounts:
+def _counts(encoded: list[list[int]], is_fallback: NDArray[np.bool_] | None) -> TokenCounts:
+    tokens = sum(map(len, encoded))
+    if is_fallback is None:
+        return TokenCounts(tokens, None)
     fallback = sum(int(is_fallback[np.asarray(ids, dtype=np.int64)].sum()) for ids in encoded)
-    return TokenCounts(sum(map(len, encoded)), fallback)
+    return TokenCounts(tokens, fallback)

@@ -20,7 +20,8 @@ class Fertility:
 
     Attributes:
         words: by BSC's definition (:mod:`salamandra_data.tokenizer_study.words`).
-        fallback_tokens: tokens that spell a character in bytes, or stand for an unknown one.
+        fallback_tokens: tokens that spell a character in bytes, or stand for an unknown one. None for a tokenizer of
+            bytes, which has nothing to fall back from.
         parity: tokens per word over the reference language's; for parallel text, tokens over its tokens. None without
             text in the reference language.
     """
@@ -31,7 +32,7 @@ class Fertility:
     utf8_bytes: int
     words: int
     tokens: int
-    fallback_tokens: int
+    fallback_tokens: int | None
     parity: float | None = None
 
     @property
@@ -43,9 +44,9 @@ class Fertility:
         return self.tokens / self.utf8_bytes
 
     @property
-    def fallback_share(self) -> float:
+    def fallback_share(self) -> float | None:
         """Fallback tokens over all tokens."""
-        return self.fallback_tokens / max(self.tokens, 1)
+        return None if self.fallback_tokens is None else self.fallback_tokens / max(self.tokens, 1)
 
 
 def measure_fertility(
@@ -87,12 +88,20 @@ def measure_fertility(
 
 
 def _measure(tokenizer: StudiedTokenizer, language: str, documents: Sequence[str], words: int) -> Fertility:
-    tokens = fallback = 0
-    for start in range(0, len(documents), _BATCH):
-        counts = tokenizer.count(documents[start : start + _BATCH])
-        tokens, fallback = tokens + counts.tokens, fallback + counts.fallback
+    counts = [
+        tokenizer.count(documents[start : start + _BATCH]) for start in range(0, len(documents), _BATCH)
+    ]
+    fallback = [count.fallback for count in counts if count.fallback is not None]
     utf8_bytes = sum(len(document.encode()) for document in documents)
-    return Fertility(tokenizer.name, language, len(documents), utf8_bytes, words, tokens, fallback)
+    return Fertility(
+        tokenizer.name,
+        language,
+        len(documents),
+        utf8_bytes,
+        words,
+        sum(count.tokens for count in counts),
+        sum(fallback) if len(fallback) == len(counts) else None,
+    )
 
 
 def _with_parity(measured: list[Fertility], reference: str, parallel: bool) -> list[Fertility]:

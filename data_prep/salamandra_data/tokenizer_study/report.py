@@ -53,17 +53,18 @@ def _everything(results: Sequence[Fertility]) -> tuple[list[str], list[list[str]
             f"{result.words:,}",
             f"{result.tokens_per_word:.3f}",
             f"{result.tokens_per_byte:.4f}",
-            f"{result.fallback_share:.3%}",
-            "-" if result.parity is None else f"{result.parity:.2f}",
+            _or_dash(result.fallback_share, ".3%"),
+            _or_dash(result.parity, ".2f"),
         ]
         for result in results
     ]
+    shares = [result.fallback_share for result in results if result.fallback_share is not None]
     means = [
         "mean",
         "",
         f"{_mean([result.tokens_per_word for result in results]):.3f}",
         f"{_mean([result.tokens_per_byte for result in results]):.4f}",
-        f"{_mean([result.fallback_share for result in results]):.3%}",
+        _or_dash(_mean(shares) if shares else None, ".3%"),
         "",
     ]
     return heading, rows, means
@@ -87,6 +88,10 @@ def _tokens_per_word(
 
 def _mean(values: Sequence[float]) -> float:
     return sum(values) / len(values)
+
+
+def _or_dash(value: float | None, form: str) -> str:
+    return "-" if value is None else format(value, form)
 
 
 def fertility_table(results: Sequence[Fertility]) -> str:

@@ -38,7 +38,10 @@ def write_study(
     heading, rows, means = comparison(results)
     plots = {**(more_plots or {}), "fertility": fertility_plot(results)}
     drawings = {name: svg(figure) for name, figure in plots.items()}
-    everything = [[f"{row[column]}" for column in COLUMNS] for row in fertility_rows(results)]
+    everything = [
+        ["-" if row[column] is None else f"{row[column]}" for column in COLUMNS]
+        for row in fertility_rows(results)
+    ]
     page = [
         *drawings.values(),
         "<h2>Tokens per word</h2>" if len(heading) > 2 else "",
