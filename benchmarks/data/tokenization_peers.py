@@ -56,7 +56,6 @@ def run_bare_encoder(corpus: Path, model: Path) -> None:
     """The fast encoder alone."""
     import orjson
 
-    from salamandra_data.readers import is_nfc
     from salamandra_data.tokenization.backends.exactness import may_be_fast
     from salamandra_data.tokenization.backends.selection import load_backend
 
@@ -65,10 +64,9 @@ def run_bare_encoder(corpus: Path, model: Path) -> None:
     for path in sorted(corpus.glob("*.jsonl")):
         for line in path.open("rb"):
             text = orjson.loads(line)["text"]
-            raw = text.encode()
-            if may_be_fast(raw, is_nfc(text)):
-                batches[-1].append(raw)
-                size += len(raw)
+            if may_be_fast(text):
+                batches[-1].append(text.encode())
+                size += len(batches[-1][-1])
             if size > 1 << 20:
                 batches.append([])
                 size = 0

@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 
 from salamandra_data.errors import DataError
 from salamandra_data.indexed import EncoderRecord, ShardManifest
-from salamandra_data.readers import is_nfc
 from salamandra_data.tokenization import TokenizeJob, tokenize
 from salamandra_data.tokenization.backends import (
     GuardedEncoder,
@@ -61,9 +60,7 @@ def guarded(name: str, model: Path, cache: Path) -> GuardedEncoder:
 
 def batch(texts: list[str], checked: bool = False) -> TextBatch:
     raw = [text.encode() for text in texts]
-    fast = np.array(
-        [may_be_fast(one, is_nfc(text)) for one, text in zip(raw, texts, strict=True)], dtype=bool
-    )
+    fast = np.array([may_be_fast(text) for text in texts], dtype=bool)
     return TextBatch(raw, fast, np.full(len(raw), checked), place=lambda number: f"in.jsonl:{number + 1}")
 
 

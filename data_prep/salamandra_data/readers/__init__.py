@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from salamandra_data.readers.document import Document, DocumentKeys, Malformed, is_nfc
+from salamandra_data.readers.document import Document, DocumentKeys, Malformed
 from salamandra_data.readers.input_file import DocumentFile, fingerprint
 from salamandra_data.readers.inputs import find_inputs
 
-__all__ = ["Document", "DocumentFile", "DocumentKeys", "Malformed", "find_inputs", "fingerprint", "is_nfc"]
+__all__ = ["Document", "DocumentFile", "DocumentKeys", "Malformed", "find_inputs", "fingerprint"]

@@ -19,8 +19,8 @@ _STREAM_END = b"\xff\xff\xff\xff\0\0\0\0"
 
 def rows_of(
     path: Location, keys: DocumentKeys, progress: Callable[[float], None]
-) -> Iterator[Document | Malformed]:
-    """The documents of a Parquet file or an Arrow IPC file or stream.
+) -> Iterator[list[Document | Malformed]]:
+    """The documents of a Parquet file or an Arrow IPC file or stream, some rows at a time.
 
     Args:
         path: of the file.
@@ -38,9 +38,9 @@ def rows_of(
             batches = _parquet if path.suffix == PARQUET else _arrow
             for batch, share in batches(path, source, keys):
                 for start in range(0, batch.num_rows, _ROWS):
-                    for entry in _entries(batch.slice(start, _ROWS), keys, row):
-                        row += 1
-                        yield entry
+                    entries = list(_entries(batch.slice(start, _ROWS), keys, row))
+                    yield entries
+                    row += len(entries)
                 progress(share)
     except pyarrow.ArrowException as error:
         kind = "Parquet" if path.suffix == PARQUET else "Arrow"

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import re
-import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 import orjson
@@ -14,8 +14,6 @@ import orjson
 from salamandra_data.errors import DataError
 
 _LANGUAGE = re.compile(r"[A-Za-z0-9_-]{1,64}")
-_SOURCE_KEYS = ("source",)
-_LICENCE_KEYS = ("licence", "license")
 
 
 @dataclass(slots=True)  # not frozen, which makes creating one three times as slow
@@ -28,8 +26,8 @@ class Document:
     language: str
     source: str | None = None
     licence: str | None = None
-    is_nfc: bool = field(default=False, compare=False)
-    """Whether the text is known to be in Unicode normalization form C."""
+    string: str = field(default="", compare=False)
+    """The text once more, as it was before it became UTF-8."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,19 +59,20 @@ class DocumentKeys:
 
     def document(self, line: int, values: Any) -> Document | Malformed:
         """The document in one record, or why it is malformed. Source and licence are taken when they are text."""
-        if not isinstance(values, Mapping):
+        # Asking for the very class first: asking an abstract one costs more than reading the line.
+        if type(values) is not dict and not isinstance(values, Mapping):
             return Malformed(line, f"a JSON object is expected, this is {_kind(values)}")
-        if self.text not in values:
-            return Malformed(line, f"key {self.text!r} is missing; found {_some_keys(values)}")
-        text = values[self.text]
+        text = values.get(self.text)
         if not isinstance(text, str):
+            if self.text not in values:
+                return Malformed(line, f"key {self.text!r} is missing; found {_some_keys(values)}")
             return Malformed(line, f"{self.text!r} is {_kind(text)}, expected text")
         language = self.language
         if language is None:
             if self.language_key not in values:
                 return Malformed(line, f"key {self.language_key!r} is missing, and no language was given")
             language = values[self.language_key]
-            if not isinstance(language, str) or not _LANGUAGE.fullmatch(language):
+            if not isinstance(language, str) or not check_language_name(language):
                 return Malformed(
                     line, f"{self.language_key!r} = {language!r} is not a name such as 'ca' or 'sr_Latn'"
                 )
@@ -84,21 +83,11 @@ class DocumentKeys:
             return Malformed(
                 line, f"character {error.start} of {self.text!r} is a lone surrogate (U+{code:04X})"
             )
-        return Document(
-            line,
-            raw,
-            language,
-            _first_text(values, _SOURCE_KEYS),
-            _first_text(values, _LICENCE_KEYS),
-            is_nfc(text),
-        )
+        licence = _name(values.get("licence")) or _name(values.get("license"))
+        return Document(line, raw, language, _name(values.get("source")), licence, text)
 
 
-def is_nfc(text: str) -> bool:
-    """Whether a text is in Unicode normalization form C."""
-    return text.isascii() or unicodedata.is_normalized("NFC", text)
-
-
+@lru_cache(maxsize=1024)
 def check_language_name(language: str) -> bool:
     """Whether ``language`` may be part of a file name: letters, digits, ``-`` and ``_``."""
     return _LANGUAGE.fullmatch(language) is not None
@@ -123,12 +112,9 @@ def parse_json_line(line: int, raw: bytes, keys: DocumentKeys) -> Document | Mal
     return keys.document(line, values)
 
 
-def _first_text(values: Mapping[str, Any], names: tuple[str, ...]) -> str | None:
-    for name in names:
-        value = values.get(name)
-        if isinstance(value, str) and value and value.isprintable():
-            return value
-    return None
+def _name(value: Any) -> str | None:
+    """``value`` if it names something."""
+    return value if isinstance(value, str) and value and value.isprintable() else None
 
 
 def _kind(value: Any) -> str:

@@ -7,6 +7,7 @@ import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import isal.isal_zlib
 import zstandard
@@ -17,6 +18,8 @@ from salamandra_data.readers.byte_stream import CountedStream, decompressed
 from salamandra_data.readers.document import Document, DocumentKeys, Malformed, parse_json_line
 from salamandra_data.readers.formats import ARROW, PARQUET, PLAIN_TEXT, format_of
 from salamandra_data.storage import Location, RemotePath, size_of
+
+_BATCH_BYTES = 1 << 20
 
 
 @dataclass
@@ -29,6 +32,7 @@ class DocumentFile:
     def __post_init__(self) -> None:
         self._raw: CountedStream | None = None
         self._share_of_rows = 0.0
+        self._last_line = 0
 
     @property
     def size_bytes(self) -> int:
@@ -44,16 +48,18 @@ class DocumentFile:
         return self._raw.count if self._raw is not None else int(self._share_of_rows * self.size_bytes)
 
     def __iter__(self) -> Iterator[Document | Malformed]:
-        """The documents in their order; blank lines are passed over.
+        """The documents in their order, one at a time; otherwise as :meth:`batches`."""
+        for batch in self.batches():
+            yield from batch
+
+    def batches(self) -> Iterator[list[Document | Malformed]]:
+        """The documents in their order, about a megabyte at a time; blank lines are passed over.
 
         Raises:
             DataError: the file as a whole cannot be read (missing, truncated or damaged archive, no text column).
         """
-        last_line = 0
         try:
-            for entry in self._entries():
-                last_line = entry.line
-                yield entry
+            yield from self._batches()
         except FileNotFoundError as error:
             raise DataError(f"{self.path}: no such file") from error
         except (EOFError, OSError, zlib.error, isal.isal_zlib.error, zstandard.ZstdError) as error:
@@ -63,21 +69,38 @@ class DocumentFile:
                 else "the file is truncated or damaged: copy it again from its origin"
             )
             raise DataError(
-                f"{self.path}: cannot be read to its end: {error}\n  the last whole line was {last_line:,}; {remedy}"
+                f"{self.path}: cannot be read to its end: {error}\n"
+                f"  the last whole line was {self._last_line:,}; {remedy}"
             ) from error
 
-    def _entries(self) -> Iterator[Document | Malformed]:
+    def _batches(self) -> Iterator[list[Document | Malformed]]:
         kind = format_of(self.path.name)
         if kind == PARQUET or kind in ARROW:
-            yield from rows_of(self.path, self.keys, self._rows_read)
+            for batch in rows_of(self.path, self.keys, self._rows_read):
+                yield batch
+                self._last_line = batch[-1].line
             return
         with CountedStream(self.path) as self._raw, decompressed(self.path, self._raw) as stream:
             if kind == PLAIN_TEXT:
-                yield self._plain_text(stream.read())
+                yield [self._plain_text(stream.read())]
                 return
+            yield from self._json_lines(stream)
+
+    def _json_lines(self, stream: BinaryIO) -> Iterator[list[Document | Malformed]]:
+        keys = self.keys
+        batch: list[Document | Malformed] = []
+        size = line = 0
+        try:
             for line, content in enumerate(stream, start=1):
                 if not content.isspace():
-                    yield parse_json_line(line, content, self.keys)
+                    batch.append(parse_json_line(line, content, keys))
+                size += len(content)
+                if size >= _BATCH_BYTES:
+                    yield batch
+                    batch, size = [], 0
+        finally:
+            self._last_line = line
+        yield batch
 
     def _rows_read(self, share: float) -> None:
         self._share_of_rows = share

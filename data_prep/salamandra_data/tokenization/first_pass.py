@@ -7,17 +7,17 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
+
 from salamandra_data.atomic_write import write_error
 from salamandra_data.errors import DataError
 from salamandra_data.execution.worker_pool import Counters
-from salamandra_data.readers import DocumentFile, Malformed
+from salamandra_data.readers import Document, DocumentFile, Malformed
 from salamandra_data.storage import Location
 from salamandra_data.tokenization.backends.exactness import may_be_fast
 from salamandra_data.tokenization.document_hash import ContentDigest, is_validation, shuffle_keys
 from salamandra_data.tokenization.job import TokenizeJob
 from salamandra_data.tokenization.sorted_runs import Group, Held, Run, RunWriter
-
-_BATCH_BYTES = 1 << 20
 
 InputFile = tuple[int, Location]
 """Number and place of an input file."""
@@ -81,52 +81,62 @@ def survey_files(state: FirstPass, counters: Counters, files: list[InputFile]) -
 def _survey_file(
     state: FirstPass, counters: Counters, survey: Survey, writer: RunWriter, number: int, file: DocumentFile
 ) -> None:
-    fraction = state.job.validation_fraction
-    key_of = shuffle_keys(state.job.seed, number)
-    batches: dict[Group, list[Held]] = {}
     digests: dict[Group, ContentDigest] = {}
-    documents = text_bytes = reported = 0
-    for entry in file:
-        if isinstance(entry, Malformed):
-            _take_malformed(state, survey, file, entry)
-            continue
-        documents += 1
-        text, line = entry.text, entry.line
-        if not text:
-            survey.empty[entry.language] += 1
-            continue
-        group = (entry.language, "validation" if is_validation(text, fraction) else "train")
-        held = (key_of(line), text, line, (entry.source, entry.licence), may_be_fast(text, entry.is_nfc))
-        if group in batches:
-            batches[group].append(held)
-        else:
-            batches[group] = [held]
-        text_bytes += len(text)
-        if text_bytes >= _BATCH_BYTES:
-            _take_batches(survey, writer, number, batches, digests)
-            consumed = file.consumed_bytes
-            counters.add(documents, text_bytes, consumed - reported)
-            batches, documents, text_bytes, reported = {}, 0, 0, consumed
-    _take_batches(survey, writer, number, batches, digests)
-    counters.add(documents, text_bytes, file.consumed_bytes - reported)
+    reported = 0
+    for entries in file.batches():
+        documents = _with_text(state, survey, file, entries)
+        for group, members in _by_group(documents, state.job.validation_fraction).items():
+            held = _held(state.job.seed, number, members)
+            digests.setdefault(group, ContentDigest()).update(
+                held.text, held.lengths, held.lines, held.labels
+            )
+            count = survey.groups.setdefault(group, GroupCount())
+            count.documents += len(members)
+            count.utf8_bytes += len(held.text)
+            writer.add(group, held)
+        consumed = file.consumed_bytes
+        counters.add(len(documents), sum(len(document.text) for document in documents), consumed - reported)
+        reported = consumed
     for group, digest in digests.items():
         survey.groups[group].digests[number] = digest.hexdigest()
 
 
-def _take_batches(
-    survey: Survey,
-    writer: RunWriter,
-    number: int,
-    batches: dict[Group, list[Held]],
-    digests: dict[Group, ContentDigest],
-) -> None:
-    for group, batch in batches.items():
-        _, texts, lines, labels, _ = zip(*batch, strict=True)
-        digests.setdefault(group, ContentDigest()).update(texts, lines, labels)
-        count = survey.groups.setdefault(group, GroupCount())
-        count.documents += len(texts)
-        count.utf8_bytes += sum(map(len, texts))
-        writer.add(group, number, batch)
+def _with_text(
+    state: FirstPass, survey: Survey, file: DocumentFile, entries: list[Document | Malformed]
+) -> list[Document]:
+    """The documents that are not empty; the others are counted."""
+    documents = []
+    for entry in entries:
+        if isinstance(entry, Malformed):
+            _take_malformed(state, survey, file, entry)
+        elif entry.text:
+            documents.append(entry)
+        else:
+            survey.empty[entry.language] += 1
+    return documents
+
+
+def _by_group(documents: list[Document], validation_fraction: float) -> dict[Group, list[Document]]:
+    groups: dict[Group, list[Document]] = {}
+    for document in documents:
+        split = "validation" if is_validation(document.text, validation_fraction) else "train"
+        groups.setdefault((document.language, split), []).append(document)
+    return groups
+
+
+def _held(seed: int, number: int, documents: list[Document]) -> Held:
+    count = len(documents)
+    lines = np.fromiter((document.line for document in documents), dtype=np.uint64, count=count)
+    texts = [document.text for document in documents]
+    return Held(
+        file=number,
+        keys=shuffle_keys(seed, number, lines),
+        lines=lines,
+        text=b"".join(texts),
+        lengths=np.fromiter(map(len, texts), dtype=np.uint64, count=count),
+        labels=[(document.source, document.licence) for document in documents],
+        fast=np.fromiter((may_be_fast(document.string) for document in documents), dtype=bool, count=count),
+    )
 
 
 def _take_malformed(state: FirstPass, survey: Survey, file: DocumentFile, entry: Malformed) -> None:

@@ -20,7 +20,7 @@ from salamandra_data.tokenization.sorted_runs import Group, Run, first_documents
 
 _PART_BYTES = 32 << 20
 _SAMPLE_BYTES = 128 << 10
-_PREPARATION = "salamandra-tokenize-2"
+_PREPARATION = "salamandra-tokenize-3"
 
 
 def plan_group(

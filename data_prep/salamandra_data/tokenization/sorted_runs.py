@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -15,8 +15,9 @@ from salamandra_data.atomic_write import write_error
 from salamandra_data.tokenization.document_hash import KEY_RANGE
 
 RUN_BYTES = 64 << 20
+_WRITE_BYTES = 1 << 20
 _KEY_BITS = KEY_RANGE.bit_length() - 1
-_DOCUMENT_OVERHEAD_BYTES = 250  # of the objects that hold a document in memory
+_DOCUMENT_OVERHEAD_BYTES = 250  # of what holds a document in memory, and sorts it
 
 Group = tuple[str, str]
 """Language and split."""
@@ -24,10 +25,32 @@ Group = tuple[str, str]
 Label = tuple[str | None, str | None]
 """Source and licence."""
 
-Held = tuple[bytes, bytes, int, Label, bool]
-"""A document before it is written: key, text, line, label, and whether a fast encoder may have it."""
-
 _PLACE = np.dtype([("start", "<u8"), ("line", "<u8"), ("file", "<u4"), ("label", "<u4"), ("fast", "?")])
+
+
+@dataclass(frozen=True)
+class Held:
+    """Documents of one input file and group before they are written, in the order of the file.
+
+    The texts are one string of bytes: a million small ones would scatter over the memory of a process.
+
+    Attributes:
+        file: number of the input file.
+        keys: [documents], uint64.
+        lines: [documents], uint64.
+        text: UTF-8, one document after the other.
+        lengths: [documents], uint64, bytes of each.
+        labels: source and licence of each.
+        fast: [documents], whether a fast encoder may have them.
+    """
+
+    file: int
+    keys: NDArray[np.uint64]
+    lines: NDArray[np.uint64]
+    text: bytes
+    lengths: NDArray[np.uint64]
+    labels: list[Label]
+    fast: NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -75,14 +98,13 @@ class RunWriter:
     def __init__(self, directory: Path, name: str, run_bytes: int = RUN_BYTES) -> None:
         self.runs: list[Run] = []
         self._directory, self._name, self._run_bytes = directory, name, run_bytes
-        self._held: dict[Group, list[tuple[int, list[Held]]]] = {}
+        self._held: dict[Group, list[Held]] = {}
         self._held_bytes = 0
 
-    def add(self, group: Group, file_number: int, documents: list[Held]) -> None:
-        """Take documents of one file and group."""
-        self._held.setdefault(group, []).append((file_number, documents))
-        self._held_bytes += sum(len(document[1]) for document in documents)
-        self._held_bytes += _DOCUMENT_OVERHEAD_BYTES * len(documents)
+    def add(self, group: Group, documents: Held) -> None:
+        """Take documents of a group; those of files and lines that come later, later."""
+        self._held.setdefault(group, []).append(documents)
+        self._held_bytes += len(documents.text) + _DOCUMENT_OVERHEAD_BYTES * len(documents.labels)
         if self._held_bytes >= self._run_bytes:
             self.flush()
 
@@ -101,7 +123,7 @@ class RunWriter:
         places: list[NDArray[np.void]] = []
         start = documents = 0
         try:
-            with open(path, "wb") as stream:
+            with open(path, "wb", buffering=_WRITE_BYTES) as stream:
                 for group in sorted(self._held):
                     texts, sorted_keys, sorted_places = _sorted(self._held.pop(group), start, labels)
                     stream.writelines(texts)
@@ -122,32 +144,38 @@ class RunWriter:
 
 
 def _sorted(
-    held: list[tuple[int, list[Held]]], start: int, labels: dict[Label, int]
-) -> tuple[list[bytes], NDArray[np.uint64], NDArray[np.void]]:
+    held: list[Held], start: int, labels: dict[Label, int]
+) -> tuple[list[memoryview], NDArray[np.uint64], NDArray[np.void]]:
     """Texts, keys and places of one group in the order of keys, the first text at byte ``start``.
 
     ``labels`` grows by those that are new.
     """
-    documents = [document for _, part in held for document in part]
-    raw_keys, texts, lines, names, fast = zip(*documents, strict=True)
-    keys = np.frombuffer(b"".join(raw_keys), dtype="<u8")
-    places = np.zeros(len(documents), dtype=_PLACE)
-    places["line"], places["fast"] = lines, fast
-    places["label"] = [labels.setdefault(name, len(labels)) for name in names]
-    places["file"] = np.repeat([number for number, _ in held], [len(part) for _, part in held])
-    order = np.lexsort((places["line"], places["file"], keys))
+    keys = np.concatenate([part.keys for part in held])
+    places = np.zeros(keys.size, dtype=_PLACE)
+    places["line"] = np.concatenate([part.lines for part in held])
+    places["file"] = np.repeat([part.file for part in held], [part.keys.size for part in held])
+    places["label"] = [labels.setdefault(label, len(labels)) for part in held for label in part.labels]
+    places["fast"] = np.concatenate([part.fast for part in held])
+    order = np.argsort(keys, kind="stable")
     places = places[order]
-    sorted_texts = [texts[number] for number in order.tolist()]
-    lengths = np.fromiter(map(len, sorted_texts), dtype=np.uint64, count=len(sorted_texts))
+    lengths = np.concatenate([part.lengths for part in held])[order]
     places["start"] = np.uint64(start) + np.cumsum(lengths) - lengths
-    return sorted_texts, keys[order], places
+    texts = [text for part in held for text in _cut(part.text, part.lengths)]
+    return [texts[number] for number in order.tolist()], keys[order], places
+
+
+def _cut(text: bytes, lengths: NDArray[np.uint64]) -> Iterator[memoryview]:
+    view = memoryview(text)
+    return (view[start:end] for start, end in pairwise([0, *np.cumsum(lengths).tolist()]))
 
 
 class RangeReader:
     """Reads the documents of a group by ranges of keys, out of many runs.
 
+    Documents with the same key stay in the order of files and lines, which is the order of the runs.
+
     Args:
-        runs: all runs.
+        runs: all runs, in the order of the files they were made of.
         group: language and split.
         bounds: rising keys between 0 and ``2**64``; part ``i`` lies between bounds ``i`` and ``i + 1``.
     """
@@ -181,7 +209,7 @@ class RangeReader:
             read["label"] = np.array(numbers, dtype=np.uint32)[read["label"]]
             places.append(read[:-1])
         key, place = np.concatenate(keys), np.concatenate(places)
-        order = np.lexsort((place["line"], place["file"], key))
+        order = np.argsort(key, kind="stable")
         place = place[order]
         return Documents(
             texts=[texts[number] for number in order.tolist()],

@@ -18,13 +18,13 @@ import numpy as np
 from salamandra_data.tokenization.backends.backend import BackendUnavailable
 from salamandra_data.tokenization.backends.model_file import SPACE, UNUSED, ModelFile
 
-_SPACE_BYTES = SPACE.encode()
 _BPE = 2  # SentencePiece's number of this kind of model
 
 
-def may_be_fast(text: bytes, is_nfc: bool) -> bool:
+def may_be_fast(text: str) -> bool:
     """Whether the text, unchanged, is what SentencePiece would merge: not empty, in NFC, without U+2581 and NUL."""
-    return is_nfc and bool(text) and b"\0" not in text and _SPACE_BYTES not in text
+    in_nfc = text.isascii() or unicodedata.is_normalized("NFC", text)
+    return in_nfc and bool(text) and "\0" not in text and SPACE not in text
 
 
 def check_model(model: ModelFile) -> None:
