@@ -418,15 +418,23 @@ def test_held_out_text_shares_no_line_with_the_training_text(tmp_path: Path) -> 
 
 
 def test_a_tokenizer_can_be_trained_on_the_shares_of_a_corpus(
-    tmp_path: Path, corpus_files: list[Path]
+    tmp_path: Path, corpus_files: list[Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
     sizes = tmp_path / "sizes.yaml"
     sizes.write_text("source: made up\ntokens: {ca: 1, el: 1, en: 95, eu: 1, no: 1, uk: 1}\n")
     command = ["data", "train-tokenizer", "--input", *map(str, corpus_files), "--vocab-size", "700"]
     command += ["--alpha", "1", "--bytes-budget", "100000", "--out", str(tmp_path / "out")]
-    assert main([*command, "--language-sizes", str(sizes)]) == 0
-    languages = json.loads((tmp_path / "out" / "training.json").read_text())["languages"]
-    assert languages["en"]["target_bytes"] == 95_000 and languages["eu"]["target_bytes"] == 1_000
+    factors = tmp_path / "factors.yaml"
+    factors.write_text("{en: 0.2, eu: 2}")
+    for options, english, basque in (
+        (["--language-sizes", str(sizes)], 95_000, 1_000),
+        (["--language-sizes", str(sizes), "--factors", str(factors)], 76_000, 8_000),  # 19 and 2 of 25
+    ):
+        assert main([*command, *options]) == 0
+        languages = json.loads((tmp_path / "out" / "training.json").read_text())["languages"]
+        assert languages["en"]["target_bytes"] == english and languages["eu"]["target_bytes"] == basque
+    assert main([*command, "--factors", str(factors)]) == 1
+    assert "multiplies --language-sizes, which is not given" in capsys.readouterr().err
 
 
 def test_the_guide_says_what_was_measured() -> None:

@@ -6,6 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from megatron_salamandra.cli.data._natural_shares import add_natural_share_options
 from megatron_salamandra.cli.data._options import (
     Subparsers,
     add_command,
@@ -47,13 +48,7 @@ def register(commands: Subparsers) -> None:
         metavar="A",
         help="0: as many bytes of each language; 1: natural shares (default: 0 0.25 0.5 0.75 1)",
     )
-    parser.add_argument(
-        "--language-sizes",
-        type=Path,
-        metavar="FILE",
-        help="token counts of the corpus that the tokenizer is for, such as configs/data/salamandra-corpus-a.yaml; "
-        "natural shares are of these (default: bytes of the input)",
-    )
+    add_natural_share_options(parser)
     parser.add_argument(
         "--max-repeats",
         type=float,
@@ -78,15 +73,15 @@ def register(commands: Subparsers) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from salamandra_data.blend_plan import TokenCounts
     from salamandra_data.figures import check_matplotlib
+    from salamandra_data.tokenizer import natural_sizes
     from salamandra_data.tokenizer_study import AlphaExperiment, StudyDocuments, run_alpha_experiment
     from salamandra_data.tokenizer_study.plots import alpha_plot
     from salamandra_data.tokenizer_study.report import fertility_table
     from salamandra_data.tokenizer_study.study_files import write_study
 
     check_matplotlib()
-    sizes = TokenCounts.load(arguments.language_sizes) if arguments.language_sizes else None
+    sizes = natural_sizes(arguments.language_sizes, arguments.factors)
     experiment = AlphaExperiment(
         vocab_size=arguments.vocab_size,
         bytes_budget=arguments.bytes_budget,

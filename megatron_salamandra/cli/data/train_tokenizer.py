@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from megatron_salamandra.cli.data._natural_shares import add_natural_share_options
 from megatron_salamandra.cli.data._options import Subparsers, add_command, add_input_options, document_keys
 
 
@@ -31,13 +32,7 @@ def register(commands: Subparsers) -> None:
         metavar="A",
         help="0: as many bytes of each language (default); 1: each language's natural share",
     )
-    parser.add_argument(
-        "--language-sizes",
-        type=Path,
-        metavar="FILE",
-        help="token counts of the corpus that the tokenizer is for, of which the input is a sample; natural shares are "
-        "of these (default: bytes of the input)",
-    )
+    add_natural_share_options(parser)
     parser.add_argument(
         "--bytes-budget",
         type=int,
@@ -54,10 +49,9 @@ def register(commands: Subparsers) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from salamandra_data.blend_plan import TokenCounts
-    from salamandra_data.tokenizer import TokenizerTraining, train_tokenizer
+    from salamandra_data.tokenizer import TokenizerTraining, natural_sizes, train_tokenizer
 
-    sizes = TokenCounts.load(arguments.language_sizes).tokens if arguments.language_sizes else None
+    sizes = natural_sizes(arguments.language_sizes, arguments.factors)
     job = TokenizerTraining(
         inputs=arguments.input,
         vocab_size=arguments.vocab_size,
@@ -67,7 +61,7 @@ def _run(arguments: argparse.Namespace) -> int:
         max_repeats=arguments.max_repeats,
         seed=arguments.seed,
         skip_malformed=arguments.on_error == "skip",
-        language_sizes=sizes,
+        language_sizes=sizes.tokens if sizes else None,
     )
     trained = train_tokenizer(job, arguments.out)
     print(trained.table())
