@@ -22,6 +22,7 @@ from megatron_salamandra.optim import apply_schedule, build_optimizer
 from megatron_salamandra.training.callbacks import CallbackList, default_callbacks
 from megatron_salamandra.training.environment import package_versions
 from megatron_salamandra.training.forward_backward import run_micro_batches
+from megatron_salamandra.training.recipe_changes import recipe_changes
 from megatron_salamandra.training.report import StepReport
 from megatron_salamandra.training.run_data import open_blend
 from megatron_salamandra.training.runtime import Runtime
@@ -129,16 +130,11 @@ class Trainer:
     def _tell_changes(self, directory: Path) -> None:
         """Log every setting of the recipe that the checkpoint was trained with and this run changes."""
         saved = yaml.safe_load((directory / "config.yaml").read_text(encoding="utf-8"))
-        for section, values in self.config.to_dict().items():
-            if section not in ("training", "optimizer"):
-                continue
-            for key, value in values.items():
-                before = saved.get(section, {}).get(key)
-                if before != value and key not in ("steps", "tokens", "stop_after_steps"):
-                    self.runtime.logger.warning(
-                        "%s.%s was %s and is %s from here on", section, key, before, value
-                    )
-                    self.runtime.events.write("change", key=f"{section}.{key}", before=before, now=value)
+        for change in recipe_changes(saved, self.config.to_dict()):
+            self.runtime.logger.warning(
+                "%s was %s and is %s from here on", change.key, change.before, change.now
+            )
+            self.runtime.events.write("change", key=change.key, before=change.before, now=change.now)
 
     def _check_same_stream(self, directory: Path, state: dict[str, Any]) -> None:
         if state["stream"] != self.stream.fingerprint():
@@ -201,11 +197,11 @@ class Trainer:
         platform, step = self.runtime.platform, self.step + 1
         started = time.perf_counter()
         batches = loader.next_step()
+        data_ready = time.perf_counter()
         for chunk in self.chunks:
             chunk.train()
             chunk.zero_grad_buffer()
         self.optimizer.zero_grad()
-        data_ready = time.perf_counter()
         loss = run_micro_batches(self.chunks, batches, self.config, self.runtime.grid)
         nats, tokens, stops = self.runtime.sum_over_ranks(
             [loss.nats, loss.tokens, float(self.runtime.signals.received is not None)]

@@ -52,6 +52,33 @@ def train_until_nan(overrides: Sequence[str]) -> int:
         return train(overrides)
 
 
+def train_by_a_clock(overrides: Sequence[str]) -> int:
+    """Like :func:`train`, but no time passes except 1 s per step for waiting for batches, 10 s for clearing gradients
+    and 100 s for forward and backward.
+    """
+    from unittest import mock
+
+    from megatron_salamandra.training import trainer
+
+    clock = [0.0]
+
+    def slow(real: Any, seconds: float) -> Any:
+        def call(*arguments: Any, **options: Any) -> Any:
+            clock[0] += seconds
+            return real(*arguments, **options)
+
+        return call
+
+    chunk, loader = trainer.DistributedDataParallel, trainer.StepLoader
+    with (
+        mock.patch.object(trainer.time, "perf_counter", lambda: clock[0]),
+        mock.patch.object(chunk, "zero_grad_buffer", slow(chunk.zero_grad_buffer, 10.0)),
+        mock.patch.object(loader, "next_step", slow(loader.next_step, 1.0)),
+        mock.patch.object(trainer, "run_micro_batches", slow(trainer.run_micro_batches, 100.0)),
+    ):
+        return train(overrides)
+
+
 def initial_weights(overrides: Sequence[str]) -> dict[tuple[str, int], list[list[float]]]:
     """Every matrix this rank holds, by global name and tensor rank, as rows."""
     from megatron_salamandra.config import load_run_config

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rank_jobs import train, train_on_a_full_disk, train_until_nan
+from rank_jobs import train, train_by_a_clock, train_on_a_full_disk, train_until_nan
 from rank_pool import RankPool
 from torch import Tensor
 from torch.distributed import checkpoint as dcp
@@ -32,6 +32,10 @@ class TrainingRuns:
     def train_until_nan(self, name: str, ranks: int, *overrides: str) -> int:
         """Like :meth:`train`, but the loss of step 3 is not a number."""
         return self._run(train_until_nan, name, ranks, overrides)
+
+    def train_by_a_clock(self, name: str, ranks: int, *overrides: str) -> int:
+        """Like :meth:`train`, with time as :func:`rank_jobs.train_by_a_clock` lets it pass."""
+        return self._run(train_by_a_clock, name, ranks, overrides)
 
     def _run(self, job: Callable[..., int], name: str, ranks: int, overrides: Sequence[str]) -> int:
         common = [f"data.blend={self._blend}", f"run_dir={self.root / name}"]

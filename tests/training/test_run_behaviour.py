@@ -44,6 +44,13 @@ def test_metrics_have_one_object_per_step_with_the_promised_keys(runs: TrainingR
     assert {"data", "forward_backward", "optimizer", "step"} == metrics[0]["seconds"].keys()
 
 
+def test_only_waiting_for_batches_counts_as_data_time(runs: TrainingRuns) -> None:
+    assert runs.train_by_a_clock("clocked", 1, "training.steps=2", "optimizer.warmup_steps=0") == 0
+    assert [entry["seconds"] for entry in runs.metrics("clocked")] == [
+        {"data": 1.0, "forward_backward": 110.0, "optimizer": 0.0, "step": 111.0}
+    ] * 2
+
+
 def test_tokens_are_accounted_for_by_language(runs: TrainingRuns, logged: str) -> None:
     ledger = runs.metrics(logged)[-1]["languages"]
     assert ledger.keys() == LANGUAGES.keys()

@@ -1,0 +1,39 @@
+"""What of the recipe a resumed run changes: allowed, and told."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+_SECTIONS = ("training", "optimizer")
+"""Every key counts, but not the length of the run."""
+_LENGTH_KEYS = ("steps", "tokens", "stop_after_steps")
+_DATA_KEYS = ("document_masking", "reset_positions")
+"""Of the rest of ``data``, what decides the samples is refused, and what does not is free."""
+
+
+@dataclass(frozen=True)
+class SettingChange:
+    """One setting: its dotted key, what the checkpoint was trained with, and what the run has now."""
+
+    key: str
+    before: Any
+    now: Any
+
+
+def recipe_changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[SettingChange]:
+    """Every setting of the recipe that differs between two resolved configurations, as plain mappings."""
+    keys = [
+        "precision",
+        *(f"{section}.{key}" for section in _SECTIONS for key in now[section] if key not in _LENGTH_KEYS),
+        *(f"data.{key}" for key in _DATA_KEYS),
+    ]
+    pairs = ((key, _value(before, key), _value(now, key)) for key in keys)
+    return [SettingChange(key, was, is_now) for key, was, is_now in pairs if was != is_now]
+
+
+def _value(config: Mapping[str, Any], key: str) -> Any:
+    section, _, name = key.rpartition(".")
+    inside = config.get(section, {}) if section else config
+    return inside.get(name)
