@@ -13,9 +13,10 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser = subparsers.add_parser(
         "explain",
         help="list the documents that a step of a run was trained on",
-        description="Computes, from config.yaml and blend.lock.yaml of a run directory, the samples of a step, and "
-        "reads the shards' indexes for the documents in them. Per sample: number, language, epoch, window; per "
-        "document: shard, number, tokens taken. `salamandra data inspect SHARD --document N` prints a document.",
+        description="Computes, from config.yaml, blend.lock.yaml and, for a run that goes on from another one, "
+        "ordinals.lock.yaml of a run directory, the samples of a step, and reads the shards' indexes for the "
+        "documents in them. Per sample: number, language, epoch, window; per document: shard, number, tokens taken. "
+        "`salamandra data inspect SHARD --document N` prints a document.",
     )
     parser.add_argument("run", type=Path, metavar="RUN_DIR", help="run directory")
     parser.add_argument(

@@ -13,9 +13,9 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "train",
         help="train a model on this machine; resumes if the run directory holds a checkpoint",
         description="Reads a run configuration and a blend plan, writes the run directory (config.yaml, "
-        "blend.lock.yaml, metrics.jsonl, validation.jsonl, events.jsonl, tensorboard/, checkpoints/, logs/). "
-        "The same command resumes. On a cluster start one `python -m megatron_salamandra.train` per GPU "
-        "instead: see launch/.",
+        "blend.lock.yaml, ordinals.lock.yaml, metrics.jsonl, validation.jsonl, events.jsonl, tensorboard/, "
+        "checkpoints/, logs/). The same command resumes. On a cluster start one "
+        "`python -m megatron_salamandra.train` per GPU instead: see launch/.",
         epilog="Exit codes: 0 done, 2 bad usage or configuration, 75 stopped early with everything saved.",
     )
     add_arguments(parser)

@@ -21,6 +21,7 @@ def find_problems(config: RunConfig) -> list[Problem]:
         problems = [
             *_schedule_problems(config),
             *_optimizer_problems(config),
+            *_data_problems(config),
             *kernel_problems(config),
             *_tensor_problems(config),
             *_pipeline_problems(config),
@@ -161,6 +162,29 @@ def _optimizer_problems(config: RunConfig) -> Iterator[Problem]:
             text="optimizer.overlap_param_gather = true needs optimizer.overlap_grad_reduce = true",
             remedy="set both to true, or overlap_param_gather to false",
             involved=("optimizer.overlap_grad_reduce",),
+        )
+
+
+def _data_problems(config: RunConfig) -> Iterator[Problem]:
+    data, run_dir = config.data, config.run_dir
+    if data.continue_from is None:
+        if data.new_text:
+            yield Problem(
+                key="data.new_text",
+                text=f"data.new_text = {', '.join(data.new_text)} has no effect without data.continue_from: every "
+                "language starts at its first window",
+                remedy="leave it out, or name the run that this one goes on from: data.continue_from=RUN_DIR",
+                involved=("data.continue_from",),
+            )
+        return
+    earlier = data.continue_from.resolve()
+    # A run, its checkpoints/, or one of these.
+    if run_dir is not None and run_dir.resolve() in (earlier, earlier.parent, earlier.parent.parent):
+        yield Problem(
+            key="data.continue_from",
+            text=f"data.continue_from = {data.continue_from} is this run itself, run_dir = {run_dir}",
+            remedy="to resume, leave data.continue_from as it was; a later phase needs a run_dir of its own",
+            involved=("run_dir",),
         )
 
 

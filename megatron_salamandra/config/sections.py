@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 FilePath = Annotated[Path, Field(strict=False)]
+LanguageNames = Annotated[tuple[str, ...], Field(strict=False)]
 
 
 class Section(BaseModel):
@@ -197,6 +198,16 @@ class DataSection(Section):
         default=None,
         description="Blend plan written by `salamandra data blend`; relative to the current directory. "
         "Required to train.",
+    )
+    continue_from: FilePath | None = Field(
+        default=None,
+        description="Run directory of an earlier phase, or one of its checkpoints; relative to the current directory. "
+        "Each language goes on where that run left it. null: every language starts at its first window.",
+    )
+    new_text: LanguageNames = Field(
+        default=(),
+        description="Languages whose text is not that of the earlier phase: they start at their first window. Needs "
+        "continue_from.",
     )
     document_masking: bool = Field(
         default=False,

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from megatron_salamandra.data.documents import DocumentRules
-from megatron_salamandra.data.ledger import SourceLedger, final_ordinals
+from megatron_salamandra.data.ledger import SourceLedger, carried_ordinals, final_ordinals
+from megatron_salamandra.data.phase_start import ORDINALS_LOCK, PhaseStart
 from megatron_salamandra.data.sample_stream import SampleLocation, SampleStream
 from megatron_salamandra.data.shard_reader import ShardSpan
 from megatron_salamandra.data.step_contents import LOCK, DocumentPart, RunRecord, SampleContents
@@ -17,9 +18,11 @@ if TYPE_CHECKING:
 
 __all__ = [
     "LOCK",
+    "ORDINALS_LOCK",
     "DocumentPart",
     "DocumentRules",
     "MicroBatch",
+    "PhaseStart",
     "RunRecord",
     "SampleContents",
     "SampleLocation",
@@ -28,6 +31,7 @@ __all__ = [
     "SourceLedger",
     "StepLoader",
     "ValidationSet",
+    "carried_ordinals",
     "final_ordinals",
     "validation_sets",
 ]

@@ -1,4 +1,7 @@
-"""What a run has seen of each source: follows from the number of consumed samples, nothing is counted."""
+"""What a run has seen of each source, and where a run that goes on from it starts.
+
+The first follows from the number of consumed samples, so nothing is counted.
+"""
 
 from __future__ import annotations
 
@@ -28,10 +31,23 @@ class SourceLedger:
 def final_ordinals(
     ledger: Iterable[SourceLedger], start_ordinals: Mapping[str, int] | None = None
 ) -> dict[str, int]:
-    """Return the ``start_ordinals`` of a phase that goes on where this ledger's phase stopped.
+    """Return where each source stands at the end of a phase: the ordinal of the sample that comes next.
 
     Args:
         ledger: at the end of the phase.
         start_ordinals: that the phase itself was given; keeps the place in languages it did not draw from.
     """
     return {**(start_ordinals or {}), **{entry.language: entry.next_ordinal for entry in ledger}}
+
+
+def carried_ordinals(reached: Mapping[str, int], new_text: Iterable[str]) -> dict[str, int]:
+    """Return the ``start_ordinals`` of a phase that goes on where another one stopped.
+
+    An ordinal counts windows. Where a source has grown or shrunk in between, its ordinal stays what it was, and
+    so its place in the walk is another share of the new text.
+
+    Args:
+        reached: :func:`final_ordinals` of the phase before.
+        new_text: languages whose text is not that of the phase before; they start at 0.
+    """
+    return {**reached, **dict.fromkeys(new_text, 0)}

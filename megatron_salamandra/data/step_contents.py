@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from megatron_salamandra.config import RunConfig, load_run_config
+from megatron_salamandra.data.phase_start import PhaseStart
 from megatron_salamandra.data.sample_stream import SampleLocation, SampleStream
 from megatron_salamandra.data.shard_reader import ShardSpan
 from salamandra_data.blend_plan import BlendPlan
@@ -52,7 +53,8 @@ class RunRecord:
     """The order of samples of a run, from what its directory says.
 
     Args:
-        run_dir: of the run, with ``config.yaml`` and ``blend.lock.yaml``.
+        run_dir: of the run, with ``config.yaml``, ``blend.lock.yaml`` and, if the run goes on from another one,
+            ``ordinals.lock.yaml``.
         blend: the blend plan where the data is now, if it was moved since; it must be of the same content.
 
     Raises:
@@ -74,7 +76,12 @@ class RunRecord:
             if moved.fingerprint() != self.plan.fingerprint():
                 raise DataError(f"{blend}: is not the blend of this run, which {lock} records")
             self.plan = moved
-        self.stream = SampleStream(self.plan, self.config.model.sequence_length, self.config.training.seed)
+        self.start_ordinals: dict[str, int] = {}
+        if self.config.data.continue_from is not None:
+            self.start_ordinals = PhaseStart.load(run_dir).start_ordinals
+        self.stream = SampleStream(
+            self.plan, self.config.model.sequence_length, self.config.training.seed, self.start_ordinals
+        )
         self._shards: dict[Location, IndexedShard] = {}
 
     def step_samples(self, step: int) -> range:

@@ -1,25 +1,32 @@
-"""The blend of a run: found, checked against the configuration, and frozen."""
+"""The data of a run: its blend and its start ordinals, checked against the configuration, and frozen."""
 
 from __future__ import annotations
 
 import logging
+import os
 from pathlib import Path
 
 import torch.distributed as dist
 
+from megatron_salamandra.checkpoint import CheckpointError
 from megatron_salamandra.config import ConfigError, RunConfig
-from megatron_salamandra.data import LOCK
+from megatron_salamandra.data import LOCK, ORDINALS_LOCK, PhaseStart, SampleStream
 from megatron_salamandra.parallel import ProcessGrid
+from megatron_salamandra.training.earlier_run import start_after
 from salamandra_data.blend_plan import BlendPlan
 from salamandra_data.errors import DataError
 
 
-def open_blend(config: RunConfig, run_dir: Path, grid: ProcessGrid, logger: logging.Logger) -> BlendPlan:
-    """Load ``data.blend``, check that it fits the model and the run, and freeze it; collective.
+def open_data(
+    config: RunConfig, run_dir: Path, grid: ProcessGrid, logger: logging.Logger
+) -> tuple[BlendPlan, SampleStream]:
+    """Load ``data.blend`` and make the stream of the run, check them, and freeze what decides them; collective.
 
     Raises:
-        ConfigError: no blend, or a tokenizer with more ids than the model has rows.
-        DataError: the blend's files are not what it says, or the run was started on another blend.
+        ConfigError: no blend, a tokenizer with more ids than the model has rows, or an earlier phase
+            (``data.continue_from``) that does not fit this one, or is not the one that the run was started with.
+        DataError: the blend's files are not what it says, the run was started on another blend, or the earlier
+            phase cannot be read.
     """
     if config.data.blend is None:
         raise ConfigError(
@@ -39,11 +46,64 @@ def open_blend(config: RunConfig, run_dir: Path, grid: ProcessGrid, logger: logg
             f"{config.data.blend} differs from {lock}, on which this run was started\n"
             "  restore the blend, or start a new run_dir"
         )
+    start = _phase_start(config, plan, run_dir, grid, logger)
+    ordinals = start.start_ordinals if start else None
+    stream = SampleStream(plan, config.model.sequence_length, config.training.seed, ordinals)
     # All ranks have compared before rank 0 may write.
     dist.barrier()
     if grid.rank == 0 and not lock.exists():
+        # The blend comes last: with it the run counts as started.
+        if start is None:
+            (run_dir / ORDINALS_LOCK).unlink(missing_ok=True)  # of a start that got no further
+        else:
+            start.freeze(run_dir)
         plan.freeze(lock)
     unused = config.model.vocab_size - plan.tokenizer.vocab_size
     if unused:
         logger.info("the vocabulary has %d rows that the tokenizer does not use", unused)
-    return plan
+    return plan, stream
+
+
+def _phase_start(
+    config: RunConfig, plan: BlendPlan, run_dir: Path, grid: ProcessGrid, logger: logging.Logger
+) -> PhaseStart | None:
+    """What the run goes on from, None if from nothing; read by rank 0 for all, so that all agree; collective."""
+    found: list[PhaseStart | ValueError | None] = [None]
+    if grid.rank == 0:
+        try:
+            if (run_dir / LOCK).exists():
+                found[0] = _frozen_start(config, run_dir)
+            elif config.data.continue_from is not None:
+                found[0] = start_after(config.data.continue_from, config, plan, logger)
+        except (CheckpointError, ConfigError, DataError) as error:  # the other ranks wait for the answer
+            found[0] = error
+    dist.broadcast_object_list(found, src=0)
+    if isinstance(found[0], ValueError):
+        raise found[0]
+    return found[0]
+
+
+def _frozen_start(config: RunConfig, run_dir: Path) -> PhaseStart | None:
+    """What the run was started with; the earlier run may be gone by now.
+
+    Raises:
+        ConfigError: the configuration says something else.
+    """
+    lock = run_dir / ORDINALS_LOCK
+    frozen = PhaseStart.load(run_dir) if lock.exists() else None
+    before = (frozen.continue_from, frozen.new_text) if frozen else (None, ())
+    given = config.data.continue_from
+    now = (given and Path(os.path.abspath(given)), tuple(sorted(set(config.data.new_text))))
+    for key, was, is_now in zip(("continue_from", "new_text"), before, now, strict=True):
+        if was != is_now:
+            raise ConfigError(
+                f"data.{key} = {_shown(is_now)} is not what the run in {run_dir} was started with: {_shown(was)}\n"
+                f"  restore data.{key}, or start a new run_dir"
+            )
+    return frozen
+
+
+def _shown(value: Path | tuple[str, ...] | None) -> str:
+    if value is None:
+        return "null"
+    return str(value) if isinstance(value, Path) else f"[{', '.join(value)}]"

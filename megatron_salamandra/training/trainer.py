@@ -24,7 +24,7 @@ from megatron_salamandra.training.environment import package_versions
 from megatron_salamandra.training.forward_backward import run_micro_batches
 from megatron_salamandra.training.recipe_changes import recipe_changes
 from megatron_salamandra.training.report import StepReport
-from megatron_salamandra.training.run_data import open_blend
+from megatron_salamandra.training.run_data import open_data
 from megatron_salamandra.training.runtime import Runtime
 from salamandra_data.blend_plan import BlendPlan
 
@@ -62,11 +62,10 @@ class Trainer:
         """Check the data, then build model and optimizer (the expensive part).
 
         Raises:
-            ConfigError, DataError: blend and configuration do not fit each other.
+            ConfigError, DataError: blend, earlier phase and configuration do not fit each other.
         """
         config = runtime.config
-        plan = open_blend(config, runtime.run_dir, runtime.grid, runtime.logger)
-        stream = SampleStream(plan, config.model.sequence_length, config.training.seed)
+        plan, stream = open_data(config, runtime.run_dir, runtime.grid, runtime.logger)
         chunks = build_model_chunks(config, runtime.grid, runtime.platform)
         optimizer = build_optimizer(config, chunks, runtime.platform)
         for chunk in chunks:
@@ -140,7 +139,7 @@ class Trainer:
         if state["stream"] != self.stream.fingerprint():
             raise CheckpointError(
                 f"{directory} was trained on another stream of samples: the blend's shards or factors, the "
-                "sequence length or the seed differ\n  restore them, or start a new run_dir"
+                "start ordinals, the sequence length or the seed differ\n  restore them, or start a new run_dir"
             )
         expected = int(state["step"]) * self.config.training.global_batch_size
         if state["consumed_samples"] != expected:

@@ -17,7 +17,7 @@ REFUSED = {
     "paralel.tensor=2": ["paralel is not a known key", "did you mean parallel?"],
     "tensor=2": ["tensor is not a known key", "did you mean parallel.tensor?"],
     "training.lr=1": ["training.lr is not a known key", "did you mean optimizer.lr?"],
-    "data.zzz=1": ["data.zzz is not a known key", "keys of data: blend, document_masking, "],
+    "data.zzz=1": ["data.zzz is not a known key", "keys of data: blend, continue_from, "],
     # types
     "model.layers=four": ["model.layers = four (text); expected a whole number"],
     "model.layers=4.5": ["model.layers = 4.5 (a number); expected a whole number"],
@@ -33,6 +33,13 @@ REFUSED = {
     "optimizer.warmup_steps=-1": ["optimizer.warmup_steps = -1", "expected at least 0"],
     "optimizer.beta2=1.0": ["optimizer.beta2 = 1.0", "expected below 1"],
     "parallel.tensor=0": ["parallel.tensor = 0", "expected at least 1"],
+    # data
+    "data.new_text=[en]": ["data.new_text = en has no effect without data.continue_from", "=RUN_DIR"],
+    "data.new_text=[1] data.continue_from=a": ["data.new_text.0 = 1 (a whole number); expected text"],
+    "run_dir=runs/a data.continue_from=runs/b/../a/checkpoints": [
+        "data.continue_from = runs/b/../a/checkpoints is this run itself, run_dir = runs/a",
+        "a later phase needs a run_dir of its own",
+    ],
     # kernels
     "kernels.rope=triton": ["kernels.rope = triton (text); expected one of 'fused', 'reference'"],
     "kernels.loss=reference training.z_loss=1e-4": ["kernels.loss = reference has no z-loss", "0.0001"],

@@ -194,6 +194,15 @@ def test_a_changed_blend_is_refused_on_resume(runs: TrainingRuns, tmp_path: Path
     assert len(runs.metrics("changed")) == 3
 
 
+def test_a_blend_that_cannot_be_trained_on_leaves_the_directory_free(
+    runs: TrainingRuns, tmp_path: Path
+) -> None:
+    """Another sequence length or another blend is the remedy, so neither may be frozen."""
+    assert runs.train("too-short", 1, *SHORT, "model.sequence_length=4096") == 1
+    assert "fewer than one window of 4096 + 1" in runs.events("too-short")[-1]["error"]
+    assert runs.train("too-short", 1, *SHORT, f"data.blend={write_blend(tmp_path, seed=8)}") == 0
+
+
 def test_moved_data_is_the_same_data(runs: TrainingRuns, tmp_path: Path) -> None:
     blend = write_blend(tmp_path / "before")
     assert runs.train("moved", 1, *SHORT, f"data.blend={blend}", "training.stop_after_steps=3") == 75

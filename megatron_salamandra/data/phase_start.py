@@ -1,0 +1,73 @@
+"""Where the languages of a run start if it goes on from an earlier one: ``ordinals.lock.yaml``.
+
+Frozen in the run directory when the run starts, because the earlier run may train on or be deleted.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+from salamandra_data.atomic_write import atomic_write_bytes
+from salamandra_data.errors import DataError
+
+ORDINALS_LOCK = "ordinals.lock.yaml"
+"""The start ordinals as the run was given them, in the run directory."""
+
+_HEADING = "# Where each language starts in this run: ordinals of its first sample, left by an earlier run.\n"
+
+
+@dataclass(frozen=True)
+class PhaseStart:
+    """What a run has got from the run that it goes on from.
+
+    Attributes:
+        continue_from: absolute path of the earlier run's directory, or of the checkpoint that was named.
+        checkpoint: name of the checkpoint that the ordinals are of.
+        new_text: languages that start at 0 because their text is another one, in order of name.
+        start_ordinals: language -> ordinal of its first sample. Languages that the run does not draw are
+            named as well: a phase after it may take them up again.
+    """
+
+    continue_from: Path
+    checkpoint: str
+    new_text: tuple[str, ...]
+    start_ordinals: dict[str, int]
+
+    def freeze(self, run_dir: Path) -> None:
+        """Write ``run_dir/ordinals.lock.yaml`` in one step."""
+        contents = {
+            "continue_from": str(self.continue_from),
+            "checkpoint": self.checkpoint,
+            "new_text": list(self.new_text),
+            "start_ordinals": self.start_ordinals,
+        }
+        text = yaml.safe_dump(contents, sort_keys=False, allow_unicode=True, width=1000)
+        atomic_write_bytes(run_dir / ORDINALS_LOCK, (_HEADING + text).encode())
+
+    @classmethod
+    def load(cls, run_dir: Path) -> PhaseStart:
+        """Read ``run_dir/ordinals.lock.yaml``.
+
+        Raises:
+            DataError: it is missing, or not what :meth:`freeze` writes.
+        """
+        path = run_dir / ORDINALS_LOCK
+        try:
+            contents = yaml.safe_load(path.read_bytes())
+            return cls(
+                continue_from=Path(contents["continue_from"]),
+                checkpoint=str(contents["checkpoint"]),
+                new_text=tuple(contents["new_text"]),
+                start_ordinals={
+                    language: int(ordinal) for language, ordinal in contents["start_ordinals"].items()
+                },
+            )
+        except FileNotFoundError as error:
+            raise DataError(
+                f"{path}: missing, so it is not known where the languages of this run started\n  restore it"
+            ) from error
+        except (OSError, yaml.YAMLError, AttributeError, KeyError, TypeError, ValueError) as error:
+            raise DataError(f"{path}: cannot be read: {error!r}\n  restore it") from error

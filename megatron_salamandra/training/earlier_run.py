@@ -1,0 +1,108 @@
+"""What an earlier run leaves to a run that goes on from it: the place it reached in each language."""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+
+from megatron_salamandra.checkpoint import CheckpointError, read_state, resolve_checkpoint
+from megatron_salamandra.config import ConfigError, RunConfig
+from megatron_salamandra.data import PhaseStart, RunRecord, carried_ordinals, final_ordinals
+from salamandra_data.blend_plan import BlendPlan, BlendSource
+from salamandra_data.errors import DataError
+
+
+def start_after(
+    continue_from: Path, config: RunConfig, plan: BlendPlan, logger: logging.Logger
+) -> PhaseStart:
+    """Read where the run at ``continue_from`` stands by its latest complete checkpoint.
+
+    Languages that this phase does not draw keep their place. Where a language's text has changed, which is told,
+    its ordinal still counts windows.
+
+    Args:
+        continue_from: run directory, or one of its checkpoints.
+        config, plan: of the run that goes on.
+    Raises:
+        ConfigError: ``data.new_text`` names a language that the blend has not got, or the earlier run has another
+            sequence length or another seed.
+        DataError: there is no such run, no complete checkpoint of it, or they do not belong together.
+    """
+    languages = [source.language for source in plan.sources]
+    if unknown := [language for language in config.data.new_text if language not in languages]:
+        raise ConfigError(
+            f"data.new_text names {', '.join(unknown)}, which {config.data.blend} has not got\n"
+            f"  its languages: {', '.join(languages)}"
+        )
+    try:
+        checkpoint = resolve_checkpoint(continue_from)
+        state = read_state(checkpoint)
+        earlier = RunRecord(checkpoint.parent.parent)
+    except (CheckpointError, ConfigError, DataError) as error:
+        raise DataError(f"data.continue_from = {continue_from}: {error}") from error
+    if state["stream"] != earlier.stream.fingerprint():
+        raise DataError(
+            f"data.continue_from = {continue_from}: {checkpoint} was trained on another stream of samples than the "
+            "run directory around it describes\n  restore the run directory, or name another checkpoint"
+        )
+    reached = final_ordinals(
+        earlier.stream.ledger(int(state["consumed_samples"])),
+        earlier.start_ordinals,
+    )
+    start = carried_ordinals(reached, config.data.new_text)
+    _check_same_windows(continue_from, config, earlier.config, start)
+    logger.info(
+        "the data goes on from %s: %s",
+        checkpoint,
+        ", ".join(f"{language} {start[language]}" for language in languages if start.get(language)),
+    )
+    if changed := _changed_text(earlier.plan, plan, start):
+        logger.warning(
+            "the text of %s is not that of %s: each goes on at its ordinal, so the windows before that place of "
+            "the new order are passed over, seen or not (data.new_text starts a language anew)",
+            ", ".join(changed),
+            continue_from,
+        )
+    new_text = tuple(sorted(set(config.data.new_text)))
+    return PhaseStart(Path(os.path.abspath(continue_from)), checkpoint.name, new_text, start)
+
+
+def _check_same_windows(
+    continue_from: Path, config: RunConfig, earlier: RunConfig, start: dict[str, int]
+) -> None:
+    """Refuse what would make the same ordinal stand for other text.
+
+    Raises:
+        ConfigError: sequence length or seed differ.
+    """
+    now, before = config.model.sequence_length, earlier.model.sequence_length
+    if now != before:
+        language, ordinal = max(start.items(), key=lambda item: item[1])
+        whole, rest = divmod(ordinal * before, now)
+        raise ConfigError(
+            f"model.sequence_length = {now} is not that of {continue_from}, {before}: an ordinal counts windows, and "
+            f"windows of another length are cut and ordered anew ({language}: {ordinal} * {before} = "
+            f"{ordinal * before} = {whole} * {now} + {rest} tokens)\n"
+            f"  use {before}, or leave out data.continue_from: every language then starts at its first window"
+        )
+    if config.training.seed != earlier.training.seed:
+        raise ConfigError(
+            f"training.seed = {config.training.seed} is not that of {continue_from}, {earlier.training.seed}: the seed "
+            "orders the windows of an epoch, so the rest of a begun epoch would not be the windows not yet seen\n"
+            f"  use {earlier.training.seed}, or leave out data.continue_from"
+        )
+
+
+def _changed_text(earlier: BlendPlan, plan: BlendPlan, start: dict[str, int]) -> list[str]:
+    """Languages with a place to go on from whose training shards are not those of the earlier run."""
+    before = {source.language: _contents(source) for source in earlier.sources}
+    return [
+        source.language
+        for source in plan.sources
+        if start.get(source.language) and before.get(source.language, _contents(source)) != _contents(source)
+    ]
+
+
+def _contents(source: BlendSource) -> list[tuple[int, str, str]]:
+    return [(shard.tokens, shard.idx_sha256, shard.bin_digest) for shard in source.shards]
