@@ -117,7 +117,7 @@ def test_factor_zero_leaves_a_language_out(shards: Path) -> None:
     assert [source.language for source in plan.sources] == ["ca", "no"]
     warnings = blend_warnings(plan, factors, budget_tokens=57 * 5)
     assert warnings[:2] == [
-        "no shards for 1 languages of the factors file: oc",
+        "no text for 1 languages of the factors file: oc",
         "left out by factor 0: en, nn",
     ]
     assert any(warning.startswith("ca is walked 5.00 times") for warning in warnings)

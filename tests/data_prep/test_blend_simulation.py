@@ -18,9 +18,9 @@ from hypothesis import strategies as st
 
 from megatron_salamandra.cli import main
 from megatron_salamandra.config import presets_directory
-from megatron_salamandra.data import SampleStream, final_ordinals
-from megatron_salamandra.data.simulation import PhaseResult, Schedule, simulate
-from megatron_salamandra.data.simulation.report import repeated_languages, simulation_csv
+from megatron_salamandra.data import SampleStream, carried_ordinals, final_ordinals
+from megatron_salamandra.data.simulation import Phase, PhaseResult, Schedule, simulate
+from megatron_salamandra.data.simulation.report import phase_tables, repeated_languages, simulation_csv
 from salamandra_data.atomic_write import sha256_of_file
 from salamandra_data.blend_plan import (
     BlendPlan,
@@ -35,11 +35,13 @@ from salamandra_data.indexed import ShardWriter, TokenizerIdentity
 
 RECIPES = presets_directory() / "data"
 COUNTS = {"en": 40_001, "ca": 1_001, "eu": 301, "hu": 2_002}
+GROWN = {"en": 45_001, "ca": 2_501, "eu": 301, "oc": 777}
 FACTORS = {"default": 1, "factors": {"en": 0.5, "ca": 2, "eu": 2}}
 
 
 def write_schedule(directory: Path, *phases: dict[str, Any], length: int = 50) -> Path:
     (directory / "counts.yaml").write_text(yaml.safe_dump({"source": "made up", "tokens": COUNTS}))
+    (directory / "grown.yaml").write_text(yaml.safe_dump({"source": "made up", "tokens": GROWN}))
     (directory / "factors.yaml").write_text(yaml.safe_dump(FACTORS))
     path = directory / "schedule.yaml"
     path.write_text(yaml.safe_dump({"sequence_length": length, "phases": list(phases)}))
@@ -102,19 +104,41 @@ def test_gaps_and_returns_are_those_of_the_stream(tmp_path: Path) -> None:
             assert sum(returns) / len(returns) == pytest.approx(language.revisit_tokens, rel=0.1)
 
 
-def test_languages_go_on_in_the_next_phase_unless_their_text_is_new(tmp_path: Path) -> None:
-    second = phase(name="two", passes=0.5, new_text=["en"])
-    schedule = Schedule.load(write_schedule(tmp_path, phase(), second))
-    results = simulate(schedule)
-    first = SampleStream(schedule.phases[0].plan, 50, seed=0)
-    reached = final_ordinals(first.ledger(results[0].tokens // 50))
-    reached["en"] = 0
-    next_stream = SampleStream(schedule.phases[1].plan, 50, seed=0, start_ordinals=reached)
-    for entry in next_stream.ledger(results[1].tokens // 50):
-        tokens, epochs = at_end(results)[entry.language]
-        assert epochs == pytest.approx(entry.epochs)
-        before = {point.language: point.total_tokens for point in results[0].end}[entry.language]
-        assert tokens == before + entry.tokens
+@pytest.mark.parametrize("counts", ["counts.yaml", "grown.yaml"])
+def test_languages_go_on_in_the_next_phase_unless_their_text_is_new(tmp_path: Path, counts: str) -> None:
+    """Also where the text has grown, a language is left out, or it comes back: every phase is a stream's ledger."""
+    phases = [
+        phase(passes=2.3),
+        phase(name="two", token_counts=counts, passes=0.5, new_text=["en"]),
+        phase(name="three", passes=0.7),
+    ]
+    schedule = Schedule.load(write_schedule(tmp_path, *phases))
+    reached: dict[str, int] = {}
+    total: Counter[str] = Counter()
+    for part, result in zip(schedule.phases, simulate(schedule, points=3), strict=True):
+        start = carried_ordinals(reached, part.new_text)
+        stream = SampleStream(part.plan, 50, seed=7, start_ordinals=start)
+        found = {point.language: point for point in result.end}
+        ledger = stream.ledger(result.tokens // 50)
+        assert found.keys() == {entry.language for entry in ledger}
+        for entry in ledger:
+            total[entry.language] += entry.tokens
+            point = found[entry.language]
+            assert (point.phase_tokens, point.epochs) == (entry.tokens, entry.epochs)
+            assert point.total_tokens == total[entry.language]
+        reached = final_ordinals(ledger, start)
+        # The next sample of the stream says the same.
+        following = itertools.islice(map(stream.locate, itertools.count(result.tokens // 50)), 500)
+        for place in following:
+            if place.language == "ca":
+                windows = (part_tokens(part, "ca") - 1) // 50
+                assert (place.ordinal, place.epoch) == (reached["ca"], reached["ca"] // windows)
+                break
+    assert reached["hu"] > 0
+
+
+def part_tokens(part: Phase, language: str) -> int:
+    return next(source.tokens for source in part.plan.sources if source.language == language)
 
 
 def test_token_counts_simulate_as_the_plan_of_real_shards(
@@ -175,9 +199,15 @@ def test_the_published_schedule_has_the_published_length_and_epochs() -> None:
     # max_steps x tokens per step of bsc_7b.yaml in github.com/langtech-bsc/salamandra, and of its first release.
     assert results[0].tokens == pytest.approx(1_736_777 * 4_194_304, rel=1e-6)
     assert sum(result.tokens for result in results) == pytest.approx(3_016_817 * 4_194_304, rel=1e-6)
-    end = at_end(results)
-    for language, epochs in {"es": 10, "ca": 10, "eu": 10, "gl": 10, "code": 2.5, "fr": 5, "en": 1}.items():
-        assert end[language][1] == pytest.approx(epochs, rel=1e-3)
+    for result, passes in zip(results, (3, 2), strict=True):
+        drawn = {point.language: point.phase_tokens for point in result.end}
+        for language in result.languages:
+            epochs = drawn[language.language] / language.available_tokens
+            assert epochs == pytest.approx(passes * language.factor, rel=1e-3)
+    epochs_of_b = {language: epochs for language, (_, epochs) in at_end(results).items()}
+    assert epochs_of_b["en"] == pytest.approx(1, rel=1e-3)
+    # Six passes over 202.0 billion tokens before four over 213.4 billion.
+    assert epochs_of_b["es"] == pytest.approx(6 * 202.0105 / 213.4080 + 4, rel=1e-3)
     recipe = yaml.safe_load((RECIPES / "salamandra-pretraining.yaml").read_text())["languages"]
     for result, key in zip(results, ("corpus_a", "corpus_b"), strict=True):
         for language in result.languages:
@@ -197,7 +227,9 @@ def test_the_continued_training_mix_has_the_published_shares() -> None:
 @pytest.mark.parametrize("schedule", sorted(RECIPES.glob("*schedule.yaml")), ids=lambda path: path.stem)
 def test_every_shipped_schedule_simulates(schedule: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["data", "simulate", str(schedule), "--points", "1"]) == 0
-    assert "the run: " in capsys.readouterr().out
+    told = capsys.readouterr()
+    assert "the run: " in told.out
+    assert "of the factors file" not in told.err
 
 
 def test_every_shipped_file_of_token_counts_loads() -> None:
@@ -221,6 +253,34 @@ def test_the_run_is_written_as_csv_and_plots(tmp_path: Path, capsys: pytest.Capt
     assert len(rows) == 4 * 4 and sum(int(row["phase_tokens"]) for row in rows[-4:]) == results[0].tokens
     assert (tmp_path / "out" / "simulation.svg").read_text().startswith("<svg")
     assert repeated_languages(results, 10) == ""
+
+
+def test_a_factor_for_a_language_without_text_is_told_as_blend_tells_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    schedule = write_schedule(tmp_path, phase(), phase(name="two", token_counts="grown.yaml"))
+    (tmp_path / "factors.yaml").write_text("factors: {hu: 4, eu: 2, en: 0}\n")
+    assert main(["data", "simulate", str(schedule)]) == 0
+    warnings = capsys.readouterr().err.splitlines()
+    assert "warning: two: no text for 1 languages of the factors file: hu" in warnings
+    assert "warning: one: left out by factor 0: en" in warnings
+    assert not any(line.startswith("warning: one: no text") for line in warnings)
+
+
+@pytest.mark.parametrize(
+    ("scale", "heading", "basque"),
+    [(1, "available ", "301"), (10**3, "available (M) ", "0.301"), (10**6, "available (B) ", "0.301")],
+)
+def test_the_table_counts_in_a_unit_in_which_small_languages_show(
+    tmp_path: Path, scale: int, heading: str, basque: str
+) -> None:
+    schedule = write_schedule(tmp_path, phase())
+    scaled = {language: tokens * scale for language, tokens in COUNTS.items()}
+    (tmp_path / "counts.yaml").write_text(yaml.safe_dump({"source": "made up", "tokens": scaled}))
+    (table,) = phase_tables(simulate(Schedule.load(schedule)))
+    lines = table.splitlines()
+    assert heading in lines[0]
+    assert next(line for line in lines if line.startswith("eu ")).split()[1] == basque
 
 
 @pytest.mark.parametrize(

@@ -41,7 +41,7 @@ def test_text_becomes_a_verified_blend(
     ]
     assert main(["data", "blend", *blend]) == 0
     captured = capsys.readouterr()
-    assert "warning: no shards for 1 languages of the factors file: cy" in captured.err
+    assert "warning: no text for 1 languages of the factors file: cy" in captured.err
     assert "is walked" in captured.err
     contents = yaml.safe_load(plan.read_text())
     assert [source["language"] for source in contents["sources"]] == ["ca", "el", "en", "eu", "no", "uk"]

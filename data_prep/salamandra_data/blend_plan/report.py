@@ -84,18 +84,24 @@ def blend_warnings(
     plan: BlendPlan, factors: LanguageFactors, *, budget_tokens: int | None = None, max_epochs: float = 4.0
 ) -> list[str]:
     """What a user should know before training: missing languages, languages left out, many repeats."""
-    warnings: list[str] = []
-    blended = {source.language for source in plan.sources}
-    wanted = {language for language, factor in factors.by_language.items() if factor > 0}
-    if missing := sorted(wanted - blended):
-        warnings.append(f"no shards for {len(missing)} languages of the factors file: {', '.join(missing)}")
-    if left_out := sorted(factors.by_language.keys() - wanted):
-        warnings.append(f"left out by factor 0: {', '.join(left_out)}")
-    if factors.default == 0:
-        warnings.append("the default factor is 0: languages that the factors file does not name are left out")
+    warnings = factor_warnings(plan, factors)
     for draw in draws(plan, budget_tokens):
         if draw.epochs > max_epochs:
             warnings.append(
                 f"{draw.language} is walked {float(draw.epochs):.2f} times, more than {max_epochs:g}"
             )
+    return warnings
+
+
+def factor_warnings(plan: BlendPlan, factors: LanguageFactors) -> list[str]:
+    """Where the factors and the plan made by them name other languages."""
+    warnings: list[str] = []
+    blended = {source.language for source in plan.sources}
+    wanted = {language for language, factor in factors.by_language.items() if factor > 0}
+    if missing := sorted(wanted - blended):
+        warnings.append(f"no text for {len(missing)} languages of the factors file: {', '.join(missing)}")
+    if left_out := sorted(factors.by_language.keys() - wanted):
+        warnings.append(f"left out by factor 0: {', '.join(left_out)}")
+    if factors.default == 0:
+        warnings.append("the default factor is 0: languages that the factors file does not name are left out")
     return warnings

@@ -39,20 +39,25 @@ def register(commands: Subparsers) -> None:
 def _run(arguments: argparse.Namespace) -> int:
     from megatron_salamandra.data.simulation import Schedule, simulate
     from megatron_salamandra.data.simulation.report import (
-        phase_table,
+        phase_tables,
         repeated_languages,
         simulation_csv,
         simulation_plot,
     )
     from salamandra_data.atomic_write import atomic_write_bytes
+    from salamandra_data.blend_plan.report import factor_warnings
     from salamandra_data.figures import check_matplotlib, png, svg
 
     if arguments.out:
         check_matplotlib()
-    results = simulate(Schedule.load(arguments.schedule), arguments.points)
-    for result in results:
-        print(f"{result.name}: {result.tokens:,} tokens\n{phase_table(result)}\n")
+    schedule = Schedule.load(arguments.schedule)
+    results = simulate(schedule, arguments.points)
+    for result, table in zip(results, phase_tables(results), strict=True):
+        print(f"{result.name}: {result.tokens:,} tokens\n{table}\n")
     print(f"the run: {sum(result.tokens for result in results):,} tokens")
+    for phase in schedule.phases:
+        for warning in factor_warnings(phase.plan, phase.factors) if phase.factors else []:
+            print(f"warning: {phase.name}: {warning}", file=sys.stderr)
     if repeated := repeated_languages(results, arguments.max_epochs):
         print(f"warning: walked more than {arguments.max_epochs:g} times: {repeated}", file=sys.stderr)
     if arguments.out:

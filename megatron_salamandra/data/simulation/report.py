@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from megatron_salamandra.data.simulation.simulate import PhaseResult
+from megatron_salamandra.data.simulation.token_unit import TokenUnit, token_unit
 from salamandra_data.blend_plan.plan_file import factor_text
 from salamandra_data.figures import figure
 from salamandra_data.text_table import text_table
@@ -23,49 +24,62 @@ _COLUMNS = (
     "gap_samples",
     "revisit_tokens",
 )
-_LEAST_LABEL_DISTANCE = 0.022
+_LABEL_POINTS = 8  # size of the type
+_LABEL_LINE_INCHES = 1.1 * _LABEL_POINTS / 72
 
 
-def phase_table(result: PhaseResult) -> str:
-    """One line per language at the end of a phase; largest share first."""
+def phase_tables(results: Sequence[PhaseResult]) -> list[str]:
+    """One table per phase, all in one unit: a line per language at the end of the phase, largest share first."""
+    unit = _unit_of_languages(results)
+    return [_phase_table(result, unit) for result in results]
+
+
+def _unit_of_languages(results: Sequence[PhaseResult]) -> TokenUnit:
+    """The unit in which every language shows two digits or more of what there is and what a phase draws."""
+    available = [language.available_tokens for result in results for language in result.languages]
+    drawn = [point.phase_tokens for result in results for point in result.end]
+    return token_unit([*available, *drawn], least=0.01)
+
+
+def _phase_table(result: PhaseResult, unit: TokenUnit) -> str:
     pairs = sorted(
         zip(result.languages, result.end, strict=True), key=lambda pair: (-pair[0].share, pair[0].language)
     )
     rows = [
         (
             language.language,
-            f"{language.available_tokens / 1e9:,.3f}",
+            unit.text(language.available_tokens, 3),
             factor_text(language.factor),
             f"{float(language.share):.4%}",
-            f"{point.phase_tokens / 1e9:,.3f}",
-            f"{point.total_tokens / 1e9:,.3f}",
+            unit.text(point.phase_tokens, 3),
+            unit.text(point.total_tokens, 3),
             f"{point.epochs:.3f}",
             f"{language.gap_samples:,.1f}",
-            f"{language.revisit_tokens / 1e9:,.1f}",
+            unit.text(language.revisit_tokens, 1),
         )
         for language, point in pairs
     ]
     total = (
         "all",
-        f"{sum(language.available_tokens for language in result.languages) / 1e9:,.3f}",
+        unit.text(sum(language.available_tokens for language in result.languages), 3),
         "",
         "100.0000%",
-        f"{sum(point.phase_tokens for point in result.end) / 1e9:,.3f}",
-        f"{sum(point.total_tokens for point in result.end) / 1e9:,.3f}",
+        unit.text(sum(point.phase_tokens for point in result.end), 3),
+        unit.text(sum(point.total_tokens for point in result.end), 3),
         "",
         "",
         "",
     )
     heading = (
         "language",
-        "available (B)",
+        unit.heading("available"),
         "factor",
         "share",
-        "in phase (B)",
-        "in run (B)",
+        unit.heading("in phase"),
+        unit.heading("in run"),
         "epochs",
         "gap (samples)",
-        "same text after (B)",
+        unit.heading("same text after"),
     )
     return text_table(heading, rows, total)
 
@@ -106,7 +120,9 @@ def repeated_languages(results: Sequence[PhaseResult], max_epochs: float) -> str
 
 
 def simulation_plot(results: Sequence[PhaseResult]) -> Any:
-    """Tokens (above, logarithmic) and epochs (below) of each language over the run, in trillions of tokens."""
+    """Tokens (above, logarithmic) and epochs (below) of each language over the run."""
+    unit = _unit_of_languages(results)
+    run_unit = token_unit([sum(result.tokens for result in results)], least=1)
     drawing, _ = figure(9, 12)
     drawing.clear()
     above, below = drawing.subplots(2, 1, sharex=True, height_ratios=(3, 2))
@@ -114,17 +130,17 @@ def simulation_plot(results: Sequence[PhaseResult]) -> Any:
     for result in results:
         for point in result.points:
             places, tokens, epochs = lines.setdefault(point.language, ([], [], []))
-            places.append(point.run_tokens / 1e12)
-            tokens.append(point.total_tokens / 1e9)
+            places.append(point.run_tokens / run_unit.tokens)
+            tokens.append(point.total_tokens / unit.tokens)
             epochs.append(point.epochs)
     for places, tokens, epochs in lines.values():
         started = next((place for place, value in enumerate(tokens) if value), 0)
         above.plot(places[started:], tokens[started:], linewidth=1)
         below.plot(places, epochs, linewidth=1)
     above.set_yscale("log")
-    above.set_ylabel("tokens seen (billion)")
+    above.set_ylabel(f"{unit.name} seen")
     below.set_ylabel("epochs of the language's text")
-    below.set_xlabel("tokens of the run (trillion)")
+    below.set_xlabel(f"{run_unit.name} of the run")
     for axes, values in (
         (above, {language: tokens[-1] for language, (_, tokens, _) in lines.items()}),
         (below, {language: epochs[-1] for language, (_, _, epochs) in lines.items()}),
@@ -133,7 +149,7 @@ def simulation_plot(results: Sequence[PhaseResult]) -> Any:
         axes.grid(alpha=0.3)
     end = 0.0
     for result in results:
-        start, end = end, end + result.tokens / 1e12
+        start, end = end, end + result.tokens / run_unit.tokens
         below.text(
             (start + end) / 2, 0.97, result.name, transform=below.get_xaxis_transform(), ha="center", va="top"
         )
@@ -145,13 +161,14 @@ def simulation_plot(results: Sequence[PhaseResult]) -> Any:
 def _label_ends(axes: Any, values: dict[str, float]) -> None:
     """Names of languages right of the axes, those at about the same height in one line."""
     groups: list[tuple[float, list[str]]] = []
+    least_distance = _LABEL_LINE_INCHES / (axes.get_position().height * axes.figure.get_figheight())
     to_axes = axes.transData + axes.transAxes.inverted()
     for language, value in sorted(values.items(), key=lambda pair: (pair[1], pair[0])):
         height = float(to_axes.transform((0, value))[1])
-        if groups and height - groups[-1][0] < _LEAST_LABEL_DISTANCE:
+        if groups and height - groups[-1][0] < least_distance:
             groups[-1][1].append(language)
         else:
             groups.append((height, [language]))
     for height, languages in groups:
         shown = " ".join(languages) if len(languages) <= 6 else f"{len(languages)} others"
-        axes.text(1.01, height, shown, transform=axes.transAxes, va="center", fontsize=8)
+        axes.text(1.01, height, shown, transform=axes.transAxes, va="center", fontsize=_LABEL_POINTS)

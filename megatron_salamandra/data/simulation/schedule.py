@@ -32,11 +32,13 @@ class Phase:
 
     Attributes:
         tokens: length of the phase.
-        new_text: languages whose text is not that of the phase before, so that their epochs start at 0 again.
+        factors: that the plan was made by; None if it has factors of its own.
+        new_text: languages whose text is not that of the phase before, so that they start at 0 again.
     """
 
     name: str
     plan: BlendPlan
+    factors: LanguageFactors | None
     tokens: int
     new_text: frozenset[str]
 
@@ -82,7 +84,7 @@ def _phase(path: Path, number: int, entry: Any) -> Phase:
     name = entry.get("name")
     if not isinstance(name, str):
         raise DataError(f"{where}.name is missing")
-    plan = _plan(path, where, entry)
+    plan, factors = _plan(path, where, entry)
     length = _one_of(where, entry, _LENGTH_KEYS)
     amount = parse_factor(entry[length], f"{where}.{length}")
     tokens = int(amount * pass_tokens(plan) if length == "passes" else amount)
@@ -93,14 +95,14 @@ def _phase(path: Path, number: int, entry: Any) -> Phase:
             f"{where}.new_text must list languages of the phase; "
             f"not there: {unknown if isinstance(new_text, list) else new_text!r}"
         )
-    return Phase(name, plan, tokens, frozenset(new_text))
+    return Phase(name, plan, factors, tokens, frozenset(new_text))
 
 
-def _plan(path: Path, where: str, entry: Mapping[str, Any]) -> BlendPlan:
+def _plan(path: Path, where: str, entry: Mapping[str, Any]) -> tuple[BlendPlan, LanguageFactors | None]:
     text = _one_of(where, entry, _TEXT_KEYS)
     file = path.parent / str(entry[text])
     if text == "plan" and not any(key in entry for key in _WEIGHT_KEYS):
-        return BlendPlan.parse(file)
+        return BlendPlan.parse(file), None
     weight = _one_of(where, entry, _WEIGHT_KEYS)
     plan = (
         BlendPlan.parse(file)
@@ -108,11 +110,13 @@ def _plan(path: Path, where: str, entry: Mapping[str, Any]) -> BlendPlan:
         else plan_of_counts(TokenCounts.load(file), LanguageFactors({}))
     )
     if weight == "factors":
-        return reweighted(plan, LanguageFactors.load(path.parent / str(entry[weight])))
-    temperature: Fraction = parse_factor(entry[weight], f"{where}.temperature")
-    return reweighted(
-        plan, temperature_factors({source.language: source.tokens for source in plan.sources}, temperature)
-    )
+        factors = LanguageFactors.load(path.parent / str(entry[weight]))
+    else:
+        temperature: Fraction = parse_factor(entry[weight], f"{where}.temperature")
+        factors = temperature_factors(
+            {source.language: source.tokens for source in plan.sources}, temperature
+        )
+    return reweighted(plan, factors), factors
 
 
 def _one_of(where: str, entry: Mapping[str, Any], keys: tuple[str, ...]) -> str:

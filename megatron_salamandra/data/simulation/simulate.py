@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from fractions import Fraction
 
+from megatron_salamandra.data.ledger import carried_ordinals, final_ordinals
 from megatron_salamandra.data.sample_stream import SampleStream
 from megatron_salamandra.data.simulation.schedule import Phase, Schedule
 from salamandra_data.errors import DataError
@@ -20,7 +21,8 @@ class SimulatedPoint:
         run_tokens: tokens of all languages since the start of the run.
         phase_tokens: tokens of this language since the start of the phase.
         total_tokens: tokens of this language since the start of the run.
-        epochs: passes over the language's text since it was new, over several phases if they share it.
+        epochs: passes over the language's text of the phase, earlier phases included unless the text is new:
+            ordinal of the next sample over windows, as in the ledger of training.
     """
 
     phase: str
@@ -68,8 +70,9 @@ class PhaseResult:
 def simulate(schedule: Schedule, points: int = 50) -> list[PhaseResult]:
     """Follow a run through its phases.
 
-    Sample counts are those of :class:`SampleStream`, exact at every point. A language that goes on from an earlier
-    phase keeps its epochs, even if its text has grown or shrunk: a pass is then one over the text of that phase.
+    Samples, tokens and epochs are those of :class:`SampleStream`, exact at every point, and a phase starts where
+    :func:`carried_ordinals` says, as a run with ``data.continue_from`` does. So a language that goes on keeps its
+    ordinal; where its text has grown, its epochs are fewer from then on, because they are passes over more text.
 
     Args:
         points: per phase, at equal distances; the start of a phase is one more.
@@ -90,7 +93,7 @@ class _Before:
 
     run_tokens: int
     tokens: dict[str, int]
-    epochs: dict[str, float]
+    ordinals: dict[str, int]
 
 
 def _simulate_phase(phase: Phase, length: int, points: int, before: _Before) -> tuple[PhaseResult, _Before]:
@@ -99,9 +102,8 @@ def _simulate_phase(phase: Phase, length: int, points: int, before: _Before) -> 
         raise DataError(
             f"phase {phase.name!r}: {phase.tokens:,} tokens are less than one sample of {length:,}"
         )
-    stream = SampleStream(phase.plan, length, _ANY_SEED)
-    epochs = {language: before.epochs.get(language, 0.0) for language in stream.languages}
-    epochs |= dict.fromkeys(phase.new_text, 0.0)
+    start = carried_ordinals(before.ordinals, phase.new_text)
+    stream = SampleStream(phase.plan, length, _ANY_SEED, start)
     made: list[SimulatedPoint] = []
     for place in sorted({samples * point // points for point in range(points + 1)}):
         made += [
@@ -111,7 +113,7 @@ def _simulate_phase(phase: Phase, length: int, points: int, before: _Before) -> 
                 entry.language,
                 entry.tokens,
                 before.tokens.get(entry.language, 0) + entry.tokens,
-                epochs[entry.language] + entry.epochs,
+                entry.epochs,
             )
             for entry in stream.ledger(place)
         ]
@@ -119,7 +121,7 @@ def _simulate_phase(phase: Phase, length: int, points: int, before: _Before) -> 
     after = _Before(
         before.run_tokens + samples * length,
         {**before.tokens, **{point.language: point.total_tokens for point in result.end}},
-        {**before.epochs, **{point.language: point.epochs for point in result.end}},
+        final_ordinals(stream.ledger(samples), start),
     )
     return result, after
 
