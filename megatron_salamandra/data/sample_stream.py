@@ -21,7 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from megatron_salamandra.data.ledger import SourceLedger
-from megatron_salamandra.data.shard_reader import OPEN_SHARDS_LIMIT, OpenShards, ShardSpan, SourceReader
+from megatron_salamandra.data.open_shards import OPEN_SHARDS_LIMIT, OpenShards
+from megatron_salamandra.data.shard_reader import ShardSpan, SourceReader
 from megatron_salamandra.data.source_tree import SourceTree
 from megatron_salamandra.data.window_permutation import ORDER_FORMAT, WindowPermutation
 from salamandra_data.blend_plan import BlendPlan, BlendSource

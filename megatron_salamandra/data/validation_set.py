@@ -12,10 +12,12 @@ import math
 from collections.abc import Iterator
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 
 from megatron_salamandra.data.documents import DocumentRules
 from megatron_salamandra.data.micro_batch import MicroBatch, micro_batch
-from megatron_salamandra.data.shard_reader import OpenShards, SourceReader
+from megatron_salamandra.data.open_shards import OPEN_VALIDATION_SHARDS_LIMIT, OpenShards
+from megatron_salamandra.data.shard_reader import SourceReader
 from salamandra_data.blend_plan import BlendPlan, BlendSource
 from salamandra_data.errors import DataError
 
@@ -53,7 +55,9 @@ class ValidationSet:
                 f"sequence_length = {sequence_length} and max_samples = {max_samples} must be at least 1"
             )
         shards = source.validation_shards
-        self._reader = SourceReader(shards, open_shards or OpenShards())
+        if open_shards is None:
+            open_shards = OpenShards(OPEN_VALIDATION_SHARDS_LIMIT)
+        self._reader = SourceReader(shards, open_shards)
         tokens = self._reader.tokens
         utf8_bytes = sum(shard.utf8_bytes for shard in shards)
         if tokens < 2 or utf8_bytes == 0:
@@ -88,7 +92,8 @@ class ValidationSet:
     ) -> Iterator[MicroBatch]:
         """Yield this rank's micro-batches; every rank gets the same number, padded with masked rows.
 
-        Micro-batch m of rank r holds windows ``(m * R + r) * B + i``, as in training. All have the same shape.
+        Micro-batch m of rank r holds windows ``(m * R + r) * B + i``, as in training, so those of a micro-batch
+        follow one another and are one read. All have the same shape.
 
         Raises:
             DataError: a shard could not be read; names its path.
@@ -96,13 +101,14 @@ class ValidationSet:
         length = self.sequence_length
         stride = micro_batch_size * data_parallel_size
         for first in range(0, self.samples, stride):
-            windows = np.full((micro_batch_size, length + 1), _PADDING_ID, dtype=np.int64)
-            predictions = np.zeros(micro_batch_size, dtype=np.int64)
-            for row in range(micro_batch_size):
-                start = (first + data_parallel_rank * micro_batch_size + row) * length
-                predictions[row] = max(0, min(length, self.predictions - start))
-                if predictions[row] > 0:
-                    windows[row, : predictions[row] + 1] = self._reader.read(start, int(predictions[row]) + 1)
+            start = (first + data_parallel_rank * micro_batch_size) * length
+            row_starts = start + length * np.arange(micro_batch_size)
+            predictions = np.clip(self.predictions - row_starts, 0, length)
+            tokens = np.full(micro_batch_size * length + 1, _PADDING_ID, dtype=np.int64)
+            if (known := int(predictions.sum())) > 0:
+                tokens[: known + 1] = self._reader.read(start, known + 1)
+            # Neighbours share a token: the last label of one is the first input of the next.
+            windows = sliding_window_view(tokens, length + 1)[::length].copy()
             yield micro_batch(windows, predictions, documents)
 
 
@@ -114,7 +120,7 @@ def validation_sets(
     Languages whose held-out documents are fewer than two tokens, or all empty, are left out. All sets share one
     cap on open files.
     """
-    open_shards = OpenShards()
+    open_shards = OpenShards(OPEN_VALIDATION_SHARDS_LIMIT)
     return [
         ValidationSet(source, sequence_length, max_samples, open_shards)
         for source in sorted(plan.sources, key=lambda source: source.language)

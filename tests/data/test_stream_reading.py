@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import contextlib
 import os
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,8 +11,10 @@ import numpy as np
 import pytest
 
 from megatron_salamandra.data import SampleStream
-from megatron_salamandra.data.shard_reader import OpenShards, SourceReader
+from megatron_salamandra.data.open_shards import OpenShards
+from megatron_salamandra.data.shard_reader import SourceReader
 from salamandra_data.errors import DataError
+from salamandra_data.indexed import IndexedShard
 
 if TYPE_CHECKING:
     from conftest import ShardPlace
@@ -65,17 +69,54 @@ def test_tokens_equal_those_megatron_core_reads_from_the_same_shards(shard_place
         )
 
 
+def descriptors_below(directory: Path) -> list[str]:
+    """Files below ``directory`` that this process holds open."""
+    links = []
+    for descriptor in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(FileNotFoundError):  # of the listing itself
+            links.append(os.readlink(f"/proc/self/fd/{descriptor}"))
+    return [link for link in links if link.startswith(f"{directory}/")]
+
+
 def test_open_shards_stay_below_the_limit(wide_shard_place: ShardPlace) -> None:
     plan = wide_shard_place.plan({"ca": [[20]] * 6})
     shards = plan.sources[0].shards
-    open_shards = OpenShards(limit=2)
-    reader = SourceReader(shards, open_shards)
+    reader = SourceReader(shards, OpenShards(limit=2))
     expected = wide_shard_place.source_tokens(shards)
-    for _ in range(2):
-        np.testing.assert_array_equal(reader.read(0, 120), expected)
-        assert len(open_shards) == 2
+    for number in [*range(6), *range(6)]:
+        np.testing.assert_array_equal(reader.read(20 * number, 20), expected[20 * number : 20 * (number + 1)])
+        held = descriptors_below(wide_shard_place.directory)
+        assert len(held) <= 2 and f"{shards[number].path}.bin" in held
+    np.testing.assert_array_equal(reader.read(0, 120), expected)
     with pytest.raises(ValueError, match="at least one shard"):
         OpenShards(0)
+
+
+def test_a_shard_being_read_is_not_closed_under_its_reader(wide_shard_place: ShardPlace) -> None:
+    first, second = wide_shard_place.plan({"ca": [[20], [20]]}).sources[0].shards
+    open_shards = OpenShards(limit=1)
+    out = np.empty(20, dtype=np.int64)
+    with open_shards.reading(first) as shard:
+        with open_shards.reading(second):
+            assert len(descriptors_below(wide_shard_place.directory)) == 2
+        assert descriptors_below(wide_shard_place.directory) == [f"{first.path}.bin"]
+        shard.read_into(out, 0)
+    np.testing.assert_array_equal(out, wide_shard_place.source_tokens([first]))
+
+
+def test_descriptors_are_closed_without_waiting_for_the_collector(wide_shard_place: ShardPlace) -> None:
+    plan = wide_shard_place.plan({"ca": [[20]] * 6})
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        stream = SampleStream(plan, 8, seed=1, open_shards_limit=2)
+        for k in range(20):
+            stream.sample(k)
+        opened = IndexedShard.open(plan.sources[0].shards[0].path)
+        assert len(descriptors_below(wide_shard_place.directory)) == 2
+        del stream
+        assert descriptors_below(wide_shard_place.directory) == []
+        assert opened.tokens == 20
+    assert [str(warning.message) for warning in caught if warning.category is ResourceWarning] == []
 
 
 def test_nothing_is_opened_before_it_is_read(wide_shard_place: ShardPlace) -> None:
@@ -128,6 +169,8 @@ def test_samples_do_not_depend_on_what_was_read_before_or_by_which_thread(
     with ThreadPoolExecutor(4) as threads:
         read = list(threads.map(lambda k: jumping.sample(k).tolist(), order))
     assert read == [expected[k] for k in order]
+    del straight
+    assert len(descriptors_below(wide_shard_place.directory)) == 1
 
 
 def test_reading_outside_the_source_is_refused(wide_shard_place: ShardPlace) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+import os
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from megatron_salamandra.data import ValidationSet, validation_sets
+from megatron_salamandra.data.open_shards import OPEN_SHARDS_LIMIT, OPEN_VALIDATION_SHARDS_LIMIT
 from salamandra_data.blend_plan import BlendSource
 from salamandra_data.errors import DataError
 
@@ -97,6 +99,22 @@ def test_languages_without_held_out_text_are_left_out(wide_shard_place: ShardPla
         ValidationSet(replace(plan.sources[0], validation_shards=(empty,)), 8)
     with pytest.raises(DataError, match="language ca has 0 validation tokens"):
         ValidationSet(plan.sources[1], 8)
+
+
+def test_validation_holds_few_shards_open(wide_shard_place: ShardPlace) -> None:
+    languages = [f"l{number:02d}" for number in range(12)]
+    plan = wide_shard_place.plan({language: [[50]] for language in languages})
+    sources = tuple(
+        replace(source, validation_shards=(wide_shard_place.write(source.language, [9], split="validation"),))
+        for source in plan.sources
+    )
+    sets = validation_sets(replace(plan, sources=sources), 8)
+    for held in sets:
+        list(held.micro_batches(1, 0, 1))
+    held_open = [os.path.realpath(f"/proc/self/fd/{number}") for number in os.listdir("/proc/self/fd")]
+    held_open = [path for path in held_open if path.startswith(str(wide_shard_place.directory))]
+    assert len(sets) == 12 and len(held_open) == OPEN_VALIDATION_SHARDS_LIMIT
+    assert OPEN_SHARDS_LIMIT + OPEN_VALIDATION_SHARDS_LIMIT == 256  # what decision 0010 promises for a run
 
 
 def test_bad_arguments_are_refused(wide_shard_place: ShardPlace) -> None:

@@ -12,13 +12,19 @@ from numpy.typing import NDArray
 
 from salamandra_data.indexed.layout import bin_path, idx_path
 from salamandra_data.indexed.shard import IndexedShard
-from salamandra_data.storage import RandomAccess, open_random_access
+from salamandra_data.storage import BlockCache, CachedRemoteFile, RandomAccess, RemotePath
 
 _COPY_BYTES = 4 << 20
 
+# Who reads documents reads neighbours. Training does not, and reads without a cache.
+_BLOCKS = BlockCache(capacity_bytes=32 << 20)
+
 
 class RemoteShard(IndexedShard):
-    """As :class:`IndexedShard`, with ids read by ranges, and the index read once into an unnamed temporary file."""
+    """As :class:`IndexedShard`, but ids are read by ranges, and the index once into an unnamed temporary file.
+
+    All remote shards of the process keep 32 MiB of their last ranges together.
+    """
 
     def _ids_at(self, start_token: int, count: int) -> NDArray[Any]:
         ids = np.empty(count, dtype=self.dtype)
@@ -27,7 +33,9 @@ class RemoteShard(IndexedShard):
 
     @cached_property
     def _data(self) -> RandomAccess:
-        return open_random_access(bin_path(self.prefix), self.tokens * self.dtype.itemsize)
+        data = bin_path(self.prefix)
+        assert isinstance(data, RemotePath)
+        return CachedRemoteFile(data, self.tokens * self.dtype.itemsize, _BLOCKS)
 
     @cached_property
     def _index_bytes(self) -> NDArray[np.uint8]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left
+from contextlib import closing
 from functools import cached_property
 from typing import Any
 
@@ -62,15 +63,15 @@ class IndexedShard:
         index, data = idx_path(place), bin_path(place)
         try:
             index_bytes = size_of(index)
-            source = open_random_access(index, index_bytes)
-            header = IndexHeader.unpack(index, _read(source, 0, min(HEADER.size, index_bytes)))
-            if index_bytes != header.file_bytes:
-                raise DataError(
-                    f"{index}: {index_bytes:,} bytes, but its header announces {header.sequences:,} sequences "
-                    f"and {header.documents:,} documents, which take {header.file_bytes:,}\n"
-                    "  the file is truncated or damaged; prepare the shard again"
-                )
-            end_bytes = _last_sequence_end(source, header)
+            with closing(open_random_access(index)) as source:
+                header = IndexHeader.unpack(index, _read(source, 0, min(HEADER.size, index_bytes)))
+                if index_bytes != header.file_bytes:
+                    raise DataError(
+                        f"{index}: {index_bytes:,} bytes, but its header announces {header.sequences:,} sequences "
+                        f"and {header.documents:,} documents, which take {header.file_bytes:,}\n"
+                        "  the file is truncated or damaged; prepare the shard again"
+                    )
+                end_bytes = _last_sequence_end(source, header)
             data_bytes = size_of(data)
         except FileNotFoundError as error:
             missing = data if index.is_file() else index

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from salamandra_data.storage.block_cache import BlockCache, CachedRemoteFile
 from salamandra_data.storage.location import (
     Location,
     RemotePath,
@@ -13,6 +14,8 @@ from salamandra_data.storage.location import (
 from salamandra_data.storage.random_access import LocalFile, RandomAccess, RemoteFile, open_random_access
 
 __all__ = [
+    "BlockCache",
+    "CachedRemoteFile",
     "LocalFile",
     "Location",
     "RandomAccess",

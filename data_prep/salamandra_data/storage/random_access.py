@@ -3,20 +3,13 @@
 from __future__ import annotations
 
 import os
-import threading
-from collections import OrderedDict
+import weakref
 from pathlib import Path
 from typing import Protocol, cast
 
 from salamandra_data.errors import DataError
 from salamandra_data.storage.location import Location, RemotePath
 from salamandra_data.storage.retries import with_retries
-
-BLOCK_BYTES = 128 << 10
-"""A window of 8,193 four-byte ids touches one block or two; a request of this size is latency more than transfer."""
-
-CACHED_BLOCKS = 16
-"""Per object: consecutive windows of validation share blocks; those of training hardly ever do."""
 
 
 class RandomAccess(Protocol):
@@ -29,9 +22,12 @@ class RandomAccess(Protocol):
             DataError: it ends early or cannot be read; names it.
         """
 
+    def close(self) -> None:
+        """Let go of it; no thread may be reading. May be called twice."""
+
 
 class LocalFile:
-    """A file read with ``preadv``: one descriptor, closed when the last reader lets go.
+    """A file read with ``preadv``: one descriptor, until it is closed or nobody refers to it any more.
 
     Not through a memory map: a file system that fails or a file that was cut short then gives an error with the
     path, where a map would kill the process by SIGBUS. A cold window is one request instead of a row of page faults.
@@ -39,7 +35,8 @@ class LocalFile:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._file = open(path, "rb", buffering=0)  # noqa: SIM115 - closed with this object
+        self._file = open(path, "rb", buffering=0)  # noqa: SIM115 - outlives this method
+        self._close = weakref.finalize(self, self._file.close)
 
     def read_into(self, out: memoryview, position: int) -> None:
         """As :meth:`RandomAccess.read_into`."""
@@ -54,80 +51,45 @@ class LocalFile:
                 raise _ends_early(self._path, position)
             out, position = out[got:], position + got
 
+    def close(self) -> None:
+        """As :meth:`RandomAccess.close`."""
+        self._close()
+
 
 class RemoteFile:
-    """An object read by ranges of whole blocks, the last few of which are kept.
+    """An object, each read of which is one request for exactly these bytes. Holds no descriptor.
 
     Args:
         path: of the object.
-        size: its bytes, as known from its index.
     """
 
-    def __init__(
-        self,
-        path: RemotePath,
-        size: int,
-        *,
-        block_bytes: int = BLOCK_BYTES,
-        cached_blocks: int = CACHED_BLOCKS,
-    ) -> None:
-        self._path, self._size = path, size
-        self._block_bytes, self._cached_blocks = block_bytes, cached_blocks
+    def __init__(self, path: RemotePath) -> None:
+        self._path = path
         self._filesystem = path.filesystem()
-        self._blocks: OrderedDict[int, bytes] = OrderedDict()
-        self._lock = threading.Lock()
 
     def read_into(self, out: memoryview, position: int) -> None:
-        """As :meth:`RandomAccess.read_into`; what is not cached is one request."""
+        """As :meth:`RandomAccess.read_into`."""
         if not out:
             return
-        first, last = position // self._block_bytes, (position + len(out) - 1) // self._block_bytes
-        blocks = self._blocks_of(first, last)
-        offset = position - first * self._block_bytes
-        filled = 0
-        for block in blocks:
-            part = memoryview(block)[offset : offset + len(out) - filled]
-            out[filled : filled + len(part)] = part
-            filled, offset = filled + len(part), 0
-        if filled < len(out):
-            raise _ends_early(self._path, position + filled)
-
-    def _blocks_of(self, first: int, last: int) -> list[bytes]:
-        with self._lock:  # of the cache only: requests of several threads overlap
-            known = {
-                number: self._blocks[number] for number in range(first, last + 1) if number in self._blocks
-            }
-            for number in known:
-                self._blocks.move_to_end(number)
-        missing = [number for number in range(first, last + 1) if number not in known]
-        if missing:
-            start = missing[0] * self._block_bytes
-            fetched = self._fetch(start, min((missing[-1] + 1) * self._block_bytes, self._size))
-            for number in range(missing[0], missing[-1] + 1):
-                place = number * self._block_bytes - start
-                known[number] = fetched[place : place + self._block_bytes]
-            with self._lock:
-                self._blocks |= {number: known[number] for number in missing}
-                while len(self._blocks) > self._cached_blocks:
-                    self._blocks.popitem(last=False)
-        return [known[number] for number in range(first, last + 1)]
-
-    def _fetch(self, start: int, end: int) -> bytes:
-        if start >= end:
-            return b""
-        what = f"{self._path}: reading bytes {start} to {end}"
+        end = position + len(out)
+        what = f"{self._path}: reading bytes {position} to {end}"
         try:
-            return cast(
-                bytes,
-                with_retries(what, lambda: self._filesystem.cat_file(self._path.url, start=start, end=end)),
+            read = with_retries(
+                what, lambda: cast(bytes, self._filesystem.cat_file(self._path.url, start=position, end=end))
             )
         except OSError as error:
             raise DataError(f"{what} failed: {error}") from error
+        if len(read) < len(out):
+            raise _ends_early(self._path, position + len(read))
+        out[:] = read
+
+    def close(self) -> None:
+        """As :meth:`RandomAccess.close`."""
 
 
-def open_random_access(path: Location, size: int) -> RandomAccess:
-    """Open a file, or prepare to read an object of ``size`` bytes."""
-    return RemoteFile(path, size) if isinstance(path, RemotePath) else LocalFile(path)
+def open_random_access(path: Location) -> RandomAccess:
+    """Open a file, or prepare to read an object."""
+    return RemoteFile(path) if isinstance(path, RemotePath) else LocalFile(path)
 
 
 def _ends_early(path: Location, position: int) -> DataError:
