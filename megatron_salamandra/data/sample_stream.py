@@ -27,6 +27,7 @@ from megatron_salamandra.data.source_tree import SourceTree
 from megatron_salamandra.data.window_permutation import ORDER_FORMAT, WindowPermutation
 from salamandra_data.blend_plan import BlendPlan, BlendSource
 from salamandra_data.errors import DataError
+from salamandra_data.storage import RemotePath
 
 STREAM_FORMAT = f"salamandra-stream/{ORDER_FORMAT}"
 
@@ -66,6 +67,10 @@ class SampleStream:
             ones that the plan has not got are ignored, because a phase may drop a language.
         open_shards_limit: how many shards are kept open at most.
 
+    Attributes:
+        languages: of the sources, in order.
+        remote: whether any shard is behind a URL.
+
     Raises:
         DataError: no source has a weight, a source has fewer tokens than one window, or a start ordinal is
             negative.
@@ -98,6 +103,7 @@ class SampleStream:
         ]
         self._tree = SourceTree([source.weight for source in sources])
         self.languages = tuple(source.language for source in sources)
+        self.remote = any(isinstance(shard.path, RemotePath) for source in sources for shard in source.shards)
         self._start_ordinals = _checked_ordinals(start_ordinals or {}, self.languages)
         # The last epoch's permutation of each source; rebuilding one costs a hash.
         self._permutations = [

@@ -14,6 +14,7 @@ from collections import deque
 from types import TracebackType
 
 import numpy as np
+from numpy.typing import NDArray
 
 from megatron_salamandra.data.documents import DocumentRules
 from megatron_salamandra.data.micro_batch import MicroBatch, micro_batch
@@ -23,6 +24,10 @@ LOGGER = logging.getLogger("salamandra")
 
 CLOSE_SECONDS = 2.0
 """How long closing waits for a read in progress: what follows may be the save before the job is killed."""
+
+REMOTE_READERS = 8
+"""Requests of a rank in flight at once where shards are behind URLs. Local files are read by one thread: there the
+time is Python's own, which threads only lengthen."""
 
 
 class StepLoader:
@@ -78,6 +83,7 @@ class StepLoader:
         self._ranks = data_parallel_size
         self._prefetch_steps = prefetch_steps
         self._documents = documents
+        self._readers = REMOTE_READERS if stream.remote else 1
         self.next_step_number = first_step  # of the step next_step() returns next
         self.wait_seconds = 0.0  # how long the last next_step() kept the trainer waiting
 
@@ -113,8 +119,8 @@ class StepLoader:
     def close(self) -> None:
         """Stop reading ahead and drop what was read. May be called twice.
 
-        The thread stops after the sample it is reading. One that storage keeps waiting for longer than
-        :data:`CLOSE_SECONDS` is left behind with a warning, and ends with its read or with the process.
+        Samples being read are waited for, their steps are not. A read that takes longer than
+        :data:`CLOSE_SECONDS` is left behind with a warning, and ends by itself or with the process.
         """
         with self._changed:
             if self._closed:
@@ -159,15 +165,39 @@ class StepLoader:
             step += 1
 
     def _read_step(self, step: int) -> list[MicroBatch]:
-        """The rank's micro-batches of a step; fewer if the loader is closed meanwhile."""
-        size, length = self._micro_batch_size, self._stream.sequence_length
-        batches: list[MicroBatch] = []
-        step_start = step * self._global_batch_size
-        for first in range(self._rank * size, self._global_batch_size, self._ranks * size):
-            windows = np.empty((size, length + 1), dtype=np.int64)
-            for row in range(size):
-                if self._closed:
-                    return batches
-                windows[row] = self._stream.sample(step_start + first + row)
-            batches.append(micro_batch(windows, documents=self._documents))
-        return batches
+        """The rank's micro-batches of a step; without meaning if the loader is closed meanwhile."""
+        size, step_start = self._micro_batch_size, step * self._global_batch_size
+        samples = [
+            step_start + first + row
+            for first in range(self._rank * size, self._global_batch_size, self._ranks * size)
+            for row in range(size)
+        ]
+        windows = np.empty((len(samples), self._stream.sequence_length + 1), dtype=np.int64)
+        self._read_samples(samples, windows)
+        return [
+            micro_batch(windows[first : first + size], documents=self._documents)
+            for first in range(0, len(samples), size)
+        ]
+
+    def _read_samples(self, samples: list[int], windows: NDArray[np.int64]) -> None:
+        failures: list[BaseException] = []
+        readers = min(self._readers, len(samples))
+
+        def read_every(first: int) -> None:
+            try:
+                for row in range(first, len(samples), readers):
+                    if self._closed or failures:
+                        return
+                    windows[row] = self._stream.sample(samples[row])
+            except BaseException as error:
+                failures.append(error)
+
+        # Not a pool: the interpreter waits for a pool's threads at its end, and one may hang in a read.
+        threads = [threading.Thread(target=read_every, args=(n,), daemon=True) for n in range(1, readers)]
+        for thread in threads:
+            thread.start()
+        read_every(0)
+        for thread in threads:
+            thread.join()
+        if failures:
+            raise failures[0]

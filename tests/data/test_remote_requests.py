@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,10 +10,11 @@ from typing import Any
 import fsspec
 import numpy as np
 import pytest
+import torch
 from fsspec.implementations.memory import MemoryFileSystem
 from synthetic_blend import write_blend
 
-from megatron_salamandra.data import SampleStream, validation_sets
+from megatron_salamandra.data import SampleStream, StepLoader, step_loader, validation_sets
 from salamandra_data.blend_plan import BlendPlan, LanguageFactors, build_plan
 from salamandra_data.indexed import IndexedShard, bin_path
 from salamandra_data.storage import BlockCache, CachedRemoteFile, RemotePath
@@ -65,6 +67,41 @@ def test_a_window_is_requested_to_the_byte(plan: BlendPlan, requests: list[Reque
             (str(bin_path(span.path)), 2 * span.start_token, 2 * (span.start_token + span.tokens))
             for span in stream.locate(sample).spans
         ]
+
+
+def test_requests_of_a_step_overlap_and_are_bounded(
+    plan: BlendPlan, requests: list[Request], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stream = SampleStream(plan, LENGTH, seed=3)
+    expected = [stream.sample(k).tolist() for k in range(40)]
+    original, lock = MemoryFileSystem.cat_file, threading.Lock()
+    in_flight, all_busy = [0, 0], threading.Event()  # now, at most
+
+    def cat_file(self: MemoryFileSystem, path: str, **rest: Any) -> Any:
+        with lock:
+            in_flight[0] += 1
+            in_flight[1] = max(in_flight)
+            if in_flight[0] == step_loader.REMOTE_READERS:
+                all_busy.set()
+        if not all_busy.wait(10.0):
+            all_busy.set()  # never will be: do not wait again
+        with lock:
+            in_flight[0] -= 1
+        return original(self, path, **rest)
+
+    monkeypatch.setattr(MemoryFileSystem, "cat_file", cat_file)
+    with StepLoader(
+        stream,
+        micro_batch_size=2,
+        global_batch_size=40,
+        data_parallel_rank=0,
+        data_parallel_size=1,
+        prefetch_steps=1,
+    ) as loader:
+        step = loader.next_step()
+    windows = torch.cat([torch.cat([batch.tokens, batch.labels[:, -1:]], dim=1) for batch in step])
+    assert windows.tolist() == expected
+    assert in_flight[1] == step_loader.REMOTE_READERS
 
 
 @pytest.mark.parametrize(("micro_batch_size", "ranks"), [(1, 1), (4, 2)])
