@@ -6,7 +6,6 @@ import json
 from pathlib import Path
 
 import pytest
-from declaration import ARTICLE_1, ARTICLE_1_ELSEWHERE
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -188,15 +187,3 @@ def test_ngrams_of_tasks_are_found_whatever_case_and_punctuation(tmp_path: Path)
     (tmp_path / "bad.jsonl").write_text("{oops\n")
     with pytest.raises(DataError, match=r"bad\.jsonl:1: not JSON"):
         NgramIndex([tmp_path / "bad.jsonl"], 3)
-
-
-def test_languages_are_recognised_and_others_are_not() -> None:
-    from salamandra_data.curation.language_models import UNKNOWN, identified, is_in
-
-    texts = {**ARTICLE_1, **ARTICLE_1_ELSEWHERE}
-    for language, text in texts.items():
-        assert is_in(text, language), language
-        assert identified(text) == language, language
-        for other in {"fi", "en", "uk", "mt"} - {language}:
-            assert not is_in(text, other), (language, other)
-    assert identified("xq zzt 1234 %%%") == UNKNOWN

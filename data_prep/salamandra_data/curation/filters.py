@@ -12,7 +12,7 @@ from datatrove.pipeline.filters.base_filter import BaseFilter
 
 from salamandra_data.curation.contamination import NgramIndex
 from salamandra_data.curation.document_score import document_score
-from salamandra_data.curation.language_models import UNKNOWN, identified, is_in
+from salamandra_data.curation.language_models import UNKNOWN, LanguageOpinions
 from salamandra_data.curation.personal_data import mask
 from salamandra_data.curation.removals import Removals
 from salamandra_data.curation.settings import NOT_PROSE
@@ -28,7 +28,13 @@ class LanguageFilter(BaseFilter):
     def filter(self, doc: Document) -> bool:
         """As datatrove's filters."""
         language = doc.metadata["language"]
-        return language in NOT_PROSE or is_in(doc.text, language)
+        if language in NOT_PROSE:
+            return True
+        opinions = LanguageOpinions(doc.text)
+        if opinions.allow(language):
+            return True
+        doc.metadata["detail"] = str(opinions)
+        return False
 
 
 class LanguageIdentifier(BaseFilter):
@@ -40,8 +46,10 @@ class LanguageIdentifier(BaseFilter):
         """As datatrove's filters."""
         if doc.metadata["language"] in NOT_PROSE:
             return True
-        language = identified(doc.text)
+        opinions = LanguageOpinions(doc.text)
+        language = opinions.language(doc.metadata["language"])
         if language == UNKNOWN:
+            doc.metadata["detail"] = str(opinions)
             return False
         doc.metadata["language"] = language
         return True

