@@ -54,6 +54,7 @@ setup(
         "isal>=1.7",
         "numpy>=1.26",
         "orjson>=3.10",
+        "packaging>=23",
         # Reading and editing SentencePiece models goes through its protobuf description.
         "protobuf>=4.25",
         # Megatron-Core's checkpoint writer needs psutil and does not declare it: without it, saving hangs.
@@ -80,7 +81,7 @@ setup(
         "ray": ["ray[default]>=2.40"],
         "hf": ["safetensors>=0.4.3", "tokenizers>=0.22", "transformers>=4.56"],
         "gpu": [
-            "transformer-engine[pytorch]>=2.0; sys_platform == 'linux'",
+            "transformer-engine[pytorch]>=2.18; sys_platform == 'linux'",
             "triton>=3.1; sys_platform == 'linux'",
         ],
         # Benchmarks on the Hugging Face export; the harness runs it like any other model.

@@ -13,7 +13,12 @@ from .linear_cross_entropy import chunked_linear_cross_entropy
 from .rms_norm import rms_norm
 from .rope import RopeScaling, rope_split_qkv, rope_table
 from .swiglu import swiglu
-from .weight_gradient import accumulate_weight_gradient, gradient_already_added, main_grad_of
+from .weight_gradient import (
+    accumulate_weight_gradient,
+    gradient_already_added,
+    main_grad_of,
+    products_sum_in_fp32,
+)
 
 __all__ = [
     "RopeScaling",
@@ -22,6 +27,7 @@ __all__ = [
     "embedding",
     "gradient_already_added",
     "main_grad_of",
+    "products_sum_in_fp32",
     "rms_norm",
     "rope_split_qkv",
     "rope_table",

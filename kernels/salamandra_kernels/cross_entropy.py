@@ -84,8 +84,9 @@ def _statistics_kernel(  # type: ignore[no-untyped-def]
     for start in range(0, WIDTH, BLOCK):
         column = start + lane
         x = tl.load(row + column, mask=column < WIDTH, other=float("-inf")).to(tl.float32)
-        # One exponential for both cases: a new maximum shrinks the sum, any other logit joins it shrunk.
-        shrink = tl.exp(tl.minimum(x, maximum) - tl.maximum(x, maximum))
+        # One exponential for both cases: a new maximum shrinks the sum, any other logit joins it shrunk. Of the
+        # difference, because a GPU's minimum and maximum leave out NaN, and a NaN must reach the loss.
+        shrink = tl.exp(-tl.abs(x - maximum))
         total = tl.where(x > maximum, total * shrink + 1.0, total + shrink)
         maximum = tl.maximum(x, maximum)
     row_maximum = tl.max(maximum, axis=0)

@@ -25,7 +25,8 @@ class _Embedding(torch.autograd.Function):
     def forward(ctx: Any, weight: Tensor, ids: Tensor, vocab_start: int) -> Tensor:
         local = ids.reshape(-1) - vocab_start
         owned = (local >= 0) & (local < weight.shape[0])
-        row = local.clamp(0, weight.shape[0] - 1)
+        # Ids of other ranks are spread over all rows: backward adds zeros there, and CUDA adds to one row serially.
+        row = local.remainder(weight.shape[0])
         out = weight[row].masked_fill_(~owned.unsqueeze(1), 0.0)
         ctx.save_for_backward(row, owned)
         ctx.weight = weight

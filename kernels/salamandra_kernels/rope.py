@@ -292,6 +292,7 @@ def _rotate_triton(
             num_warps=4,
         )  # fmt: skip
     increment_version(target.query)
+    increment_version(target.key)
 
 
 class _RopeSplit(torch.autograd.Function):

@@ -45,7 +45,19 @@ def main_grad_of(weight: Tensor) -> Tensor | None:
 def gradient_already_added(weight: Tensor) -> Tensor:
     """Tells Megatron-Core that ``main_grad`` is complete, and returns what backward must hand out.
 
-    With overlapped gradient reduction its hook insists on a ``.grad``: hence an empty tensor nobody reads.
+    With overlapped gradient reduction its hook insists on a ``.grad``, which it drops unread. That is the weight's
+    own memory: a tensor of its size would be 1 GB for 256,000 x 2,048 in bf16, when memory is fullest.
     """
     weight.grad_added_to_main_grad = True  # type: ignore[attr-defined]
-    return torch.empty_like(weight)
+    return weight.detach()
+
+
+def products_sum_in_fp32(device: torch.device) -> bool:
+    """Whether :func:`accumulate_weight_gradient` can add bf16 products to an fp32 accumulator on this device."""
+    accumulator = torch.zeros(16, 16, device=device)
+    factor = torch.ones(16, 16, dtype=torch.bfloat16, device=device)
+    try:
+        accumulate_weight_gradient(accumulator, factor, factor)
+    except (RuntimeError, TypeError):  # a torch whose addmm has no out_dtype, or refuses an fp32 input
+        return False
+    return bool((accumulator == 16).all())

@@ -1,4 +1,4 @@
-"""SwiGLU as the activation module of Megatron-Core's MLP."""
+"""SwiGLU as the activation module of Megatron-Core's MLP: ours, and Transformer Engine's."""
 
 from __future__ import annotations
 
@@ -25,3 +25,19 @@ class SwiGLU(MegatronModule):
         """[..., 2f] (gate first) -> [..., f]."""
         # Linear layers save their input, not their output: nobody else reads gate_up again.
         return swiglu(gate_up, overwrite_input=True)
+
+
+class TransformerEngineSwiGLU(MegatronModule):
+    """The same by Transformer Engine's operation, without the state that it would add to checkpoints."""
+
+    def __init__(self, config: TransformerConfig, **_: Any) -> None:
+        super().__init__(config=config)
+        from transformer_engine.pytorch import ops
+
+        # In a tuple, so that it is no child: it has no parameters, no sharded state, and an extra state nobody needs.
+        self._operation = (ops.SwiGLU(),)
+
+    def forward(self, gate_up: Tensor) -> Tensor:
+        """[..., 2f] (gate first) -> [..., f]."""
+        out: Tensor = self._operation[0](gate_up)
+        return out

@@ -75,6 +75,8 @@ class SalamandraModel(GPTModel):
             )
         if self.post_process:
             self.output_layer = _output_layer(config, model, kernels, gather_output=not self.parallel_output)
+        if self.pre_process or self.post_process:
+            self.setup_embeddings_and_output_layer()  # marks the weights of the two that were replaced
 
     def forward(
         self,

@@ -15,7 +15,7 @@ from megatron.core.transformer.transformer_block import (
 from megatron.core.transformer.transformer_layer import TransformerLayer, TransformerLayerSubmodules
 
 from megatron_salamandra.config import KernelsSection
-from megatron_salamandra.model.activation import SwiGLU
+from megatron_salamandra.model.activation import SwiGLU, TransformerEngineSwiGLU
 from megatron_salamandra.model.core_attention import CausalAttention
 from megatron_salamandra.model.linear import FusedGradientColumnLinear, FusedGradientRowLinear
 from megatron_salamandra.model.norm import RMSNorm
@@ -55,11 +55,7 @@ def layer_spec(kernels: KernelsSection) -> ModuleSpec:
 
 def _activation(kernels: KernelsSection) -> type | None:
     """The MLP's activation module; None makes Megatron-Core's MLP apply its own."""
-    if kernels.swiglu == "transformer_engine":
-        from megatron.core.extensions.transformer_engine import TEActivationOp
-
-        return TEActivationOp  # type: ignore[no-any-return]
-    return SwiGLU if kernels.swiglu == "fused" else None
+    return {"fused": SwiGLU, "transformer_engine": TransformerEngineSwiGLU, "reference": None}[kernels.swiglu]
 
 
 def block_spec(

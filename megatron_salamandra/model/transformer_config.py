@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from megatron.core.transformer import TransformerConfig
 
 from megatron_salamandra.config import ConfigError, RunConfig
+from salamandra_kernels import products_sum_in_fp32
 
 RECOMPUTE: dict[str, dict[str, Any]] = {
     "none": {},
@@ -34,10 +35,10 @@ def transformer_config(config: RunConfig, *, platform_name: str) -> TransformerC
     Args:
         platform_name: ``cuda`` or ``host``; gloo has no batched point-to-point calls.
     Raises:
-        ConfigError: a kernel that only runs on CUDA was asked for on the host platform.
+        ConfigError: a kernel was asked for that the platform or this torch has not got.
     """
     model, parallel, kernels = config.model, config.parallel, config.kernels
-    _require_cuda(config, platform_name)
+    _check_platform(config, platform_name)
     dtype = compute_dtype(config.precision)
     return TransformerConfig(
         num_layers=model.layers,
@@ -82,8 +83,15 @@ def transformer_config(config: RunConfig, *, platform_name: str) -> TransformerC
     )
 
 
-def _require_cuda(config: RunConfig, platform_name: str) -> None:
+def _check_platform(config: RunConfig, platform_name: str) -> None:
     if platform_name == "cuda":
+        in_bf16 = config.precision == "bf16" and config.kernels.weight_gradient == "fused"
+        if in_bf16 and not products_sum_in_fp32(torch.device("cuda", torch.cuda.current_device())):
+            raise ConfigError(
+                "kernels.weight_gradient = fused needs torch.addmm to add bf16 products to an fp32 sum, which "
+                f"torch {torch.__version__} does not do on this GPU\n"
+                "  install torch 2.13 or later, or use kernels.weight_gradient = reference"
+            )
         return
     for key, value in config.kernels.model_dump().items():
         if value in ("transformer_engine", "apex"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from new_tensors import NewTensors
 from torch import Tensor
 
 from salamandra_kernels import embedding
@@ -44,6 +45,32 @@ def test_main_grad_is_added_to_and_flagged_as_megatron_core_expects() -> None:
     want = torch.ones(weight.shape).index_add(0, ids.flatten(), upstream.bfloat16().float().flatten(0, 1))
     torch.testing.assert_close(parameter.main_grad, want)  # type: ignore[attr-defined]
     assert parameter.grad_added_to_main_grad and parameter.grad is not None  # type: ignore[attr-defined]
+
+
+def test_nothing_of_the_weights_size_is_made_beside_main_grad() -> None:
+    weight = torch.nn.Parameter(torch.randn(5000, HIDDEN))
+    weight.main_grad = torch.zeros(weight.shape)  # type: ignore[attr-defined]
+    ids = torch.arange(20)
+    with NewTensors() as new:
+        embedding(ids, weight).sum().backward()
+    assert weight.main_grad.any() and max(new.sizes) <= ids.numel() * HIDDEN  # type: ignore[attr-defined]
+
+
+def test_ids_of_other_ranks_do_not_crowd_one_row() -> None:
+    """On CUDA, additions to one row wait for each other, also those of zeros."""
+    ids = torch.arange(1000)
+    saved: list[Tensor] = []
+
+    def pack(tensor: Tensor) -> Tensor:
+        saved.append(tensor)
+        return tensor
+
+    weight = torch.randn(100, HIDDEN, requires_grad=True)
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        embedding(ids, weight, vocab_start=300)
+    rows = next(tensor for tensor in saved if tensor.dtype == torch.int64)
+    assert torch.bincount(rows).max() == 10
+    assert torch.equal(rows[300:400], torch.arange(100))
 
 
 def test_gradcheck_in_fp64() -> None:

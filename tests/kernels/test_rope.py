@@ -131,6 +131,17 @@ def test_only_the_query_of_grouped_attention_is_copied(shape: str) -> None:
     assert in_place == [shape == "mha", True, True]
 
 
+@pytest.mark.parametrize("shape", SHAPES)
+def test_kernel_overwriting_a_saved_input_is_noticed(kernel_device: torch.device, shape: str) -> None:
+    """A graph that saved the packed QKV must not silently see the rotated one in its backward pass."""
+    table = rope_table(7, HEAD_DIM, 1e4).to(kernel_device)
+    mixed = packed(shape).to(kernel_device).requires_grad_() * 1
+    other = mixed.square().sum()
+    rope_split_qkv(mixed, table, q_per_group=SHAPES[shape][1], head_dim=HEAD_DIM)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        other.backward()
+
+
 def test_backward_undoes_forward() -> None:
     table = rope_table(7, HEAD_DIM, 1e4)
     leaf = packed("gqa").requires_grad_()

@@ -87,6 +87,14 @@ def test_overwriting_reuses_the_input_and_refuses_a_second_backward() -> None:
     assert torch.equal(values, buffer)
 
 
+def test_kernel_overwriting_a_saved_input_is_noticed(kernel_device: torch.device) -> None:
+    hidden = torch.randn(4, 10, device=kernel_device, requires_grad=True) * 1
+    other = hidden.square().sum()
+    swiglu(hidden, overwrite_input=True).sum().backward(retain_graph=True)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        other.backward()
+
+
 def test_plain_backward_may_run_twice() -> None:
     leaf = torch.randn(4, 10, requires_grad=True)
     out = swiglu(leaf)

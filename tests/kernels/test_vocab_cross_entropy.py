@@ -101,15 +101,17 @@ def test_sharded_vocabulary_equals_the_whole_one(
     check_sharded(run_ranks, tmp_path, ranks, {torch.float32: 1e-6, torch.bfloat16: 2**-8})
 
 
+@pytest.mark.parametrize("ranks", [2, 4])
 def test_kernel_sharded_vocabulary_equals_the_whole_one(
     kernel_device: torch.device,
     rounding: dict[torch.dtype, float],
     run_ranks: Callable[..., list[Any]],
     tmp_path: Path,
+    ranks: int,
 ) -> None:
     if kernel_device.type != "cpu":
         pytest.skip("several ranks need several GPUs; checked in the interpreter")
-    check_sharded(run_ranks, tmp_path, 2, rounding)
+    check_sharded(run_ranks, tmp_path, ranks, rounding)
 
 
 def check_sharded(
@@ -149,13 +151,40 @@ def test_second_backward_is_refused() -> None:
 
 
 def test_using_the_logits_elsewhere_is_noticed() -> None:
+    check_use_elsewhere(torch.device("cpu"))
+
+
+def test_kernel_using_the_logits_elsewhere_is_noticed(kernel_device: torch.device) -> None:
+    check_use_elsewhere(kernel_device)
+
+
+def check_use_elsewhere(device: torch.device) -> None:
     """A second graph that saved the logits must not silently see the gradient in them."""
     logits, labels, _ = case(50)
-    hidden = logits.requires_grad_() * 1
+    hidden = logits.to(device).requires_grad_() * 1
     other = hidden.square().sum()
-    vocab_parallel_cross_entropy(hidden, labels).sum().backward(retain_graph=True)
+    vocab_parallel_cross_entropy(hidden, labels.to(device)).sum().backward(retain_graph=True)
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
         other.backward()
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_logit_that_is_no_number_reaches_the_loss(value: float) -> None:
+    check_bad_logit(torch.device("cpu"), value)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_kernel_logit_that_is_no_number_reaches_the_loss(kernel_device: torch.device, value: float) -> None:
+    check_bad_logit(kernel_device, value)
+
+
+def check_bad_logit(device: torch.device, value: float) -> None:
+    """Also where it is not the label's: a loss that looks sound would hide a model that is not."""
+    logits, labels, _ = case(50)
+    labels[1, 0], logits[1, 0, 7] = 3, value
+    loss = vocab_parallel_cross_entropy(logits.to(device), labels.to(device)).cpu()
+    assert not loss[1, 0].isfinite()
+    assert loss.flatten()[torch.arange(loss.numel()) != 2].isfinite().all()
 
 
 @pytest.mark.parametrize("ids", [[7, -100], [7, 50], [7, -1]])
