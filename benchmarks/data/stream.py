@@ -2,7 +2,7 @@
 
 Writes synthetic shards (36 languages of very different sizes), then starts each side in a process of its own and
 measures: seconds from the list of shards to the first sample, with cold and with warm caches; bytes of index
-files left on disk; growth of resident memory; microseconds per sample in random order, as training tensors and
+files left on disk; growth of peak memory; microseconds per sample in random order, as training tensors and
 from a hot page cache; and by how many samples the share of a source is off at worst over the run's prefixes.
 Times are CPU times of one process, so that a busy machine does not spoil them; the start is given on the wall
 clock too.
@@ -17,24 +17,20 @@ from __future__ import annotations
 
 import argparse
 import json
-import multiprocessing
 import os
-import platform
 import random
-import resource
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
-from datetime import date
 from fractions import Fraction
-from importlib.metadata import version
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from own_process import Meter, environment, in_own_process
 
 from salamandra_data.atomic_write import sha256_of_file
 from salamandra_data.blend_plan import BlendPlan, LanguageFactors, build_plan
@@ -72,13 +68,7 @@ def main() -> int:
     print_table(rows)
     if arguments.json:
         settings = {key: value for key, value in vars(arguments).items() if key != "json"}
-        environment = {
-            "date": date.today().isoformat(),
-            "processor": platform.machine(),
-            "cores": os.cpu_count(),
-            "versions": {name: version(name) for name in ("megatron-core", "numpy", "torch")},
-        }
-        report = {"environment": environment, "settings": settings, "results": rows}
+        report = {"environment": environment(), "settings": settings, "results": rows}
         arguments.json.write_text(json.dumps(report, indent=1) + "\n")
     return 0
 
@@ -116,20 +106,16 @@ def measure_stream(arguments: argparse.Namespace, plan_file: Path, cache: Path) 
     from megatron_salamandra.data import SampleStream
     from megatron_salamandra.data.micro_batch import micro_batch
 
-    memory = resident_bytes()
-    started, started_cpu = time.perf_counter(), time.process_time()
+    meter = Meter()
     stream = SampleStream(BlendPlan.load(plan_file), arguments.sequence_length, seed=1234)
     stream.sample(0)
-    start_seconds, start_cpu = time.perf_counter() - started, time.process_time() - started_cpu
-    memory = resident_bytes() - memory
+    start = meter.read()
     plan = BlendPlan.load(plan_file)
     shares = np.array([source.weight for source in plan.sources], dtype=np.float64)
     return {
         "side": "sample stream",
-        "start_seconds": start_seconds,
-        "start_cpu_seconds": start_cpu,
+        "start": start,
         "index_bytes": 0,
-        "resident_bytes": memory,
         "sample_microseconds": time_reads(arguments, lambda k: micro_batch(stream.sample(k)[None])),
         "worst_share_error_samples": worst_share_error(
             prefixes_of(arguments),
@@ -156,8 +142,7 @@ def measure_megatron(arguments: argparse.Namespace, plan_file: Path, cache: Path
             prefixes.append(str(shard.path))
             weights.append(float(shard.tokens * source.factor))
             owners.append(number)
-    memory = resident_bytes()
-    started, started_cpu = time.perf_counter(), time.process_time()
+    meter = Meter()
     config = GPTDatasetConfig(
         random_seed=1234,
         sequence_length=arguments.sequence_length,
@@ -173,15 +158,12 @@ def measure_megatron(arguments: argparse.Namespace, plan_file: Path, cache: Path
     sizes = [arguments.samples, 0, 0]
     dataset = BlendedMegatronDatasetBuilder(GPTDataset, sizes, lambda: True, config).build()[0]
     dataset[0]
-    start_seconds, start_cpu = time.perf_counter() - started, time.process_time() - started_cpu
-    memory = resident_bytes() - memory
+    start = meter.read()
     drawn = np.asarray(owners)[np.asarray(dataset.dataset_index[: arguments.samples])]
     shares = np.array([source.weight for source in plan.sources], dtype=np.float64)
     return {
-        "start_seconds": start_seconds,
-        "start_cpu_seconds": start_cpu,
+        "start": start,
         "index_bytes": sum(file.stat().st_size for file in cache.rglob("*.npy")),
-        "resident_bytes": memory,
         "sample_microseconds": time_reads(arguments, lambda k: dataset[k]),
         "worst_share_error_samples": worst_share_error(
             prefixes_of(arguments), shares, dealt(drawn, len(shares), prefixes_of(arguments))
@@ -222,28 +204,13 @@ def worst_share_error(
     return max(float(np.abs(count - n * exact).max()) for n, count in zip(prefixes, counts, strict=True))
 
 
-def resident_bytes() -> int:
-    """Return the highest resident memory of this process so far."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-
-
-def in_own_process(
-    measure: Callable[[argparse.Namespace, Path, Path], dict[str, Any]],
-    arguments: argparse.Namespace,
-    plan_file: Path,
-    cache: Path,
-) -> dict[str, Any]:
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(measure, (arguments, plan_file, cache))
-
-
 def print_table(rows: list[dict[str, Any]]) -> None:
     print("| side | start, CPU (wall) | index files | memory | per sample | worst share error |")
     print("|---|---|---|---|---|---|")
     for row in rows:
         print(
-            f"| {row['side']} | {row['start_cpu_seconds']:.2f} s ({row['start_seconds']:.2f} s) "
-            f"| {row['index_bytes'] / 2**20:,.0f} MiB | {row['resident_bytes'] / 2**20:,.0f} MiB "
+            f"| {row['side']} | {row['start']['cpu_s']:.2f} s ({row['start']['wall_s']:.2f} s) "
+            f"| {row['index_bytes'] / 2**20:,.0f} MiB | {row['start']['peak_mib']:,.0f} MiB "
             f"| {row['sample_microseconds']:,.0f} µs | {row['worst_share_error_samples']:.2f} samples |"
         )
 
