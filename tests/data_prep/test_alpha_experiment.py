@@ -74,10 +74,11 @@ def test_the_alpha_plot_compares_with_the_largest_alpha_that_was_tried() -> None
     ]
     (axes,) = alpha_plot(results, [0.5, 0.0], ["eu"]).axes
     lines = {line.get_label(): line for line in axes.get_lines()}
-    basque = lines["eu (1.50 tokens/word at alpha 0.5)"]
+    basque = lines["eu 1.50"]
     assert list(basque.get_xdata()) == [0, 0.5] and list(basque.get_ydata()) == pytest.approx([-20, 0])
     assert list(lines["others"].get_ydata()) == pytest.approx([10, 0])
     assert axes.get_ylabel() == "tokens per word, change from alpha 0.5 (%)"
+    assert axes.get_legend().get_title().get_text() == "tokens per word\nat alpha 0.5"
 
 
 def test_a_language_to_be_named_without_text_is_refused_before_training(

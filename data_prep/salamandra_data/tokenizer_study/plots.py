@@ -49,8 +49,16 @@ def alpha_plot(results: Sequence[Fertility], alphas: Sequence[float], named: Seq
     coloured = sorted((language for language in table if language in named), key=change, reverse=True)
     for number, language in enumerate(coloured):
         base = table[language][names[order[-1]]].tokens_per_word
-        label = f"{language} ({base:.2f} tokens/word at {base_alpha})"
-        axes.plot(positions, change(language), f"-{_MARKERS[number % len(_MARKERS)]}", label=label, zorder=3)
+        style = f"-{_MARKERS[number % len(_MARKERS)]}"
+        # Hollow marks: two languages with the same values are both seen.
+        axes.plot(
+            positions,
+            change(language),
+            style,
+            label=f"{language} {base:.2f}",
+            markerfacecolor="none",
+            zorder=3,
+        )
     for number, language in enumerate(language for language in table if language not in named):
         label = "_" if number else "others"  # one line of the legend for all of them
         axes.plot(positions, change(language), color="#bbbbbb", linewidth=0.8, label=label)
@@ -58,5 +66,6 @@ def alpha_plot(results: Sequence[Fertility], alphas: Sequence[float], named: Seq
     axes.set_xlabel("alpha: 0 uniform over languages, 1 natural")
     axes.set_ylabel(f"tokens per word, change from {base_alpha} (%)")
     axes.set_xticks(positions)
-    axes.legend(frameon=False, fontsize=9)
+    title = f"tokens per word\nat {base_alpha}"
+    axes.legend(frameon=False, fontsize=9, title=title, loc="upper left", bbox_to_anchor=(1, 1))
     return drawing
