@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import random
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from declaration import ARTICLE_1, ARTICLE_1_ELSEWHERE
 from json_lines import write_json_lines
 
 from megatron_salamandra.cli import main
+from salamandra_data.blend_plan import TokenCounts
 from salamandra_data.errors import DataError
 from salamandra_data.tokenizer_study import AlphaExperiment, Fertility, StudyDocuments, run_alpha_experiment
 from salamandra_data.tokenizer_study.held_out import hold_out
@@ -166,23 +168,81 @@ def test_held_out_text_shares_no_line_with_the_training_text(tmp_path: Path) -> 
     assert 20 < len(sides[1]) < 60 and sizes.held_out_bytes == {"en": sum(map(len, sides[1]))}
 
 
+DOCS = Path(__file__).parents[2] / "docs"
+ALPHAS = ("0", "0.25", "0.5", "0.75", "1")
+NAMES = {"Irish": "ga", "Basque": "eu", "Galician": "gl", "Catalan": "ca", "Spanish": "es", "English": "en"}
+
+
+def measured(run: str, column: str = "tokens_per_word") -> dict[str, dict[str, float]]:
+    """One column of a committed run, by alpha and language."""
+    table: dict[str, dict[str, float]] = {}
+    with (DOCS / "figures" / f"fertility-alpha{run}.csv").open() as stream:
+        for row in csv.DictReader(stream):
+            table.setdefault(row["tokenizer"].removeprefix("alpha "), {})[row["language"]] = float(
+                row[column]
+            )
+    return table
+
+
+def percent(change: float) -> str:
+    return f"{100 * change:+.1f} %".replace("-", "\u2212")
+
+
+def mean(values: Iterable[float]) -> float:
+    numbers = list(values)
+    return sum(numbers) / len(numbers)
+
+
+def test_real_text_shows_what_uniform_training_gives_and_costs() -> None:
+    cost = measured("")
+    for language in ("ga", "eu", "gl"):
+        assert cost["0"][language] < cost["1"][language]
+    assert 1 < cost["0"]["en"] / cost["1"]["en"] < 1.05
+    sizes = TokenCounts.load(DOCS.parent / "configs" / "data" / "salamandra-corpus-a.yaml").tokens
+    largest = sorted(sizes, key=lambda language: sizes[language])[-10:]
+    assert {language for language in sizes if cost["0"][language] > cost["1"][language]} == set(largest)
+
+
 def test_the_guide_says_what_was_measured() -> None:
-    docs = Path(__file__).parents[2] / "docs"
-    rows = csv.DictReader((docs / "figures" / "fertility-alpha.csv").open())
-    cost = {(row["tokenizer"], row["language"]): float(row["tokens_per_word"]) for row in rows}
-    guide = (docs / "guides" / "tokenizer-study.md").read_text(encoding="utf-8")
-    names = {
-        "Irish": "ga",
-        "Basque": "eu",
-        "Galician": "gl",
-        "Catalan": "ca",
-        "Spanish": "es",
-        "English": "en",
+    guide = (DOCS / "guides" / "tokenizer-study.md").read_text(encoding="utf-8")
+    cost = measured("")
+    for name, language in NAMES.items():
+        values = [cost[alpha][language] for alpha in ALPHAS]
+        cells = [f"{value:.3f}" for value in values]
+        assert f"| {' | '.join([name, *cells, percent(values[0] / values[-1] - 1)])} |" in guide
+    means = [mean(cost[alpha].values()) for alpha in ALPHAS]
+    cells = [f"{value:.3f}" for value in means]
+    assert f"| {' | '.join(['mean of 36', *cells, percent(means[0] / means[-1] - 1)])} |" in guide
+    changes = {language: percent(cost["0"][language] / cost["1"][language] - 1) for language in cost["0"]}
+    for text in ("Irish ({ga})", "Welsh ({cy})", "Russian ({ru})", "Hungarian ({hu})", "German ({de})"):
+        assert text.format(**changes) in guide
+    fallback = measured("", "fallback_share")
+    for alpha, language, text in (
+        ("0", "el", "{} of the Greek tokens"),
+        ("1", "el", "more of them, {}"),
+        ("1", "mt", "\u010b, {}"),
+    ):
+        assert text.format(f"{100 * fallback[alpha][language]:.1f} %") in guide
+    assert f"pays {percent(cost['0.25']['en'] / cost['1']['en'] - 1)} instead of {changes['en']}" in guide
+
+
+def test_the_guide_compares_the_runs_as_they_were_measured() -> None:
+    guide = (DOCS / "guides" / "tokenizer-study.md").read_text(encoding="utf-8")
+    runs = [measured(run) for run in ("", "-64k", "-blend")]
+    rows = {
+        name: [percent(run["0"][language] / run["1"][language] - 1) for run in runs]
+        for name, language in NAMES.items()
     }
-    for name, language in names.items():
-        values = [cost[f"alpha {alpha}", language] for alpha in ("0", "0.25", "0.5", "0.75", "1")]
-        change = f"{100 * (values[0] / values[-1] - 1):+.1f} %".replace("-", "−")
-        assert f"| {name} | {' | '.join(f'{value:.3f}' for value in values)} | {change} |" in guide
-        assert (values[0] < values[-1]) == (language not in ("en", "es"))
-    languages = {language for _, language in cost}
-    assert sum(cost["alpha 0", language] < cost["alpha 1", language] for language in languages) == 27
+    rows["languages that gain"] = [
+        str(sum(run["0"][language] < run["1"][language] for language in run["0"])) for run in runs
+    ]
+    rows["dearest over cheapest language"] = [
+        " against ".join(f"{max(run[alpha].values()) / min(run[alpha].values()):.2f}" for alpha in ("0", "1"))
+        for run in runs
+    ]
+    rows["mean parity with English"] = [
+        " against ".join(f"{mean(measured(run, 'parity')[alpha].values()):.2f}" for alpha in ("0", "1"))
+        for run in ("", "-64k", "-blend")
+    ]
+    for name, cells in rows.items():
+        assert f"| {' | '.join([name, *cells])} |" in guide
