@@ -7,7 +7,7 @@ import os
 import platform
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import date
 from importlib.metadata import version
 from pathlib import Path
@@ -51,11 +51,11 @@ def open_descriptors() -> int:
     return len(os.listdir("/proc/self/fd"))
 
 
-def environment() -> dict[str, Any]:
+def environment(packages: Sequence[str] = ("megatron-core", "numpy", "torch")) -> dict[str, Any]:
     """What a reader of the numbers must know of the machine and the versions."""
     return {
         "date": date.today().isoformat(),
         "processor": platform.machine(),
         "cores": os.cpu_count(),
-        "versions": {name: version(name) for name in ("megatron-core", "numpy", "torch")},
+        "versions": {name: version(name) for name in packages},
     }
