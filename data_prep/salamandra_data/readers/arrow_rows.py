@@ -57,8 +57,8 @@ def _opened(path: Location) -> Any:
 def _parquet(path: Location, source: Any, keys: DocumentKeys) -> Iterator[tuple[Any, float]]:
     import pyarrow.parquet
 
-    # With a buffer size a column is read page by page; without, a row group's whole column is.
-    with pyarrow.parquet.ParquetFile(source, buffer_size=_BUFFER_BYTES) as table:
+    # With a buffer size and without `pre_buffer` a column is read page by page; else a row group's whole column is.
+    with pyarrow.parquet.ParquetFile(source, buffer_size=_BUFFER_BYTES, pre_buffer=False) as table:
         columns = _columns(path, table.schema_arrow.names, keys)
         rows, all_rows = 0, max(table.metadata.num_rows, 1)
         for batch in table.iter_batches(batch_size=_ROWS, columns=columns, use_threads=False):
