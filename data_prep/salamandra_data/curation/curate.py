@@ -16,6 +16,7 @@ from salamandra_data.curation.packages import check_packages
 from salamandra_data.curation.report import PAGE, REPORT
 from salamandra_data.curation.settings import NOT_PROSE, CurationSettings
 from salamandra_data.curation.stages import REASONS, Work, stages_of
+from salamandra_data.directory_lock import LOCK, sole_use
 from salamandra_data.errors import DataError
 from salamandra_data.execution import ExecutorSettings, Outcome, run_stages
 from salamandra_data.languages import LANGUAGES
@@ -58,7 +59,7 @@ def curate(settings: CurationSettings, executor: ExecutorSettings) -> tuple[Outc
     Returns:
         What was submitted, and the result once all of it is done. Under SLURM that is at a later call.
     Raises:
-        DataError: bad options or input, a missing package, another run's output in ``out``, a failed task.
+        DataError: bad options or input, a missing package, another run or its output in ``out``, a failed task.
     """
     settings.check()
     check_packages("datatrove", "xxhash", "matplotlib")
@@ -74,15 +75,16 @@ def curate(settings: CurationSettings, executor: ExecutorSettings) -> tuple[Outc
     files = [path.absolute() if isinstance(path, Path) else path for path in find_inputs(settings.inputs)]
     logging.getLogger("datatrove").setLevel(logging.WARNING)
     identity = _identity(settings, files)
-    _claim(settings.out, identity)
-    work = Work(settings, files, settings.out / ".stages")
-    outcome = run_stages(stages_of(work), executor, work.directory / "run")
-    if not outcome.done:
-        return outcome, None
-    report = json.loads((settings.out / REPORT).read_text())
-    for unneeded in ("filtered", "exact", "near", "paragraphs"):
-        shutil.rmtree(work.directory / unneeded, ignore_errors=True)
-    return outcome, CurationResult(report, settings.out / PAGE)
+    with sole_use(settings.out):
+        _claim(settings.out, identity)
+        work = Work(settings, files, settings.out / ".stages")
+        outcome = run_stages(stages_of(work), executor, work.directory / "run")
+        if not outcome.done:
+            return outcome, None
+        report = json.loads((settings.out / REPORT).read_text())
+        for unneeded in ("filtered", "exact", "near", "paragraphs"):
+            shutil.rmtree(work.directory / unneeded, ignore_errors=True)
+        return outcome, CurationResult(report, settings.out / PAGE)
 
 
 def _check_language_name(language: str) -> None:
@@ -106,7 +108,7 @@ def _claim(out: Path, identity: str) -> None:
     try:
         mark.parent.mkdir(parents=True, exist_ok=True)
         if not mark.exists():
-            if any(entry.name != ".stages" for entry in out.iterdir()):
+            if any(entry.name not in (".stages", LOCK) for entry in out.iterdir()):
                 raise DataError(f"{out}: holds other files; choose an empty --out")
             mark.write_text(identity)
         elif mark.read_text() != identity:

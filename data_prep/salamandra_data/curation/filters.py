@@ -16,6 +16,7 @@ from salamandra_data.curation.language_models import UNKNOWN, LanguageOpinions
 from salamandra_data.curation.personal_data import mask
 from salamandra_data.curation.removals import Removals
 from salamandra_data.curation.settings import NOT_PROSE
+from salamandra_data.languages import CODE
 
 SCORE_BINS = 20
 
@@ -122,7 +123,8 @@ class PersonalDataMask(PipelineStep):
     def run(self, data: Any, rank: int = 0, world_size: int = 1) -> Iterator[Document]:
         """As datatrove's steps."""
         for document in data:
-            document.text, counts = mask(document.text)
+            language = document.metadata["language"]
+            document.text, counts = mask(document.text, code=language == CODE)
             if counts:
-                self._found.setdefault(document.metadata["language"], Counter()).update(counts)
+                self._found.setdefault(language, Counter()).update(counts)
             yield document
