@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from salamandra_data.atomic_write import atomic_write_bytes
+from salamandra_data.directory_lock import sole_use
 from salamandra_data.errors import DataError
 from salamandra_data.execution import ExecutorSettings, Outcome, Stage, run_stages, share
 from salamandra_data.execution.worker_pool import WorkerPool
@@ -55,6 +56,13 @@ def tokenize_in_stages(
         scratch=(job.scratch or job.out).absolute(),
     )
     files = [path.absolute() if isinstance(path, Path) else path for path in find_inputs(job.inputs)]
+    with sole_use(job.out):
+        return _run(job, files, settings, tasks)
+
+
+def _run(
+    job: TokenizeJob, files: list[Location], settings: ExecutorSettings, tasks: int
+) -> tuple[Outcome, TokenizeResult | None]:
     reference = cached_encoder(job.tokenizer)
     assert job.scratch is not None
     work = job.scratch / f".stages-{_identity(job, files, reference.identity.sha256)}"

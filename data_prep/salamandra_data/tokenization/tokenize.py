@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+from salamandra_data.directory_lock import sole_use
 from salamandra_data.execution.progress_line import ProgressLine
 from salamandra_data.execution.worker_pool import WorkerPool
 from salamandra_data.indexed import ShardManifest
@@ -27,14 +28,15 @@ def tokenize(job: TokenizeJob) -> TokenizeResult:
     A shard that an earlier run of the same job finished is kept and not made again.
 
     Raises:
-        DataError: bad options or input, shards of another job in the way, a full disk, a killed worker.
-            Nothing incomplete is left, and finished shards stay.
+        DataError: bad options or input, shards of another job in the way, another run at work in ``out``, a full
+            disk, a killed worker. Nothing incomplete is left, and finished shards stay.
     """
     job.check()
     job = replace(job, tokenizer=tokenizer_file(job.tokenizer))
     files = find_inputs(job.inputs)
     reference = cached_encoder(job.tokenizer)
     with (
+        sole_use(job.out),
         working_directory(job.scratch or job.out, "tokenize") as scratch,
         working_directory(job.out, "tokenize") as staging,
     ):
