@@ -23,6 +23,12 @@ def job(files: list[Path], tokenizer: Path, out: Path) -> TokenizeJob:
     return TokenizeJob(files, tokenizer, out, shard_tokens=20_000, validation_fraction=0.1, seed=7)
 
 
+@pytest.fixture(autouse=True)
+def each_file_is_a_task(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Small files would be read as one task."""
+    monkeypatch.setattr("salamandra_data.tokenization.job_plan._TOGETHER_BYTES", 1)
+
+
 @pytest.fixture
 def single(tmp_path: Path, corpus_files: list[Path], small_tokenizer: Path) -> dict[str, bytes]:
     tokenize(job(corpus_files, small_tokenizer, tmp_path / "single"))
@@ -72,6 +78,12 @@ def test_changed_input_is_another_job(
         tokenize_in_stages(plan, LocalSettings(), 2)
 
 
+def tokenize_command(files: list[Path], tokenizer: Path, out: Path, *options: str) -> list[str]:
+    command = ["data", "tokenize", "--input", *map(str, files), "--tokenizer", str(tokenizer)]
+    command += ["--out", str(out), "--shard-tokens=20000", "--validation-fraction=0.1", "--seed=7"]
+    return [*command, *options]
+
+
 def test_slurm_arrays_make_the_same_shards(
     tmp_path: Path,
     corpus_files: list[Path],
@@ -84,15 +96,25 @@ def test_slurm_arrays_make_the_same_shards(
     environment, jobs = install_slurm_stand_in(tmp_path / "slurm")
     monkeypatch.setenv("PATH", environment["PATH"])
     out = tmp_path / "out"
-    command = ["data", "tokenize", "--input", *map(str, corpus_files), "--tokenizer", str(small_tokenizer)]
-    command += ["--out", str(out), "--shard-tokens=20000", "--validation-fraction=0.1", "--seed=7"]
-    command += ["--executor=slurm", "--slurm-partition=cpu", "--tasks=2"]
+    options = ["--executor=slurm", "--slurm-partition=cpu", "--tasks=2"]
+    command = tokenize_command(corpus_files, small_tokenizer, out, *options)
     assert main(command) == 0
     assert "submitted write: SLURM job" in capsys.readouterr().out
     assert contents(out) == single
     submitted = sorted(os.listdir(jobs))
+    assert len(submitted) == 4  # one array for each stage: read, plan, write, finish
     assert main(command) == 0  # the jobs are done, so this shows the result
     assert "UTF-8 bytes" in capsys.readouterr().out and sorted(os.listdir(jobs)) == submitted
+
+
+@pytest.mark.slow
+def test_ray_makes_the_same_shards(
+    tmp_path: Path, corpus_files: list[Path], small_tokenizer: Path, single: dict[str, bytes]
+) -> None:
+    pytest.importorskip("ray")
+    options = ["--executor=ray", "--workers=2", "--memory-per-cpu=1", "--tasks=2"]
+    assert main(tokenize_command(corpus_files, small_tokenizer, tmp_path / "out", *options)) == 0
+    assert contents(tmp_path / "out") == single
 
 
 @pytest.mark.parametrize(

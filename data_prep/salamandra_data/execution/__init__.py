@@ -8,7 +8,8 @@ is run again from its start, so tasks write files whole or not at all, under nam
 
 from __future__ import annotations
 
-from salamandra_data.execution.run_stages import Outcome, run_stages
+from salamandra_data.execution.outcome import Outcome
+from salamandra_data.execution.run_stages import run_stages
 from salamandra_data.execution.settings import (
     ExecutorSettings,
     LocalSettings,

@@ -108,8 +108,12 @@ def executor_settings(arguments: argparse.Namespace) -> ExecutorSettings:
 
 def tell_submission(outcome: Outcome) -> None:
     """Which SLURM jobs will do the work, if it is not done."""
-    for stage, number in outcome.jobs.items():
-        print(f"submitted {stage}: SLURM job {number}")
+    if outcome.failure is not None:
+        print(f"of what was submitted before, this failed and is submitted again:\n{outcome.failure}")
+    if outcome.jobs and not outcome.submitted:
+        print("nothing was submitted: jobs of this run are pending or running")
+    for stage, numbers in outcome.jobs.items():
+        print(f"{'submitted ' if outcome.submitted else ''}{stage}: SLURM job {', '.join(numbers)}")
     if not outcome.done:
         print(
             "run the same command again: it shows the result once the jobs are done, or submits what failed"

@@ -1,0 +1,157 @@
+"""Submitting stages as SLURM job arrays, each to start when the one before it ended well."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from datatrove.executor.slurm import SlurmPipelineExecutor
+from datatrove.utils.logging import logger
+
+from salamandra_data.errors import DataError
+from salamandra_data.execution.outcome import Outcome
+from salamandra_data.execution.settings import SlurmSettings
+from salamandra_data.execution.slurm_jobs import JobRecord
+from salamandra_data.execution.stage_step import StageStep
+
+_DEFAULT_MAX_ARRAY_SIZE = 1001
+_MAX_ARRAY_SIZE = re.compile(r"^MaxArraySize\s*=\s*(\d+)", re.MULTILINE)
+_SUBMITTED = re.compile(r"Submitted batch job (\d+)")
+
+
+def submit(steps: Sequence[StageStep], settings: SlurmSettings, work: Path) -> Outcome:
+    """Submit what is not complete, unless jobs of an earlier submission are pending or running.
+
+    Args:
+        steps: of the stages, in their order.
+        settings: of the jobs.
+        work: directory of the run.
+    Raises:
+        DataError: jobs cannot be submitted from here, or sbatch refused one.
+    """
+    _check_place()
+    record = JobRecord(work)
+    if queued := record.in_queue():
+        return Outcome(done=False, jobs=queued)
+    failure = _failure(steps) if record.read() else None
+    jobs: dict[str, Sequence[str]] = {}
+    needed: list[str] = []
+    array_size = _max_array_size()
+    for step in steps:
+        if not step.record.unfinished():
+            continue
+        numbers = _JobNumbers()
+        try:
+            with _silence():
+                _StageArrays(step, settings, numbers, needed, array_size).run()
+        except subprocess.CalledProcessError as error:
+            told = ", ".join(number for taken in (*jobs.values(), numbers.taken) for number in taken)
+            raise DataError(
+                f"{step.record.name}: sbatch refused the job (exit code {error.returncode}; its reason is above)"
+                f"{f'; submitted already: {told}' if told else ''}\n"
+                "  cancel those with scancel or wait for them, correct the --slurm options and run the command again"
+            ) from error
+        finally:  # also what was submitted before a refusal must be known to the next call
+            if numbers.taken:
+                jobs[step.record.name] = numbers.taken
+                record.write(jobs)
+        needed = numbers.taken
+    return Outcome(done=False, jobs=jobs, submitted=True, failure=failure)
+
+
+class _JobNumbers:
+    """Takes the number of a job from what sbatch says, and keeps it."""
+
+    def __init__(self) -> None:
+        self.taken: list[str] = []
+
+    def __call__(self, said: str) -> str:
+        match = _SUBMITTED.search(said)
+        if match is None:
+            raise DataError(f"sbatch: {said.strip()!r} does not tell the number of a job")
+        self.taken.append(match[1])
+        return match[1]
+
+
+class _StageArrays(SlurmPipelineExecutor):
+    """The job arrays of a stage."""
+
+    def __init__(
+        self,
+        step: StageStep,
+        settings: SlurmSettings,
+        numbers: _JobNumbers,
+        needed: Sequence[str],
+        array_size: int,
+    ) -> None:
+        account = {"account": settings.account} if settings.account else {}
+        super().__init__(
+            [step],
+            tasks=step.stage.tasks,
+            time=settings.time,
+            partition=settings.partition,
+            cpus_per_task=settings.cpus_per_task,
+            mem_per_cpu_gb=settings.memory_per_cpu_gb,
+            workers=settings.max_running or -1,
+            job_name=f"salamandra-{step.stage.name}",
+            qos=settings.qos,
+            env_command=settings.env_command or _this_python(),
+            # A stage whose predecessor failed can never start; it is not to wait in the queue for ever.
+            sbatch_args={"kill-on-invalid-dep": "yes", **account, **settings.options},
+            max_array_size=array_size,
+            # datatrove would name only the last array of the stage before, which may have had several.
+            depends_job_id=":".join(needed) or None,
+            job_id_retriever=numbers,
+            logging_dir=str(step.record.directory),
+            mail_type="NONE",
+        )
+
+    def launch_merge_stats(self) -> None:
+        """Nothing: it would be one more job for each stage, adding up statistics that a stage does not have."""
+
+
+@contextmanager
+def _silence() -> Iterator[None]:
+    """datatrove logs each job at length, which our caller tells in a line."""
+    logger.disable("datatrove")
+    try:
+        yield
+    finally:
+        logger.enable("datatrove")
+
+
+def _check_place() -> None:
+    if "SLURM_ARRAY_TASK_ID" in os.environ:
+        raise DataError(
+            "this is a task of a SLURM job array, from which no arrays can be submitted\n"
+            "  run the command on a login node, or in a job that is not an array"
+        )
+    if shutil.which("sbatch") is None:
+        raise DataError(
+            "--executor slurm: there is no `sbatch` on this machine; run the command on a login node"
+        )
+
+
+def _failure(steps: Sequence[StageStep]) -> str | None:
+    for step in steps:
+        if unfinished := step.record.unfinished():
+            return step.record.failure(unfinished)
+    return None
+
+
+def _max_array_size() -> int:
+    """How many tasks the cluster lets an array have."""
+    told = subprocess.run(["scontrol", "show", "config"], capture_output=True, text=True, check=False)
+    match = _MAX_ARRAY_SIZE.search(told.stdout)
+    return int(match[1]) if match else _DEFAULT_MAX_ARRAY_SIZE
+
+
+def _this_python() -> str:
+    return f"export PATH={shlex.quote(str(Path(sys.executable).parent))}:$PATH"
