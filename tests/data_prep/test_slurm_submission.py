@@ -12,11 +12,12 @@ import pytest
 from execution_tasks import WriteSquare, WriteSum
 from slurm_stand_in import install_slurm_stand_in
 
+from megatron_salamandra.cli import main
 from salamandra_data.errors import DataError
 from salamandra_data.execution import LocalSettings, Outcome, SlurmSettings, Stage, run_stages
 
 TASKS = 5
-SETTINGS = SlurmSettings(partition="cpu", time="10")
+SETTINGS = SlurmSettings(partition="cpu")
 
 
 @pytest.fixture
@@ -57,10 +58,11 @@ def test_each_stage_is_one_array_that_waits_for_the_one_before(tmp_path: Path, s
         qos="debug",
         account="project",
         options={"constraint": "highmem", "exclusive": ""},
+        setup=f"export SETUP=done; touch {tmp_path}/setup",
     )
     outcome = run(tmp_path, stages(tmp_path, 2), settings)
     assert not outcome.done and outcome.submitted and list(outcome.jobs) == ["squares", "sum"]
-    assert (tmp_path / "out" / "sum").read_text() == "1"
+    assert (tmp_path / "out" / "sum").read_text() == "1" and (tmp_path / "setup").exists()
     (first,), (last,) = outcome.jobs["squares"], outcome.jobs["sum"]
     assert job(slurm, first)["given"]["array"] == "0-1%2" and job(slurm, first)["codes"] == [0, 0]
     assert job(slurm, last)["dependency"] == f"afterok:{first}"
@@ -68,6 +70,7 @@ def test_each_stage_is_one_array_that_waits_for_the_one_before(tmp_path: Path, s
         "partition": "cpu",
         "time": "01:30:00",
         "cpus-per-task": "3",
+        "mem-per-cpu": "4G",
         "qos": "debug",
         "account": "project",
         "constraint": "highmem",
@@ -170,8 +173,51 @@ def test_what_was_submitted_before_a_refusal_is_known_to_the_next_call(tmp_path:
     [
         ({"time": "soon"}, "--slurm-time 'soon' is not a time"),
         ({"max_running": 0}, "--workers 0: at least 1"),
+        ({"options": {"Mem Ory": ""}}, "--slurm-option Mem Ory: not an option of sbatch"),
+        ({"options": {"mem": "8G"}}, "--slurm-option mem=8G: use --memory-per-cpu"),
+        ({"options": {"array": "0-3"}}, "--slurm-option array=0-3: is set for each stage"),
     ],
 )
 def test_settings_that_cannot_work_are_refused(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
     with pytest.raises(DataError, match=message):
-        run(tmp_path, stages(tmp_path), SlurmSettings(**{"partition": "cpu", "time": "10", **changes}))
+        run(tmp_path, stages(tmp_path), SlurmSettings("cpu", **changes))
+
+
+def test_options_for_sbatch_and_a_command_before_each_task_come_from_the_command_line(
+    tmp_path: Path, slurm: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    slurm.with_name("jobs.hold").touch()
+    (tmp_path / "in.jsonl").write_text('{"text": "x = 1", "language": "code"}\n')
+    command = ["data", "curate", "--input", str(tmp_path / "in.jsonl"), "--out", str(tmp_path / "out")]
+    command += [
+        "--executor=slurm",
+        "--slurm-partition=cpu",
+        "--keep-near",
+        "--keep-paragraphs",
+        "--keep-exact",
+    ]
+    command += [
+        "--slurm-option=constraint=a&b",
+        "--slurm-option",
+        "exclusive",
+        "--slurm-setup=module load gcc",
+    ]
+    assert main(command) == 0
+    assert "submitted filter: SLURM job 1000\n" in capsys.readouterr().out
+    given = job(slurm, "1000")["given"]
+    assert (given["constraint"], given["exclusive"], given["time"]) == ("a&b", "", "04:00:00")
+    script = (tmp_path / "out/.stages/run/filter/launch_script.slurm").read_text()
+    assert ":$PATH; module load gcc\n" in script
+    assert main(command) == 0
+    assert "nothing was submitted: jobs of this run are pending or running\nfilter: SLURM job 1000\n" in (
+        capsys.readouterr().out
+    )
+
+
+def test_the_help_states_the_defaults_of_the_settings(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["data", "curate", "--help"])
+    told = " ".join(capsys.readouterr().out.split())
+    assert f"memory of a task per core (default: {SETTINGS.memory_per_cpu_gb})" in told
+    assert f"cores of a task (default: {SETTINGS.cpus_per_task})" in told
+    assert f"limit of one task (default: {SETTINGS.time})" in told

@@ -8,7 +8,20 @@ from typing import TypeAlias
 
 from salamandra_data.errors import DataError
 
+DEFAULT_MEMORY_PER_CPU_GB = 4
+
 _TIME = re.compile(r"(\d+-\d{1,2}(:\d{2}){0,2}|\d+(:\d{2}){0,2})")
+_OPTION = re.compile(r"[a-z][a-z-]*")
+_SET_OTHERWISE = {
+    "account": "--slurm-account",
+    "cpus-per-task": "--cpus-per-task",
+    "mem": "--memory-per-cpu",
+    "mem-per-cpu": "--memory-per-cpu",
+    "partition": "--slurm-partition",
+    "qos": "--slurm-qos",
+    "time": "--slurm-time",
+}
+_OF_THE_STAGES = ("array", "dependency", "error", "export", "job-name", "output", "parsable", "wait", "wrap")
 
 
 @dataclass(frozen=True)
@@ -43,19 +56,19 @@ class SlurmSettings:
         max_running: tasks of an array that run at once; all when None.
         qos: quality of service, if the site wants one.
         account: who pays, if the site wants one.
-        options: further ``sbatch`` options, name to value; an empty value is a flag.
-        env_command: shell command before a task starts; by default it puts this Python's directory on the path.
+        options: further ``sbatch`` options, name without dashes to value; an empty value is a flag.
+        setup: shell command before a task starts, when this Python's directory is on the path already.
     """
 
     partition: str
-    time: str
+    time: str = "04:00:00"
     cpus_per_task: int = 1
-    memory_per_cpu_gb: int = 2
+    memory_per_cpu_gb: int = DEFAULT_MEMORY_PER_CPU_GB
     max_running: int | None = None
     qos: str | None = None
     account: str | None = None
     options: dict[str, str] = field(default_factory=dict)
-    env_command: str | None = None
+    setup: str | None = None
 
     def check(self) -> None:
         """As :meth:`LocalSettings.check`."""
@@ -68,6 +81,18 @@ class SlurmSettings:
         ):
             if value < 1:
                 raise DataError(f"{name} {value}: at least 1 is needed")
+        for name, option_value in self.options.items():
+            _check_option(name, option_value)
+
+
+def _check_option(name: str, value: str) -> None:
+    told = f"--slurm-option {name}{f'={value}' if value else ''}"
+    if not _OPTION.fullmatch(name) or "\n" in value:
+        raise DataError(f"{told}: not an option of sbatch, such as constraint=highmem or exclusive")
+    if name in _SET_OTHERWISE:
+        raise DataError(f"{told}: use {_SET_OTHERWISE[name]}")
+    if name in _OF_THE_STAGES:
+        raise DataError(f"{told}: is set for each stage; leave it away")
 
 
 @dataclass(frozen=True)
@@ -84,7 +109,7 @@ class RaySettings:
     address: str | None = None
     workers: int | None = None
     cpus_per_task: int = 1
-    memory_per_cpu_gb: float = 2.0
+    memory_per_cpu_gb: float = DEFAULT_MEMORY_PER_CPU_GB
 
     def check(self) -> None:
         """As :meth:`LocalSettings.check`."""

@@ -102,7 +102,7 @@ class _StageArrays(SlurmPipelineExecutor):
             workers=settings.max_running or -1,
             job_name=f"salamandra-{step.stage.name}",
             qos=settings.qos,
-            env_command=settings.env_command or _this_python(),
+            env_command=_environment(settings),
             # A stage whose predecessor failed can never start; it is not to wait in the queue for ever.
             sbatch_args={"kill-on-invalid-dep": "yes", **account, **settings.options},
             max_array_size=array_size,
@@ -153,5 +153,6 @@ def _max_array_size() -> int:
     return int(match[1]) if match else _DEFAULT_MAX_ARRAY_SIZE
 
 
-def _this_python() -> str:
-    return f"export PATH={shlex.quote(str(Path(sys.executable).parent))}:$PATH"
+def _environment(settings: SlurmSettings) -> str:
+    python = f"export PATH={shlex.quote(str(Path(sys.executable).parent))}:$PATH"
+    return f"{python}; {settings.setup}" if settings.setup else python

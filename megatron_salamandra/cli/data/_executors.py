@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from megatron_salamandra.cli.data._options import at_least_one
 
@@ -51,11 +51,20 @@ def add_executor_options(parser: argparse.ArgumentParser, *, cut_into_tasks: boo
     parser.add_argument("--slurm-account", metavar="NAME", help="who pays, if the site wants one")
     parser.add_argument("--slurm-qos", metavar="NAME", help="quality of service, if the site wants one")
     parser.add_argument(
+        "--slurm-option",
+        action="append",
+        metavar="NAME[=VALUE]",
+        help="a further option of sbatch, such as constraint=highmem or exclusive; may be given several times",
+    )
+    parser.add_argument(
+        "--slurm-setup", metavar="COMMAND", help="shell command before each task, such as 'module load gcc'"
+    )
+    parser.add_argument(
         "--ray-address", metavar="ADDRESS", help="of a running cluster; one is started here if none"
     )
 
 
-_OF_SLURM = ("slurm_partition", "slurm_time", "slurm_account", "slurm_qos")
+_OF_SLURM = ("slurm_partition", "slurm_time", "slurm_account", "slurm_qos", "slurm_option", "slurm_setup")
 _OF_CLUSTERS = ("tasks", "cpus_per_task", "memory_per_cpu")
 _OF_OTHERS = {
     "local": (*_OF_CLUSTERS, *_OF_SLURM, "ray_address"),
@@ -83,27 +92,33 @@ def executor_settings(arguments: argparse.Namespace) -> ExecutorSettings:
         if getattr(arguments, name, None) is not None:
             option = "--" + name.replace("_", "-")
             raise ConfigError(f"{option} means nothing to --executor {arguments.executor}: leave it away")
-    cpus, memory_gb = arguments.cpus_per_task or 1, arguments.memory_per_cpu or 4
     if arguments.executor == "local":
         return LocalSettings(workers=arguments.workers or 1)
+    resources = _given(cpus_per_task=arguments.cpus_per_task, memory_per_cpu_gb=arguments.memory_per_cpu)
     if arguments.executor == "ray":
-        return RaySettings(
-            address=arguments.ray_address,
-            workers=arguments.workers,
-            cpus_per_task=cpus,
-            memory_per_cpu_gb=memory_gb,
-        )
+        return RaySettings(address=arguments.ray_address, workers=arguments.workers, **resources)
     if arguments.slurm_partition is None:
         raise ConfigError("--executor slurm: name the partition with --slurm-partition (sinfo lists them)")
     return SlurmSettings(
         partition=arguments.slurm_partition,
-        time=arguments.slurm_time or "04:00:00",
-        cpus_per_task=cpus,
-        memory_per_cpu_gb=memory_gb,
         max_running=arguments.workers,
         qos=arguments.slurm_qos,
         account=arguments.slurm_account,
+        options=dict(_name_and_value(option) for option in arguments.slurm_option or ()),
+        setup=arguments.slurm_setup,
+        **_given(time=arguments.slurm_time),
+        **resources,
     )
+
+
+def _given(**values: Any) -> dict[str, Any]:
+    """What was given on the command line; the settings have the defaults."""
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _name_and_value(option: str) -> tuple[str, str]:
+    name, _, value = option.partition("=")
+    return name.removeprefix("--"), value
 
 
 def tell_submission(outcome: Outcome) -> None:
