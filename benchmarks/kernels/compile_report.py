@@ -21,12 +21,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from shapes import HEAD_DIM, MODELS, VOCABULARY
+
 ARCHITECTURES = (80, 90, 100)
 WARP_SIZE = 32
-# hidden size, ffn size, query groups, query heads per group, of the published models
-MODELS = {"2b": (2048, 5440, 16, 1), "7b": (4096, 11008, 8, 4), "40b": (8192, 24576, 8, 8)}
-HEAD_DIM = 128
-VOCABULARY = 256_000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,22 +45,22 @@ def cases() -> Iterator[Case]:
     swiglu = importlib.import_module("salamandra_kernels.swiglu")
     norm = importlib.import_module("salamandra_kernels.rms_norm")
     loss = importlib.import_module("salamandra_kernels.cross_entropy")
-    for model, (hidden, ffn, groups, q_per_group) in MODELS.items():
-        constants = {"WIDTH": hidden, "BLOCK": hidden}
+    for name, model in MODELS.items():
+        constants = {"WIDTH": model.hidden, "BLOCK": model.hidden}
         for direction in ("forward", "backward"):
             kernel = f"_rms_norm_{direction}_kernel"
             kinds = dict.fromkeys(("x", "weight", "out", "grad", "grad_x"), "*bf16")
             kinds |= {"scale": "*fp32", "partial_grad_weight": "*fp32", "eps": "fp32", "rows": "i32"}
             signature = {n: kinds[n] for n in _arguments(getattr(norm, kernel)) if n in kinds}
-            warps = norm.warps_for(hidden)
-            yield Case(f"norm-{direction}-{model}-tp1", "rms_norm", kernel, signature, constants, warps)
+            warps = norm.warps_for(model.hidden)
+            yield Case(f"norm-{direction}-{name}-tp1", "rms_norm", kernel, signature, constants, warps)
         for tp in (1, 4, 8):
-            suffix = f"{model}-tp{tp}"
+            suffix = f"{name}-tp{tp}"
             for direction, sign in (("forward", 1), ("backward", -1), ("documents", 1)):
                 constants = {
                     "BATCH": 1,
-                    "GROUPS": groups // tp,
-                    "Q_PER_GROUP": q_per_group,
+                    "GROUPS": model.query_groups // tp,
+                    "Q_PER_GROUP": model.q_per_group,
                     "HEAD_DIM": HEAD_DIM,
                     "BLOCK_ROWS": rope.BLOCK_ROWS,
                     "BLOCK_HALF": HEAD_DIM // 2,
@@ -80,7 +78,7 @@ def cases() -> Iterator[Case]:
                     constants,
                     4,
                 )
-            constants = {"WIDTH": ffn // tp, "BLOCK": swiglu.BLOCK}
+            constants = {"WIDTH": model.ffn // tp, "BLOCK": swiglu.BLOCK}
             yield Case(
                 f"swiglu-forward-{suffix}",
                 "swiglu",

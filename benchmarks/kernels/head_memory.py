@@ -3,7 +3,7 @@
 As in training under Megatron-Core's DDP: the weight has a fp32 ``main_grad``, and its gradient ends there.
 Each implementation runs in a process of its own, so the peak is the operating system's count of resident memory.
 Run: ``python benchmarks/kernels/head_memory.py --json FILE`` (about 10 GiB of memory at the default size, and
-minutes per implementation on two cores).
+minutes per implementation on two cores). ``ours-chunked`` has a row for each of ``--chunk-tokens``.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import json
 import os
 import platform
 import resource
-import subprocess
 import sys
 import tempfile
 import time
@@ -24,10 +23,12 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from result_file import ResultFile
+from timed_process import run_within
 from torch import Tensor
 
-PEERS = ("torch", "megatron-core", "megatron-core-fused", "ours-in-place", "ours-chunked")
-STOCK = "megatron-core"
+STOCK, CHUNKED = "megatron-core", "ours-chunked"
+PEERS = (STOCK, "ours-in-place", CHUNKED, "torch", "megatron-core-fused")
 GIB = 1 << 30
 
 
@@ -75,7 +76,7 @@ def loss_function(name: str, chunk_tokens: int) -> Callable[[Tensor, Tensor, Ten
 def run_one(name: str, options: argparse.Namespace) -> dict[str, Any]:
     """Measured in this process: one pass, after everything is imported and compiled at a small size."""
     dtype = getattr(torch, options.dtype)
-    loss_of = loss_function(name, options.chunk_tokens)
+    loss_of = loss_function(name, options.chunk_tokens[0])
     small = torch.zeros(2, 1, 8, dtype=dtype, requires_grad=True)
     loss_of(
         small, torch.zeros(16, 8, dtype=dtype, requires_grad=True), torch.zeros(2, 1).long()
@@ -98,7 +99,6 @@ def run_one(name: str, options: argparse.Namespace) -> dict[str, Any]:
     weight.grad = None
     seconds, cpu_seconds = time.perf_counter() - start, time.process_time() - cpu_start
     return {
-        "name": name,
         "seconds": round(seconds, 2),
         "cpu_seconds": round(cpu_seconds, 2),
         "peak_gib": round((peak_bytes() - before) / GIB, 3),
@@ -119,45 +119,45 @@ def environment() -> dict[str, Any]:
     }
 
 
+def add_shares(rows: list[dict[str, Any]]) -> None:
+    """Memory and time of each row as shares of the stock path, if that was measured."""
+    stock = next((row for row in rows if row["name"] == STOCK), None)
+    if stock is None:
+        return
+    for row in rows:
+        row["peak_share_of_stock"] = round(row["peak_gib"] / stock["peak_gib"], 3)
+        # CPU time: wall time would count what else the machine does.
+        row["time_share_of_stock"] = round(row["cpu_seconds"] / stock["cpu_seconds"], 3)
+
+
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--vocabulary", type=int, default=256_000)
     parser.add_argument("--hidden", type=int, default=2048)
     parser.add_argument("--tokens", type=int, default=2048)
-    parser.add_argument("--chunk-tokens", type=int, default=256)
+    parser.add_argument("--chunk-tokens", type=int, nargs="+", default=[256, 512, 1024])
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
-    parser.add_argument("--only", choices=PEERS, action="append", help="default: all")
+    parser.add_argument("--only", choices=PEERS, nargs="+", default=list(PEERS))
     parser.add_argument("--json", type=Path, help="also write the result here")
     parser.add_argument("--measure", choices=PEERS, help=argparse.SUPPRESS)
     options = parser.parse_args(argv)
     if options.measure:
         print(json.dumps(run_one(options.measure, options)))
         return 0
-    sizes = {
-        name: getattr(options, name) for name in ("vocabulary", "hidden", "tokens", "chunk_tokens", "dtype")
-    }
-    arguments = [f"--{name.replace('_', '-')}={value}" for name, value in sizes.items()]
-    rows = []
-    for name in options.only or PEERS:
-        command = [sys.executable, __file__, *arguments, "--measure", name]
-        result = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-        rows.append(json.loads(result.stdout.splitlines()[-1]))
-        row = rows[-1]
-        times = f"{row['seconds']:>8.1f} s ({row['cpu_seconds']:.1f} s of CPU)"
-        print(
-            f"{row['name']:<20} {times}  peak {row['peak_gib']:>6.2f} GiB  loss {row['loss']:.6f}", flush=True
-        )
-    stock = next((row for row in rows if row["name"] == STOCK), None)
-    if stock:
-        for row in rows:
-            row["peak_share_of_stock"] = round(row["peak_gib"] / stock["peak_gib"], 3)
-            # CPU time: wall time would count what else the machine does.
-            row["time_share_of_stock"] = round(row["cpu_seconds"] / stock["cpu_seconds"], 3)
-            shares = f"peak {row['peak_share_of_stock']:.2f}, CPU time {row['time_share_of_stock']:.2f}"
-            print(f"{row['name']:<20} of the stock path: {shares}")
-    if options.json:
-        report = {"environment": environment(), "sizes": sizes, "results": rows}
-        options.json.write_text(json.dumps(report, indent=1) + "\n")
+    sizes = {name: getattr(options, name) for name in ("vocabulary", "hidden", "tokens", "dtype")}
+    arguments = [f"--{name}={value}" for name, value in sizes.items()]
+    file = ResultFile(options.json, environment=environment(), sizes=sizes)
+    for name in options.only:
+        for tokens in options.chunk_tokens if name == CHUNKED else [0]:
+            row = {"name": f"{name}-{tokens}" if tokens else name}
+            file.begin(row)
+            command = [sys.executable, __file__, *arguments, "--measure", name, f"--chunk-tokens={tokens}"]
+            done = run_within(command, None, capture=True)
+            done.check_returncode()
+            file.rows[-1] = row | json.loads(done.stdout.splitlines()[-1])
+            add_shares(file.rows)
+            file.write()
+            print(json.dumps(file.rows[-1]), flush=True)
     return 0
 
 

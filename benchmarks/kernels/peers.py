@@ -1,11 +1,13 @@
-"""Every implementation of each operation, ours and others', behind one signature.
+"""RoPE, SwiGLU and RMSNorm: every implementation, ours and others', behind one signature.
 
-An entry takes the operation's inputs and returns its differentiable output. Packages that are missing leave
-their entries out; ``missing`` says which.
+An entry takes the operation's input and returns its differentiable output. Packages that are missing leave
+their entries out; ``missing`` says which. Some entries write over their input or over the upstream gradient;
+whoever measures them restores both before each run (see measurement.py), so nobody gains or loses by that.
 """
 
 from __future__ import annotations
 
+import functools
 import importlib
 from collections.abc import Callable
 from typing import Any
@@ -14,26 +16,31 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from salamandra_kernels import rms_norm, rope_split_qkv, rope_table, swiglu, vocab_parallel_cross_entropy
+from salamandra_kernels import rms_norm, rope_split_qkv, rope_table, swiglu
 
 Implementation = Callable[..., Any]
+EPS = 1e-5
 missing: dict[str, str] = {}
 
 
 def optional_module(peer: str, name: str) -> Any:
+    """The module, or None and a reason in ``missing``."""
     try:
         return importlib.import_module(name)
     except Exception as error:  # a peer that breaks at import must not end the benchmark
-        missing[peer] = f"{type(error).__name__}: {error}"
+        missing[peer] = f"{type(error).__name__}: {error}"[:300]
         return None
 
 
-def _compiled(function: Implementation) -> Implementation:
+def compiled(function: Implementation) -> Implementation:
+    """torch.compile for one static shape."""
     return torch.compile(function, dynamic=False)
 
 
-def rope(groups: int, q_per_group: int, head_dim: int, sequence: int, device: torch.device) -> dict[str, Any]:
-    """``mixed_qkv [S, 1, G, (q + 2) D] -> (query, key, value)``."""
+def rope_entries(
+    groups: int, q_per_group: int, head_dim: int, sequence: int, device: torch.device
+) -> dict[str, Implementation]:
+    """``mixed_qkv [S, 1, G, (q + 2) D] -> query [S, 1, G q, D], key and value [S, 1, G, D]``."""
     table = rope_table(sequence, head_dim, 10_000.0, device=device)
     cos, sin = (part.repeat(1, 2)[:, None, None] for part in table.chunk(2, -1))
 
@@ -52,23 +59,24 @@ def rope(groups: int, q_per_group: int, head_dim: int, sequence: int, device: to
     entries: dict[str, Implementation] = {
         "ours": lambda mixed: rope_split_qkv(mixed, table, q_per_group=q_per_group, head_dim=head_dim),
         "eager": eager,
-        "compile": _compiled(eager),
+        "compile": compiled(eager),
     }
     angles = torch.atan2(table[:, head_dim // 2 :], table[:, : head_dim // 2]).repeat(1, 2)[:, None, None]
     if core := optional_module("megatron-core", "megatron.core.models.common.embeddings.rope_utils"):
 
-        def megatron(mixed: Tensor) -> tuple[Tensor, ...]:
+        def with_core(mixed: Tensor) -> tuple[Tensor, ...]:
             query, key, value = split(mixed)
             return *(core._apply_rotary_pos_emb_bshd(x, angles) for x in (query, key)), value
 
-        entries["megatron-core"] = megatron
+        entries["megatron-core"] = with_core
     if liger := optional_module("liger-kernel", "liger_kernel.ops.rope"):
         cos_1SD, sin_1SD = cos[:, 0, 0][None], sin[:, 0, 0][None]
 
         def with_liger(mixed: Tensor) -> tuple[Tensor, ...]:
             query, key, value = split(mixed)
             query, key = (x.permute(1, 2, 0, 3) for x in (query, key))
-            return *liger.LigerRopeFunction.apply(query, key, cos_1SD, sin_1SD), value
+            query, key = liger.LigerRopeFunction.apply(query, key, cos_1SD, sin_1SD)
+            return *(x.permute(2, 0, 1, 3) for x in (query, key)), value
 
         entries["liger-kernel"] = with_liger
     if engine := optional_module("transformer-engine", "transformer_engine.pytorch.attention.rope"):
@@ -82,7 +90,7 @@ def rope(groups: int, q_per_group: int, head_dim: int, sequence: int, device: to
 
 
 def swiglu_entries() -> dict[str, Implementation]:
-    """``gate_up [rows, 2f] -> [rows, f]``."""
+    """``gate_up [rows, 2f] -> [rows, f]``; "overwriting" entries put the gradient in the place of the input."""
 
     def eager(gate_up: Tensor) -> Tensor:
         gate, up = gate_up.chunk(2, -1)
@@ -92,57 +100,46 @@ def swiglu_entries() -> dict[str, Implementation]:
         "ours": swiglu,
         "ours-overwriting": lambda gate_up: swiglu(gate_up, overwrite_input=True),
         "eager": eager,
-        "compile": _compiled(eager),
+        "compile": compiled(eager),
     }
     if core := optional_module("megatron-core", "megatron.core.fusions.fused_bias_swiglu"):
         entries["megatron-core"] = lambda gate_up: core.bias_swiglu_impl(gate_up, None)
     if liger := optional_module("liger-kernel", "liger_kernel.ops.swiglu"):
-        entries["liger-kernel"] = lambda gate_up: liger.LigerSiLUMulFunction.apply(*gate_up.chunk(2, -1))
+        if hasattr(liger, "LigerFusedGateUpSiLUMulFunction"):
+            packed = liger.LigerFusedGateUpSiLUMulFunction
+            entries["liger-kernel"] = lambda gate_up: packed.apply(gate_up, False)
+            entries["liger-kernel-overwriting"] = lambda gate_up: packed.apply(gate_up, True)
+        else:  # older versions take two tensors, so both halves are copied first
+            entries["liger-kernel"] = lambda gate_up: liger.LigerSiLUMulFunction.apply(*gate_up.chunk(2, -1))
     if engine := optional_module("transformer-engine", "transformer_engine.pytorch.ops"):
-        entries["transformer-engine"] = engine.SwiGLU()
+        activation = functools.cache(engine.SwiGLU)
+        entries["transformer-engine"] = lambda gate_up: activation()(gate_up)
     return entries
 
 
-def loss_entries() -> dict[str, Implementation]:
-    """``(logits [S, 1, V], labels [S, 1]) -> loss [S, 1]`` on one rank."""
-
-    def eager(logits: Tensor, labels: Tensor) -> Tensor:
-        return F.cross_entropy(logits.flatten(0, 1).float(), labels.flatten(), reduction="none")
-
-    entries: dict[str, Implementation] = {
-        "ours": vocab_parallel_cross_entropy,
-        "eager": eager,
-        "compile": _compiled(eager),
-    }
-    if core := optional_module("megatron-core", "megatron.core.tensor_parallel.cross_entropy"):
-        entries["megatron-core"] = core.vocab_parallel_cross_entropy
-    if fused := optional_module("megatron-core", "megatron.core.fusions.fused_cross_entropy"):
-        state = importlib.import_module("megatron.core.parallel_state")
-        entries["megatron-core-fused"] = lambda logits, labels: fused.fused_vocab_parallel_cross_entropy(
-            logits, labels, state.get_tensor_model_parallel_group()
-        )
-    if liger := optional_module("liger-kernel", "liger_kernel.transformers.functional"):
-        entries["liger-kernel"] = lambda logits, labels: liger.liger_cross_entropy(
-            logits.flatten(0, 1), labels.flatten(), reduction="none"
-        )
-    if engine := optional_module("transformer-engine", "transformer_engine.pytorch.cross_entropy"):
-        entries["transformer-engine"] = lambda logits, labels: engine.parallel_cross_entropy(logits, labels)
-    return entries
-
-
-def norm_entries(weight: Tensor) -> dict[str, Implementation]:
-    """``x [rows, H] -> [rows, H]``."""
+def norm_entries(weight: torch.nn.Parameter) -> dict[str, Implementation]:
+    """``x [rows, H] -> [rows, H]``; ``weight`` [H] gets a gradient as well."""
 
     def eager(x: Tensor) -> Tensor:
         wide = x.float()
-        return weight * (wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + 1e-5)).to(x.dtype)
+        return weight * (wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + EPS)).to(x.dtype)
 
     entries: dict[str, Implementation] = {
-        "ours": lambda x: rms_norm(x, weight, 1e-5),
+        "ours": lambda x: rms_norm(x, weight, EPS),
         "eager": eager,
-        "compile": _compiled(eager),
-        "torch": lambda x: F.rms_norm(x, x.shape[-1:], weight, 1e-5),
+        "compile": compiled(eager),
+        "torch": lambda x: F.rms_norm(x, x.shape[-1:], weight, EPS),
     }
     if liger := optional_module("liger-kernel", "liger_kernel.ops.rms_norm"):
-        entries["liger-kernel"] = lambda x: liger.LigerRMSNormFunction.apply(x, weight, 1e-5)
+        # As it comes: the gradient is written over the upstream gradient.
+        entries["liger-kernel"] = lambda x: liger.LigerRMSNormFunction.apply(x, weight, EPS)
+    if engine := optional_module("transformer-engine", "transformer_engine.pytorch"):
+
+        @functools.cache
+        def norm() -> Any:
+            module = engine.RMSNorm(weight.shape[0], eps=EPS, dtype=weight.dtype, device=weight.device)
+            module.weight = weight
+            return module
+
+        entries["transformer-engine"] = lambda x: norm()(x)
     return entries
