@@ -28,6 +28,7 @@ WORDS = {
 QUESTION = (
     "Which of these four famous rivers flows through the largest number of different European capital cities?"
 )
+FOOTER = "All rights of this page belong to the regional museum of modern art."
 
 
 def prose(language: str, seed: int, sentences: int = 8) -> str:
@@ -70,9 +71,8 @@ def corpus(tmp_path: Path) -> Path:
         {"text": "  ", "language": "en"},
         {"text": f"{prose('en', 52)}\nWrite to anna@example.org now.", "language": "en", "source": "web"},
     ]
-    footer = "All rights of this page belong to the regional museum of modern art."
     catalan += [
-        {"text": f"{prose('ca', 60 + n)}\n{footer}", "language": "ca", "source": "web"} for n in range(3)
+        {"text": f"{prose('ca', 60 + n)}\n{FOOTER}", "language": "ca", "source": "web"} for n in range(3)
     ]
     write(tmp_path / "in" / "en.jsonl", english)
     write(tmp_path / "in" / "ca.jsonl", catalan)
@@ -263,22 +263,34 @@ def test_a_directory_with_other_files_is_not_written_to(corpus: Path) -> None:
         run(settings(corpus))
 
 
-def test_slurm_arrays_write_the_same(
-    corpus: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "executor",
+    [
+        pytest.param(["--executor=slurm", "--slurm-partition=cpu"], id="slurm"),
+        pytest.param(["--executor=ray", "--workers=2", "--memory-per-cpu=1"], id="ray"),
+    ],
+)
+def test_every_executor_writes_the_same_with_all_steps_over_three_files(
+    corpus: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    executor: list[str],
 ) -> None:
-    english = corpus / "in" / "en.jsonl"
-    run(settings(corpus, "here", inputs=[english], near=False, paragraphs=False))
-    environment, _ = install_slurm_stand_in(corpus / "slurm")
-    monkeypatch.setenv("PATH", environment["PATH"])
-    command = ["data", "curate", "--input", str(english), "--out", str(corpus / "there"), "--on-error=skip"]
-    command += [
-        "--decontaminate",
-        str(corpus / "task.jsonl"),
-        "--ngram=8",
-        "--keep-near",
-        "--keep-paragraphs",
-    ]
-    command += ["--executor=slurm", "--slurm-partition=cpu"]
-    assert main(command) == 0 and "submitted report: SLURM job" in capsys.readouterr().out
+    if "--executor=ray" in executor:
+        pytest.importorskip("ray")
+    copies = [prose("en", 5), prose("en", 3, 30).replace("lunch", "noon", 1), f"{prose('en', 70)}\n{FOOTER}"]
+    with (corpus / "in" / "code.jsonl").open("a") as stream:  # what also stands in the other two files
+        for text in copies:
+            stream.write(json.dumps({"text": text, "language": "en", "source": "web"}) + "\n")
+    report = run(settings(corpus, "here"))
+    assert removed(report)["exact"] == 2 and removed(report)["near"] == 2
+    assert report["repeated_paragraphs"].keys() == {"ca", "en"}
+    command = ["data", "curate", "--input", str(corpus / "in"), "--out", str(corpus / "there")]
+    command += ["--on-error=skip", "--decontaminate", str(corpus / "task.jsonl"), "--ngram=8", *executor]
+    if "--executor=slurm" in executor:
+        environment, _ = install_slurm_stand_in(corpus / "slurm")
+        monkeypatch.setenv("PATH", environment["PATH"])
+        assert main(command) == 0 and "submitted report: SLURM job" in capsys.readouterr().out
     assert main(command) == 0 and "what went and why" in capsys.readouterr().out
     assert files(corpus / "there") == files(corpus / "here")
