@@ -13,7 +13,7 @@ from datatrove.data import Document
 from salamandra_data.atomic_write import atomic_file
 from salamandra_data.curation.removals import Removals, Tally
 from salamandra_data.errors import DataError
-from salamandra_data.readers import DocumentFile, DocumentKeys, Malformed
+from salamandra_data.readers import CountedStream, DocumentFile, DocumentKeys, Malformed, decompressed
 from salamandra_data.storage import Location
 
 UNREADABLE = "?"
@@ -81,14 +81,20 @@ def write_documents(path: Path, documents: Iterable[Document]) -> dict[str, Tall
 
 
 def read_documents(path: Path) -> Iterator[Document]:
-    """What :func:`write_documents` wrote."""
-    with open(path, "rb") as raw, zstandard.ZstdDecompressor().stream_reader(raw) as stream:
-        rest = b""
-        while block := stream.read(1 << 20):
-            *lines, rest = (rest + block).split(b"\n")
-            for line in lines:
+    """What :func:`write_documents` wrote.
+
+    Raises:
+        DataError: the file is cut short or damaged.
+    """
+    try:
+        with CountedStream(path) as raw, decompressed(path, raw) as stream:
+            for line in stream:
                 values = orjson.loads(line)
                 yield Document(text=values.pop("text"), id=values.pop("id"), metadata=values)
+    except (OSError, EOFError, zstandard.ZstdError, orjson.JSONDecodeError) as error:
+        raise DataError(
+            f"{path}: cannot be read to its end: {error}\n  it is this run's own and damaged: remove --out, run again"
+        ) from error
 
 
 def _known(metadata: dict[str, Any]) -> dict[str, Any]:

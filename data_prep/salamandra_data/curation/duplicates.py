@@ -45,6 +45,7 @@ MINHASH = (
 )  # 14 buckets of 8 hashes of 5 words: two documents with 80 % in common are found with 92 %
 _LEAST_PARAGRAPH_CHARACTERS = 20
 _MOST_PARAGRAPHS = 1 << 16  # datatrove numbers them in 16 bits
+_SHINGLES = 1 << 12  # signed at once
 _TOO_LITTLE = "too_little"
 _WORD = re.compile(r"\w+")
 
@@ -100,11 +101,17 @@ class _NearSignature(MinhashDedupSignature):
             yield document
 
     def get_shingles(self, text: str) -> Any:
-        words = self.word_tokenizer.word_tokenize(simplify_text(text, self.config.norm_config))
+        words = (word[0] for word in _WORD.finditer(simplify_text(text, self.config.norm_config)))
         shingles = (
             f"{self._current}\0{' '.join(shingle)}".encode() for shingle in ngrams(words, self.config.n_grams)
         )
         return np.fromiter(map(self._hash_func, shingles), dtype=np.uint64).reshape((-1, 1))
+
+    def get_signature(self, shingles: Any) -> list[list[int]]:
+        # The smallest of the smallest of some: all at once, each shingle of a long text would take 900 bytes.
+        sign = super().get_signature
+        parts = [sign(shingles[start : start + _SHINGLES]) for start in range(0, len(shingles), _SHINGLES)]
+        return [[min(column) for column in zip(*bucket, strict=True)] for bucket in zip(*parts, strict=True)]
 
 
 class _ParagraphSignature(SentenceDedupSignature):

@@ -2,8 +2,18 @@
 
 from __future__ import annotations
 
+from salamandra_data.readers.byte_stream import CountedStream, decompressed
 from salamandra_data.readers.document import Document, DocumentKeys, Malformed
 from salamandra_data.readers.input_file import DocumentFile, fingerprint
 from salamandra_data.readers.inputs import find_inputs
 
-__all__ = ["Document", "DocumentFile", "DocumentKeys", "Malformed", "find_inputs", "fingerprint"]
+__all__ = [
+    "CountedStream",
+    "Document",
+    "DocumentFile",
+    "DocumentKeys",
+    "Malformed",
+    "decompressed",
+    "find_inputs",
+    "fingerprint",
+]
