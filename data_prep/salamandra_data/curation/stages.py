@@ -102,13 +102,7 @@ class _Filter:
         from salamandra_data.curation.documents import read_input, write_documents
 
         settings, count = self.work.settings, self.work.new_count()
-        documents: Any = read_input(
-            self.work.files[number],
-            settings.keys,
-            count.removals,
-            skip_malformed=settings.skip_malformed,
-            read=count.read,
-        )
+        documents: Any = read_input(self.work.files[number], settings, count.removals, read=count.read)
         for step in _filters(settings, count):
             documents = step.run(documents, number, len(self.work.files))
         path = self.work.filtered(number)
