@@ -53,3 +53,33 @@ def test_a_language_that_is_not_checked_keeps_its_name(tmp_path: Path) -> None:
 def test_a_language_that_is_to_be_found_may_be_declared_by_any_name(tmp_path: Path) -> None:
     curated(tmp_path, [{"text": ARTICLE_1_IN_ALL["es"], "language": "spa"}], identify_language=True)
     assert [document["language"] for document in kept(tmp_path)] == ["es"]
+
+
+def test_text_without_a_language_is_given_the_one_that_is_found(tmp_path: Path) -> None:
+    records = [
+        *({"text": text} for language, text in ARTICLE_1_IN_ALL.items() if language != "hr"),
+        {"text": ARTICLE_1_IN_ALL["hr"], "language": "hr"},
+        {"text": "xq zzt 1234 %%%", "language": None},
+    ]
+    report = curated(tmp_path, records, identify_language=True)
+    assert sorted(document["language"] for document in kept(tmp_path)) == sorted(ARTICLE_1_IN_ALL)
+    assert removed(report) == {"language": 1}
+    assert report["read"]["und"]["documents"] == len(ARTICLE_1_IN_ALL)
+    assert samples(tmp_path, "language")[0]["detail"].startswith("lid.176: ")
+
+
+def test_text_without_a_language_from_parquet_and_plain_text_is_identified_too(tmp_path: Path) -> None:
+    import pyarrow
+    import pyarrow.parquet
+
+    (tmp_path / "in").mkdir()
+    table = pyarrow.table({"text": [ARTICLE_1_IN_ALL["mt"], ARTICLE_1_IN_ALL["oc"]]})
+    pyarrow.parquet.write_table(table, tmp_path / "in" / "b.parquet")
+    (tmp_path / "in" / "c.txt").write_text(ARTICLE_1_IN_ALL["ga"])
+    curated(tmp_path, {}, identify_language=True)
+    assert [document["language"] for document in kept(tmp_path)] == ["mt", "oc", "ga"]
+
+
+def test_a_language_is_needed_where_it_is_not_looked_for(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="key 'language' is missing"):
+        curated(tmp_path, [{"text": "abc"}])

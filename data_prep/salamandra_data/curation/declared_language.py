@@ -2,9 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
 from salamandra_data.curation.language_models import UNKNOWN
 from salamandra_data.curation.settings import CurationSettings
 from salamandra_data.languages import CODE, LANGUAGES, language_of_locale
+from salamandra_data.readers import Document, DocumentKeys, Malformed
+
+
+@dataclass(frozen=True)
+class OptionalLanguage(DocumentKeys):
+    """Keys of records that need not name their language: those that do not are in :data:`UNKNOWN`."""
+
+    def document(self, line: int, values: Any) -> Document | Malformed:
+        """As its base class does."""
+        if self.language is None and isinstance(values, Mapping) and values.get(self.language_key) is None:
+            values = {**values, self.language_key: UNKNOWN}
+        return super().document(line, values)
+
+
+def keys_of(settings: CurationSettings) -> DocumentKeys:
+    """The keys of a run's records, of which the language may be missing where it is looked for anyway."""
+    keys = settings.keys
+    return (
+        OptionalLanguage(**vars(keys)) if settings.identify_language else keys
+    )
 
 
 def declared_language(name: str, settings: CurationSettings) -> str | None:

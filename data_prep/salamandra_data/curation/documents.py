@@ -11,7 +11,7 @@ import zstandard
 from datatrove.data import Document
 
 from salamandra_data.atomic_write import atomic_file
-from salamandra_data.curation.declared_language import declared_language, unknown_language
+from salamandra_data.curation.declared_language import declared_language, keys_of, unknown_language
 from salamandra_data.curation.removals import Removals, Tally
 from salamandra_data.curation.settings import CurationSettings
 from salamandra_data.errors import DataError
@@ -35,7 +35,7 @@ def read_input(
     Raises:
         DataError: a line is malformed, or its language cannot be checked, and such are not to be passed over.
     """
-    for entry in DocumentFile(path, settings.keys):
+    for entry in DocumentFile(path, keys_of(settings)):
         identity = f"{path.name}:{entry.line}"
         language = None if isinstance(entry, Malformed) else declared_language(entry.language, settings)
         if isinstance(entry, Malformed) or language is None:

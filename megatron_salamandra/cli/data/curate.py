@@ -35,7 +35,7 @@ def register(commands: Subparsers) -> None:
     language.add_argument(
         "--identify-language",
         action="store_true",
-        help="find each document's language instead of checking it",
+        help="find each document's language, which it need not declare, instead of checking it",
     )
     language.add_argument(
         "--no-check-language",
