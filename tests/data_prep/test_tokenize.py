@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from salamandra_data.errors import DataError
 from salamandra_data.indexed import IndexedShard, ShardManifest
 from salamandra_data.readers import DocumentKeys
-from salamandra_data.tokenization import TokenizeJob, sorted_runs, tokenize
+from salamandra_data.tokenization import TokenizeJob, first_pass, merged_runs, sorted_runs, tokenize
 from salamandra_data.tokenization import shard_plan as planning
 
 EOD = 2
@@ -65,6 +65,8 @@ def test_output_does_not_depend_on_the_size_of_buffers(
 ) -> None:
     monkeypatch.setattr(sorted_runs.RunWriter.__init__, "__defaults__", (30_000,))
     monkeypatch.setattr(planning, "_PART_BYTES", 10_000)
+    monkeypatch.setattr(first_pass, "MOST_RUNS", 3)
+    monkeypatch.setattr(merged_runs, "FAN_IN", 3)
     tokenize(job(corpus_files, small_tokenizer, tmp_path, scratch=tmp_path / "scratch"))
     (tmp_path / "scratch").rmdir()
     assert contents(tmp_path) == contents(single)

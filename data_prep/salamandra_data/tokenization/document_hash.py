@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,6 +31,11 @@ def shuffle_keys(seed: int, file_number: int, lines: NDArray[np.uint64]) -> NDAr
         mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
         mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
         return mixed ^ (mixed >> np.uint64(31))
+
+
+def even_bounds(parts: int) -> tuple[int, ...]:
+    """The bounds of ``parts`` ranges of keys of one width: in each is about the same share of the documents."""
+    return tuple(KEY_RANGE * part // parts for part in range(parts + 1))
 
 
 def is_validation(text: bytes, fraction: float) -> bool:
@@ -63,27 +67,13 @@ class ContentDigest:
     """A SHA-256 over documents that come in batches of any size, in their order."""
 
     def __init__(self) -> None:
-        self._texts, self._places, self._labels = hashlib.sha256(), hashlib.sha256(), hashlib.sha256()
-        self._documents = 0
-        self._last_label: object = None
+        self._records, self._places = hashlib.sha256(), hashlib.sha256()
 
-    def update(
-        self,
-        text: bytes,
-        lengths: NDArray[np.uint64],
-        lines: NDArray[np.uint64],
-        labels: Sequence[object],
-    ) -> None:
-        """Take the next documents: their texts together, bytes and line of each, and what else is known of them."""
-        self._texts.update(text)
-        self._places.update(np.stack((lines, lengths), axis=1).astype("<u8").tobytes())
-        for number, label in enumerate(labels, start=self._documents):
-            if label != self._last_label:  # few labels change from one document to the next
-                self._labels.update(f"{number} {label!r}\n".encode())
-                self._last_label = label
-        self._documents += len(labels)
+    def update(self, records: bytes, *places: NDArray[np.uint64]) -> None:
+        """Take the next documents: all that they hold, and numbers of each that tell where, and where one ends."""
+        self._records.update(records)
+        self._places.update(np.stack(places, axis=1).astype("<u8").tobytes())
 
     def hexdigest(self) -> str:
         """Of all documents so far."""
-        parts = self._texts.digest() + self._places.digest() + self._labels.digest()
-        return hashlib.sha256(parts).hexdigest()
+        return hashlib.sha256(self._records.digest() + self._places.digest()).hexdigest()

@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
-from salamandra_data.atomic_write import write_error
 from salamandra_data.errors import DataError
 from salamandra_data.execution.worker_pool import Counters
 from salamandra_data.readers import Document, DocumentFile, Malformed
@@ -17,10 +18,19 @@ from salamandra_data.storage import Location
 from salamandra_data.tokenization.backends.exactness import may_be_fast
 from salamandra_data.tokenization.document_hash import ContentDigest, is_validation, shuffle_keys
 from salamandra_data.tokenization.job import TokenizeJob
-from salamandra_data.tokenization.sorted_runs import Group, Held, Run, RunWriter
+from salamandra_data.tokenization.run_file import Group, Run, label_of, scratch_error
+from salamandra_data.tokenization.sorted_runs import Held, RunWriter
 
-InputFile = tuple[int, Location]
-"""Number and place of an input file."""
+MOST_RUNS = 256
+"""Of the whole input, about: each task may leave its share of them, and one at least."""
+
+
+class InputFile(NamedTuple):
+    """Number and place of an input file, and its share of the bytes of all of them."""
+
+    number: int
+    path: Location
+    share: float
 
 
 @dataclass
@@ -64,17 +74,17 @@ class FirstPass:
 
 
 def survey_files(state: FirstPass, counters: Counters, files: list[InputFile]) -> Survey:
-    """Read input files whose documents together make one run, or one large file.
+    """Read input files, and write their documents as a few runs.
 
     Raises:
         DataError: a file cannot be read, has a malformed line that is not to be skipped, or the disk is full.
     """
-    survey = Survey(first_file=files[0][0])
+    survey = Survey(first_file=files[0].number)
     writer = RunWriter(state.directory, f"run-{survey.first_file:06d}")
-    for number, path in files:
-        _survey_file(state, counters, survey, writer, number, DocumentFile(path, state.job.keys))
-    writer.flush()
-    survey.runs = writer.runs
+    for file in files:
+        _survey_file(state, counters, survey, writer, file.number, DocumentFile(file.path, state.job.keys))
+    most = max(1, int(MOST_RUNS * sum(file.share for file in files)))
+    survey.runs = writer.finish(most, lambda: counters.add(0, 0, 0))
     return survey
 
 
@@ -88,11 +98,11 @@ def _survey_file(
         for group, members in _by_group(documents, state.job.validation_fraction).items():
             held = _held(state.job.seed, number, members)
             digests.setdefault(group, ContentDigest()).update(
-                held.text, held.lengths, held.lines, held.labels
+                held.records, held.lines, held.text_bytes, held.label_bytes
             )
             count = survey.groups.setdefault(group, GroupCount())
             count.documents += len(members)
-            count.utf8_bytes += len(held.text)
+            count.utf8_bytes += int(held.text_bytes.sum())
             writer.add(group, held)
         consumed = file.consumed_bytes
         counters.add(len(documents), sum(len(document.text) for document in documents), consumed - reported)
@@ -128,13 +138,14 @@ def _held(seed: int, number: int, documents: list[Document]) -> Held:
     count = len(documents)
     lines = np.fromiter((document.line for document in documents), dtype=np.uint64, count=count)
     texts = [document.text for document in documents]
+    labels = [label_of(document.source, document.licence) for document in documents]
     return Held(
         file=number,
         keys=shuffle_keys(seed, number, lines),
         lines=lines,
-        text=b"".join(texts),
-        lengths=np.fromiter(map(len, texts), dtype=np.uint64, count=count),
-        labels=[(document.source, document.licence) for document in documents],
+        records=b"".join(chain.from_iterable(zip(texts, labels, strict=True))),
+        text_bytes=np.fromiter(map(len, texts), dtype=np.uint64, count=count),
+        label_bytes=np.fromiter(map(len, labels), dtype=np.uint64, count=count),
         fast=np.fromiter((may_be_fast(document.string) for document in documents), dtype=bool, count=count),
     )
 
@@ -151,4 +162,4 @@ def _take_malformed(state: FirstPass, survey: Survey, file: DocumentFile, entry:
         with open(survey.malformed, "a", encoding="utf-8", errors="backslashreplace") as stream:
             stream.write(f"{file.path}:{entry.line}: {entry.reason}\n")
     except OSError as error:
-        raise write_error(survey.malformed, error) from error
+        raise scratch_error(survey.malformed, error) from error

@@ -16,12 +16,12 @@ from salamandra_data.shard_files import keep_tokenizer
 from salamandra_data.storage import Location
 from salamandra_data.tokenization.backends import EncoderChoice, guarded_encoder
 from salamandra_data.tokenization.encoder import cached_encoder
-from salamandra_data.tokenization.first_pass import GroupCount, InputFile, Survey
+from salamandra_data.tokenization.first_pass import MOST_RUNS, GroupCount, InputFile, Survey
 from salamandra_data.tokenization.job import TokenizeJob
 from salamandra_data.tokenization.result import GroupResult, TokenizeResult
+from salamandra_data.tokenization.run_file import Group
 from salamandra_data.tokenization.second_pass import SecondPass, ShardTask
 from salamandra_data.tokenization.shard_plan import finished_shards, plan_group
-from salamandra_data.tokenization.sorted_runs import Group
 
 _TOGETHER_BYTES = 16 << 20
 
@@ -73,18 +73,21 @@ class JobPlan:
 def survey_tasks(job: TokenizeJob, files: Sequence[Location]) -> tuple[list[list[InputFile]], int]:
     """The tasks of the first pass, each some input files, and the size of all files in bytes.
 
-    Small files in a row are one task: a run for each of a million files would be a million runs to read.
+    Small files in a row are one task: a run for each of a million files would be a million runs to read. So tasks are
+    twice ``MOST_RUNS`` at most, but for files that are larger than their share.
     """
     sizes = [DocumentFile(path, job.keys).size_bytes for path in files]
+    total = sum(sizes)
+    together = max(_TOGETHER_BYTES, total // MOST_RUNS)
     tasks: list[list[InputFile]] = []
-    held = _TOGETHER_BYTES
+    held = together
     for number, (path, size) in enumerate(zip(files, sizes, strict=True)):
-        if held + size > _TOGETHER_BYTES:
+        if held + size > together:
             tasks.append([])
             held = 0
-        tasks[-1].append((number, path))
+        tasks[-1].append(InputFile(number, path, size / max(total, 1)))
         held += size
-    return tasks, sum(sizes)
+    return tasks, total
 
 
 def plan_shards(

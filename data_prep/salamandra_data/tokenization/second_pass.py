@@ -7,14 +7,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from salamandra_data.execution.worker_pool import Counters
 from salamandra_data.indexed import EncoderRecord, ShardManifest, ShardWriter
 from salamandra_data.tokenization.backends import GuardedEncoder, TextBatch, guarded_encoder
 from salamandra_data.tokenization.document_hash import is_chosen
 from salamandra_data.tokenization.encoder import SENTENCEPIECE_VERSION, cached_encoder
-from salamandra_data.tokenization.sorted_runs import Documents, Group, Label, RangeReader, Run
+from salamandra_data.tokenization.range_reader import Documents, RangeReader
+from salamandra_data.tokenization.run_file import Group, Run, names_of
 
 _BATCH_BYTES = 1 << 20
 _ALWAYS_CHECKED = 8  # documents at the front of each shard, so that none goes unguarded
@@ -81,13 +80,13 @@ def write_shard(state: SecondPass, counters: Counters, task: ShardTask) -> tuple
         staging=state.staging,
     )
     try:
-        reader = RangeReader(state.runs, task.group, task.key_bounds)
-        for part in range(len(task.key_bounds) - 1):
-            documents = reader.part(part)
-            for batch in _batches(documents):
-                _write_batch(state, writer, encoder, documents, batch, reader.label_names)
-                text_bytes = sum(map(len, documents.texts[batch]))
-                counters.add(batch.stop - batch.start, text_bytes, text_bytes)
+        with RangeReader(state.runs, task.group, task.key_bounds) as reader:
+            for part in range(len(task.key_bounds) - 1):
+                documents = reader.part(part)
+                for batch in _batches(documents):
+                    _write_batch(state, writer, encoder, documents, batch)
+                    text_bytes = sum(map(len, documents.texts[batch]))
+                    counters.add(batch.stop - batch.start, text_bytes, text_bytes)
     except BaseException:
         writer.abort()
         raise
@@ -123,7 +122,6 @@ def _write_batch(
     encoder: GuardedEncoder,
     documents: Documents,
     batch: slice,
-    label_names: list[Label],
 ) -> None:
     files, lines = documents.files[batch], documents.lines[batch]
     checked = is_chosen(documents.keys[batch], state.guard_share)
@@ -137,11 +135,10 @@ def _write_batch(
             place=lambda number: f"{state.files[files[number]]}:{lines[number]}",
         )
     ).with_last(cached_encoder(state.tokenizer).identity.eod_id)
-    labels, counts = np.unique(documents.labels[batch], return_counts=True)
     sources: Counter[str] = Counter()
     licences: Counter[str] = Counter()
-    for label, count in zip(labels.tolist(), counts.tolist(), strict=True):
-        source, licence = label_names[label]
+    for label, count in Counter(documents.labels[batch]).items():
+        source, licence = names_of(label)
         if source is not None:
             sources[source] += count
         if licence is not None:

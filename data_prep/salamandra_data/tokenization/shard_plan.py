@@ -12,15 +12,16 @@ from salamandra_data.errors import DataError
 from salamandra_data.indexed import ShardManifest, manifest_path
 from salamandra_data.shard_files import missing_files
 from salamandra_data.tokenization.backends import GuardedEncoder, TextBatch
-from salamandra_data.tokenization.document_hash import KEY_RANGE
+from salamandra_data.tokenization.document_hash import even_bounds
 from salamandra_data.tokenization.first_pass import GroupCount
 from salamandra_data.tokenization.job import TokenizeJob
+from salamandra_data.tokenization.range_reader import first_documents
+from salamandra_data.tokenization.run_file import Group, Run
 from salamandra_data.tokenization.second_pass import ShardTask
-from salamandra_data.tokenization.sorted_runs import Group, Run, first_documents
 
 _PART_BYTES = 32 << 20
 _SAMPLE_BYTES = 128 << 10
-_PREPARATION = "salamandra-tokenize-3"
+_PREPARATION = "salamandra-tokenize-4"
 
 
 def plan_group(
@@ -38,9 +39,9 @@ def plan_group(
     shards = -(-_estimated_tokens(job, encoder, runs, group, count) // job.shard_tokens)
     parts = max(1, -(-count.utf8_bytes // (shards * _PART_BYTES)))
     language, split = group
+    bounds = even_bounds(shards * parts)
     tasks: list[ShardTask] = []
     for number in range(shards):
-        bounds = tuple(KEY_RANGE * (number * parts + part) // (shards * parts) for part in range(parts + 1))
         identity = (
             f"{_PREPARATION} {language} {split} {count.digest} {tokenizer_sha256} {job.seed} "
             f"{number}/{shards}"
@@ -49,7 +50,7 @@ def plan_group(
             ShardTask(
                 group=group,
                 prefix=job.out / f"{language}-{split}-{number:05d}",
-                key_bounds=bounds,
+                key_bounds=bounds[number * parts : (number + 1) * parts + 1],
                 text_bytes=count.utf8_bytes // shards,
                 preparation=hashlib.sha256(identity.encode()).hexdigest(),
             )
@@ -65,7 +66,7 @@ def _estimated_tokens(
     if most <= job.shard_tokens:
         return most
     tokens = text_bytes = 0
-    for documents in first_documents(runs, group, _SAMPLE_BYTES):
+    for documents in first_documents(runs, group, count.utf8_bytes, _SAMPLE_BYTES):
         unchecked = np.zeros(len(documents.texts), dtype=bool)
         rows = encoder.encode(TextBatch(documents.texts, documents.fast, unchecked, place=str))
         tokens += rows.ids.size + rows.lengths.size
