@@ -9,6 +9,7 @@ from pathlib import Path
 import fsspec
 import pyarrow
 import pyarrow.feather
+import pyarrow.parquet
 import pytest
 
 from salamandra_data.errors import DataError
@@ -55,6 +56,37 @@ def test_arrow_cut_short_is_an_error_and_not_a_short_file(tmp_path: Path, stream
     (tmp_path / "cut.arrow").write_bytes(whole[: int(kept * len(whole))])
     with pytest.raises(DataError, match=r"cut\.arrow: (cannot be read as Arrow|is no Arrow file)"):
         documents(tmp_path / "cut.arrow")
+
+
+TEXT_TYPES = {
+    "large": pyarrow.large_string(),
+    "view": pyarrow.string_view(),
+    "dictionary": pyarrow.dictionary(pyarrow.int32(), pyarrow.string()),
+}
+
+
+@pytest.mark.parametrize("kind", TEXT_TYPES)
+def test_text_columns_may_be_of_any_type_of_string(tmp_path: Path, kind: str) -> None:
+    rows = [*(str(record["text"]) for record in RECORDS), None, "x" * 2**21]
+    table = pyarrow.table({"text": pyarrow.array(rows).cast(TEXT_TYPES[kind])})
+    pyarrow.parquet.write_table(table, tmp_path / "a.parquet")
+    with pyarrow.ipc.new_file(str(tmp_path / "a.arrow"), table.schema) as writer:
+        writer.write_table(table)
+    for name in ("a.parquet", "a.arrow"):
+        found = list(DocumentFile(tmp_path / name, DocumentKeys(language="ca")))
+        assert [entry.text.decode() for entry in found if isinstance(entry, Document)] == [
+            *rows[:-2],
+            rows[-1],
+        ]
+        assert found[-2] == Malformed(len(rows) - 1, "'text' is null, expected text")
+
+
+def test_a_text_column_of_lists_is_malformed_row_by_row(tmp_path: Path) -> None:
+    table = pyarrow.table({"text": [["a"], ["b"]]})
+    with pyarrow.ipc.new_file(str(tmp_path / "a.arrow"), table.schema) as writer:
+        writer.write_table(table)
+    found = list(DocumentFile(tmp_path / "a.arrow", DocumentKeys(language="ca")))
+    assert found == [Malformed(row, "'text' is a list, expected text") for row in (1, 2)]
 
 
 def test_arrow_without_the_column_names_those_it_has(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Rows of Parquet and Arrow files, a few at a time."""
+"""Documents out of the rows of Parquet and Arrow files."""
 
 from __future__ import annotations
 
@@ -7,20 +7,16 @@ from contextlib import ExitStack
 from typing import Any
 
 from salamandra_data.errors import DataError
-from salamandra_data.readers.document import Document, DocumentKeys, Malformed
+from salamandra_data.readers.document import BATCH_BYTES, Document, DocumentKeys, Malformed
 from salamandra_data.readers.formats import PARQUET
+from salamandra_data.readers.record_batches import arrow_parts, parquet_parts
 from salamandra_data.storage import Location, RemotePath
-
-_ROWS = 256
-_BUFFER_BYTES = 1 << 20
-_FILE_MAGIC = b"ARROW1"
-_STREAM_END = b"\xff\xff\xff\xff\0\0\0\0"
 
 
 def rows_of(
     path: Location, keys: DocumentKeys, progress: Callable[[float], None]
 ) -> Iterator[list[Document | Malformed]]:
-    """The documents of a Parquet file or an Arrow IPC file or stream, some rows at a time.
+    """The documents of a Parquet file or an Arrow IPC file or stream, about a megabyte at a time.
 
     Args:
         path: of the file.
@@ -31,20 +27,26 @@ def rows_of(
     """
     import pyarrow
 
-    row = 0
+    kind, parts = ("Parquet", parquet_parts) if path.suffix == PARQUET else ("Arrow", arrow_parts)
+    wanted = (keys.text, keys.language_key, "source", "licence", "license")
+    row = size = 0
+    entries: list[Document | Malformed] = []
     try:
         with ExitStack() as stack:
             source = stack.enter_context(_opened(path))
-            batches = _parquet if path.suffix == PARQUET else _arrow
-            for batch, share in batches(path, source, keys):
-                for start in range(0, batch.num_rows, _ROWS):
-                    entries = list(_entries(batch.slice(start, _ROWS), keys, row))
+            for part, part_bytes, share in parts(path, source, wanted):
+                entries += _entries(part, keys, row)
+                row, size = row + part.num_rows, size + part_bytes
+                del part  # it may keep a large batch alive while the next is read
+                if size >= BATCH_BYTES:
                     yield entries
-                    row += len(entries)
-                progress(share)
+                    entries, size = [], 0
+                    progress(share)
     except pyarrow.ArrowException as error:
-        kind = "Parquet" if path.suffix == PARQUET else "Arrow"
         raise DataError(f"{path}: cannot be read as {kind} (after row {row:,}): {error}") from error
+    if entries:
+        yield entries
+    progress(1.0)
 
 
 def _opened(path: Location) -> Any:
@@ -52,50 +54,6 @@ def _opened(path: Location) -> Any:
 
     # Not through a memory map: a file that is cut short meanwhile would kill the process.
     return path.open("rb") if isinstance(path, RemotePath) else pyarrow.OSFile(str(path), "rb")
-
-
-def _parquet(path: Location, source: Any, keys: DocumentKeys) -> Iterator[tuple[Any, float]]:
-    import pyarrow.parquet
-
-    # With a buffer size and without `pre_buffer` a column is read page by page; else a row group's whole column is.
-    with pyarrow.parquet.ParquetFile(source, buffer_size=_BUFFER_BYTES, pre_buffer=False) as table:
-        columns = _columns(path, table.schema_arrow.names, keys)
-        rows, all_rows = 0, max(table.metadata.num_rows, 1)
-        for batch in table.iter_batches(batch_size=_ROWS, columns=columns, use_threads=False):
-            rows += batch.num_rows
-            yield batch, rows / all_rows
-
-
-def _arrow(path: Location, source: Any, keys: DocumentKeys) -> Iterator[tuple[Any, float]]:
-    import pyarrow
-
-    is_file = source.read(len(_FILE_MAGIC)) == _FILE_MAGIC
-    size = source.seek(0, 2)
-    if not is_file:
-        source.seek(max(size - len(_STREAM_END), 0))
-        if source.read(len(_STREAM_END)) != _STREAM_END:
-            raise DataError(
-                f"{path}: is no Arrow file, and no Arrow stream with its end\n"
-                "  if it is cut short, copy it again from its origin"
-            )
-    source.seek(0)
-    if is_file:
-        with pyarrow.ipc.open_file(source) as table:
-            columns = _columns(path, table.schema.names, keys)
-            for number in range(table.num_record_batches):
-                yield table.get_batch(number).select(columns), (number + 1) / table.num_record_batches
-        return
-    with pyarrow.ipc.open_stream(source) as stream:
-        columns = _columns(path, stream.schema.names, keys)
-        for batch in stream:
-            yield batch.select(columns), source.tell() / size
-
-
-def _columns(path: Location, names: list[str], keys: DocumentKeys) -> list[str]:
-    if keys.text not in names:
-        raise DataError(f"{path}: no column {keys.text!r}; its columns are {', '.join(names)}")
-    wanted = (keys.text, keys.language_key, "source", "licence", "license")
-    return [name for name in names if name in wanted]
 
 
 def _entries(batch: Any, keys: DocumentKeys, rows_before: int) -> Iterator[Document | Malformed]:

@@ -13,6 +13,9 @@ import orjson
 
 from salamandra_data.errors import DataError
 
+BATCH_BYTES = 1 << 20
+"""About how much text is handed on at once."""
+
 _LANGUAGE = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 

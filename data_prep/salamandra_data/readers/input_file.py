@@ -15,11 +15,9 @@ import zstandard
 from salamandra_data.errors import DataError
 from salamandra_data.readers.arrow_rows import rows_of
 from salamandra_data.readers.byte_stream import CountedStream, decompressed
-from salamandra_data.readers.document import Document, DocumentKeys, Malformed, parse_json_line
+from salamandra_data.readers.document import BATCH_BYTES, Document, DocumentKeys, Malformed, parse_json_line
 from salamandra_data.readers.formats import ARROW, PARQUET, PLAIN_TEXT, format_of
 from salamandra_data.storage import Location, RemotePath, size_of
-
-_BATCH_BYTES = 1 << 20
 
 
 @dataclass
@@ -95,7 +93,7 @@ class DocumentFile:
                 if not content.isspace():
                     batch.append(parse_json_line(line, content, keys))
                 size += len(content)
-                if size >= _BATCH_BYTES:
+                if size >= BATCH_BYTES:
                     yield batch
                     batch, size = [], 0
         finally:
