@@ -21,10 +21,10 @@ from salamandra_data.execution import (
 TASKS = 5
 
 
-def stages(directory: Path, forbidden: int = -1) -> list[Stage]:
+def stages(directory: Path, forbidden: int = -1, tasks: int = TASKS) -> list[Stage]:
     directory.mkdir(exist_ok=True)
     return [
-        Stage("squares", TASKS, WriteSquare(directory, forbidden)),
+        Stage("squares", tasks, WriteSquare(directory, forbidden)),
         Stage("sum", 1, WriteSum(directory)),
     ]
 
@@ -52,6 +52,18 @@ def test_a_failed_task_is_told_in_its_own_words_and_done_later(tmp_path: Path) -
     assert (out / "sum").exists()
     calls = (out / "calls").read_text().splitlines()
     assert [calls.count(f"square {task}") for task in range(TASKS)] == [1, 1, 1, 2, 1]
+
+
+def test_stages_cut_into_other_tasks_do_not_go_on_where_these_stopped(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    plan = stages(out, forbidden=3)
+    (out / "obstacle").touch()
+    with pytest.raises(DataError, match="is in the way"):
+        run_stages(plan, LocalSettings(), tmp_path / "work")
+    with pytest.raises(
+        DataError, match="squares was begun with 5 tasks and cannot go on with 3\n.*same --tasks"
+    ):
+        run_stages(stages(out, tasks=3), LocalSettings(), tmp_path / "work")
 
 
 def test_a_killed_worker_is_an_error_and_not_a_hang(tmp_path: Path) -> None:

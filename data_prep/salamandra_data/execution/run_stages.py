@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import re
 from collections.abc import Sequence
@@ -10,6 +11,7 @@ from contextlib import redirect_stderr
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from salamandra_data.atomic_write import atomic_write_bytes
 from salamandra_data.errors import DataError
 from salamandra_data.execution.outcome import Outcome
 from salamandra_data.execution.progress_line import ProgressLine
@@ -44,8 +46,8 @@ def run_stages(stages: Sequence[Stage], settings: ExecutorSettings, work: Path) 
             tasks are complete, logs, and the words of failed tasks. The same stages must come with it each time, and
             two calls must not use it at once.
     Raises:
-        DataError: a task failed (its words are given), the executor cannot be used here, or SLURM jobs of this run
-            are in the queue and another executor is asked for.
+        DataError: a task failed (its words are given), the executor cannot be used here, ``work`` is of stages cut
+            into other tasks, or SLURM jobs of this run are in the queue and another executor is asked for.
     """
     settings.check()
     for stage in stages:
@@ -53,6 +55,7 @@ def run_stages(stages: Sequence[Stage], settings: ExecutorSettings, work: Path) 
             raise ValueError(f"stage {stage.name!r} with {stage.tasks} tasks")
     if importlib.util.find_spec("datatrove") is None:
         raise DataError("--executor needs the package datatrove\n  pip install 'megatron-salamandra[data]'")
+    _check_cut(stages, work.absolute())
     steps = _steps(stages, work.absolute())
     if not any(step.record.unfinished() for step in steps):
         return Outcome(done=True)
@@ -67,6 +70,21 @@ def run_stages(stages: Sequence[Stage], settings: ExecutorSettings, work: Path) 
     else:
         _run_in_turn(steps, settings)
     return Outcome(done=True)
+
+
+def _check_cut(stages: Sequence[Stage], work: Path) -> None:
+    """Refuse another number of tasks: those that are complete would stand for other work than was done."""
+    file, cut = work / "tasks.json", {stage.name: stage.tasks for stage in stages}
+    if not file.is_file():
+        atomic_write_bytes(file, json.dumps(cut).encode())
+        return
+    before = json.loads(file.read_text())
+    for name, tasks in cut.items():
+        if before.get(name) != tasks:
+            raise DataError(
+                f"{work}: the stage {name} was begun with {before.get(name)} tasks and cannot go on with {tasks}\n"
+                "  give the same --tasks as before, or remove the directory to start again"
+            )
 
 
 def _steps(stages: Sequence[Stage], work: Path) -> list[StageStep]:
