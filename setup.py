@@ -78,7 +78,7 @@ setup(
             "py3langid>=0.4",
             "xxhash>=3.4",
         ],
-        "ray": ["ray[default]>=2.40"],
+        "ray": ["ray>=2.40"],
         "hf": ["safetensors>=0.4.3", "tokenizers>=0.22", "transformers>=4.56"],
         "gpu": [
             "transformer-engine[pytorch]>=2.18; sys_platform == 'linux'",
