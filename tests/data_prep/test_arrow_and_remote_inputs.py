@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import fsspec
 import pyarrow
 import pyarrow.feather
 import pyarrow.parquet
 import pytest
+from fsspec.implementations.memory import MemoryFile, MemoryFileSystem
 
 from salamandra_data.errors import DataError
 from salamandra_data.readers import Document, DocumentFile, DocumentKeys, Malformed, find_inputs
-from salamandra_data.storage import RemotePath
+from salamandra_data.storage import RemotePath, retries
 from salamandra_data.tokenization import TokenizeJob, tokenize
 
 RECORDS = [{"text": f"document {n}\r\nlínia — {n}", "language": "ca", "source": "web"} for n in range(700)]
@@ -97,13 +99,15 @@ def test_arrow_without_the_column_names_those_it_has(tmp_path: Path) -> None:
 
 @pytest.fixture
 def bucket(tmp_path: Path) -> Iterator[str]:
-    """A directory of the memory file system with the same documents three times."""
+    """A directory of the memory file system with the same documents four times."""
     filesystem = fsspec.filesystem("memory")
     lines = "".join(json.dumps(record) + "\n" for record in RECORDS).encode()
     filesystem.pipe_file("/inputs/a.jsonl", lines)
     with filesystem.open("/inputs/deep/b.jsonl.gz", "wb", compression="gzip") as stream:
         stream.write(lines)
     filesystem.pipe_file("/inputs/deep/c.arrow", write_arrow(tmp_path / "c.arrow", stream=False).read_bytes())
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(RECORDS), tmp_path / "d.parquet")
+    filesystem.pipe_file("/inputs/deep/d.parquet", (tmp_path / "d.parquet").read_bytes())
     filesystem.pipe_file("/inputs/.hidden.jsonl", lines)
     yield "memory://inputs"
     filesystem.rm("/inputs", recursive=True)
@@ -111,7 +115,7 @@ def bucket(tmp_path: Path) -> Iterator[str]:
 
 def test_directories_and_patterns_behind_urls_are_searched(bucket: str) -> None:
     names = [path.name for path in find_inputs([bucket])]
-    assert names == ["a.jsonl", "b.jsonl.gz", "c.arrow"]
+    assert names == ["a.jsonl", "b.jsonl.gz", "c.arrow", "d.parquet"]
     assert [path.name for path in find_inputs([f"{bucket}/deep/*.gz"])] == ["b.jsonl.gz"]
     with pytest.raises(DataError, match="listed twice"):
         find_inputs([bucket, f"{bucket}/a.jsonl"])
@@ -122,6 +126,46 @@ def test_directories_and_patterns_behind_urls_are_searched(bucket: str) -> None:
 def test_objects_give_the_same_documents_in_every_format(bucket: str) -> None:
     for path in find_inputs([bucket]):
         assert documents(path) == DOCUMENTS, path  # type: ignore[arg-type]
+
+
+def test_reading_is_tried_again_when_the_network_fails(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(retries, "FIRST_WAIT_SECONDS", 0.001)
+    failures = []
+
+    def failing_first(action: Callable[..., Any]) -> Callable[..., Any]:
+        def act(*arguments: Any, **options: Any) -> Any:
+            if len(failures) % 2 == 0:
+                failures.append(action)
+                raise TimeoutError("the network is away")
+            failures.append(None)
+            return action(*arguments, **options)
+
+        return act
+
+    files = find_inputs([bucket])
+    monkeypatch.setattr(MemoryFileSystem, "cat_file", failing_first(MemoryFileSystem.cat_file))
+    monkeypatch.setattr(MemoryFile, "read", failing_first(MemoryFile.read))
+    for path in files:
+        failures.clear()
+        assert documents(path) == DOCUMENTS, path  # type: ignore[arg-type]
+        assert failures, path
+
+
+def test_a_table_whose_size_a_server_does_not_tell_is_refused(
+    bucket: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(MemoryFileSystem, "size", lambda system, path: None)
+    with pytest.raises(DataError, match=r"d\.parquet: the server does not tell its size"):
+        documents(RemotePath(f"{bucket}/deep/d.parquet"))
+
+
+def test_a_table_of_a_server_that_gives_no_parts_is_refused(
+    bucket: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = MemoryFileSystem.cat_file
+    monkeypatch.setattr(MemoryFileSystem, "cat_file", lambda system, path, **part: whole(system, path))
+    with pytest.raises(DataError, match=r"c\.arrow: the server does not give parts"):
+        documents(RemotePath(f"{bucket}/deep/c.arrow"))
 
 
 def test_a_protocol_without_its_package_is_named() -> None:

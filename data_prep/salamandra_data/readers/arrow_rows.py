@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
 from typing import Any
 
 from salamandra_data.errors import DataError
 from salamandra_data.readers.document import BATCH_BYTES, Document, DocumentKeys, Malformed
 from salamandra_data.readers.formats import PARQUET
 from salamandra_data.readers.record_batches import arrow_parts, parquet_parts
-from salamandra_data.storage import Location, RemotePath
+from salamandra_data.readers.table_source import TableSource
+from salamandra_data.storage import Location
 
 
 def rows_of(
@@ -32,8 +32,7 @@ def rows_of(
     row = size = 0
     entries: list[Document | Malformed] = []
     try:
-        with ExitStack() as stack:
-            source = stack.enter_context(_opened(path))
+        with TableSource(path) as source:
             for part, part_bytes, share in parts(path, source, wanted):
                 entries += _entries(part, keys, row)
                 row, size = row + part.num_rows, size + part_bytes
@@ -47,13 +46,6 @@ def rows_of(
     if entries:
         yield entries
     progress(1.0)
-
-
-def _opened(path: Location) -> Any:
-    import pyarrow
-
-    # Not through a memory map: a file that is cut short meanwhile would kill the process.
-    return path.open("rb") if isinstance(path, RemotePath) else pyarrow.OSFile(str(path), "rb")
 
 
 def _entries(batch: Any, keys: DocumentKeys, rows_before: int) -> Iterator[Document | Malformed]:
