@@ -15,7 +15,8 @@ from salamandra_data.indexed.layout import manifest_path
 from salamandra_data.storage import Location
 
 FORMAT = "salamandra-shard-1"
-_OPTIONAL = {"encoder"}  # shards that were made before it was recorded lack it
+_UNLISTED = ("unlisted_sources", "unlisted_licences")
+_OPTIONAL = {"encoder", *_UNLISTED}  # shards made before these were recorded lack them
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,8 @@ class ShardManifest:
 
     ``bin_sha256`` holds one checksum per ``chunk_bytes`` of ``.bin``, so that a damaged part
     can be named and large files can be checked in parallel. ``sources`` and ``licences`` count
-    documents, for documents that name them. ``preparation`` identifies the run and the place in
+    documents, for documents that name them: the largest by name (:class:`LabelCounts`), and those of the others
+    together as ``unlisted_sources`` and ``unlisted_licences``. ``preparation`` identifies the run and the place in
     it that made the shard: the same value means the same ``.bin`` and ``.idx``. ``encoder`` is None
     for shards that were not made from text.
     """
@@ -71,7 +73,9 @@ class ShardManifest:
     idx_sha256: str
     preparation: str | None = None
     sources: dict[str, int] = field(default_factory=dict)
+    unlisted_sources: int = 0
     licences: dict[str, int] = field(default_factory=dict)
+    unlisted_licences: int = 0
     encoder: EncoderRecord | None = None
     chunk_bytes: int = CHUNK_BYTES
     format: str = FORMAT
@@ -121,8 +125,8 @@ class ShardManifest:
             raise DataError(f"{path}: key {min(missing)!r} is missing from the shard manifest")
         if unknown := values.keys() - known:
             raise DataError(f"{path}: unknown key {min(unknown)!r} in the shard manifest")
-        for key in ("documents", "tokens", "utf8_bytes", "bin_bytes", "chunk_bytes"):
-            value = values[key]
+        for key in ("documents", "tokens", "utf8_bytes", "bin_bytes", "chunk_bytes", *_UNLISTED):
+            value = values.get(key, 0)
             if isinstance(value, bool) or not isinstance(value, int) or value < 0:
                 raise DataError(f"{path}: {key} = {value!r} is not a count")
         try:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 from array import array
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -18,6 +17,7 @@ from numpy.typing import NDArray
 from salamandra_data.atomic_write import publish, write_error
 from salamandra_data.errors import DataError
 from salamandra_data.indexed.chunk_checksums import CHUNK_BYTES, ChunkChecksums
+from salamandra_data.indexed.label_counts import LabelCounts
 from salamandra_data.indexed.layout import IndexHeader, bin_path, idx_path, manifest_path, token_dtype
 from salamandra_data.indexed.manifest import EncoderRecord, ShardManifest, TokenizerIdentity
 
@@ -29,7 +29,7 @@ class ShardWriter:
     """Collects documents of one language and publishes them as one shard.
 
     Use it as a context manager: leaving the block publishes ``.bin``, ``.idx`` and, last,
-    ``.json``; an exception leaves nothing. Memory is 4 bytes per document.
+    ``.json``; an exception leaves nothing. Memory is 4 bytes per document, and the names of their sources.
 
     Args:
         prefix: path of the shard without file endings.
@@ -61,8 +61,7 @@ class ShardWriter:
         self._shuffle_seed, self._preparation = shuffle_seed, preparation
         self._dtype = token_dtype(tokenizer.vocab_size)
         self._lengths = array("i")
-        self._sources: Counter[str] = Counter()
-        self._licences: Counter[str] = Counter()
+        self._sources, self._licences = LabelCounts(), LabelCounts()
         directory = staging or prefix.parent
         self._staged = {
             final: directory / f".{final.name}.partial-{os.getpid()}"
@@ -162,8 +161,8 @@ class ShardWriter:
         self.documents += sizes.size
         self.tokens += row.size
         self.utf8_bytes += utf8_bytes
-        self._sources.update(sources)
-        self._licences.update(licences)
+        self._sources.add(sources)
+        self._licences.add(licences)
 
     def close(self, encoder: EncoderRecord | None = None) -> ShardManifest:
         """Finish and publish the three files, the manifest last.
@@ -177,6 +176,8 @@ class ShardWriter:
         _, index, manifest_file = self._staged
         try:
             _sync_and_close(self._stream)
+            sources, unlisted_sources = self._sources.listed()
+            licences, unlisted_licences = self._licences.listed()
             index_sha256 = self._write_index(self._staged[index])
             self.manifest = ShardManifest(
                 language=self._language,
@@ -190,8 +191,10 @@ class ShardWriter:
                 bin_sha256=self._checksums.digests(),
                 idx_sha256=index_sha256,
                 preparation=self._preparation,
-                sources=dict(sorted(self._sources.items())),
-                licences=dict(sorted(self._licences.items())),
+                sources=sources,
+                unlisted_sources=unlisted_sources,
+                licences=licences,
+                unlisted_licences=unlisted_licences,
                 encoder=encoder,
             )
             with open(self._staged[manifest_file], "wb") as stream:

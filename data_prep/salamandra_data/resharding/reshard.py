@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +15,7 @@ from salamandra_data.execution.progress_line import ProgressLine
 from salamandra_data.execution.worker_pool import Counters, WorkerPool
 from salamandra_data.indexed import (
     ChunkChecksums,
+    LabelCounts,
     ShardManifest,
     ShardWriter,
     bin_path,
@@ -149,7 +149,7 @@ def _completed(
     document is of which source is not known any more: a count is handed on for whole shards, and where all documents
     of a shard are of one source.
     """
-    bytes_of, labels_of = [0] * len(manifests), [(Counter[str](), Counter[str]()) for _ in manifests]
+    bytes_of, labels_of = [0] * len(manifests), [(LabelCounts(), LabelCounts()) for _ in manifests]
     pieces_seen = [0] * len(row.shards)
     for number in range(len(manifests)):
         for piece in row.pieces(bounds[number], bounds[number + 1]):
@@ -163,20 +163,30 @@ def _completed(
                 old.utf8_bytes * before // whole
             )
             documents = piece.last_document - piece.first_document
-            for labels, counts in zip(labels_of[number], (old.sources, old.licences), strict=True):
+            for labels, counts, unlisted in zip(
+                labels_of[number],
+                (old.sources, old.licences),
+                (old.unlisted_sources, old.unlisted_licences),
+                strict=True,
+            ):
                 if documents == old.documents:
-                    labels.update(counts)
+                    labels.add(counts, unlisted)
                 elif len(counts) == 1 and sum(counts.values()) == old.documents:
-                    labels.update(dict.fromkeys(counts, documents))
-    return [
-        replace(
-            manifest,
-            utf8_bytes=size,
-            sources=dict(sorted(sources.items())),
-            licences=dict(sorted(licences.items())),
+                    labels.add(dict.fromkeys(counts, documents))
+    completed = []
+    for manifest, size, labels_pair in zip(manifests, bytes_of, labels_of, strict=True):
+        (sources, unlisted_sources), (licences, unlisted_licences) = (one.listed() for one in labels_pair)
+        completed.append(
+            replace(
+                manifest,
+                utf8_bytes=size,
+                sources=sources,
+                unlisted_sources=unlisted_sources,
+                licences=licences,
+                unlisted_licences=unlisted_licences,
+            )
         )
-        for manifest, size, (sources, licences) in zip(manifests, bytes_of, labels_of, strict=True)
-    ]
+    return completed
 
 
 def _common_seed(row: DocumentRow) -> int | None:
