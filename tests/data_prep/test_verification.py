@@ -62,6 +62,10 @@ def edit(path: Path, position: int, new: bytes) -> None:
         stream.write(new)
 
 
+def flip(path: Path, position: int, bits: int) -> None:
+    edit(path, position, bytes((path.read_bytes()[position] ^ bits,)))
+
+
 def edit_manifest(path: Path, **changes: object) -> None:
     path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
 
@@ -90,7 +94,7 @@ def test_what_is_left_of_a_shard_is_a_problem_and_the_others_are_checked(
 
 DAMAGE: dict[str, tuple[Callable[[Path], None], str]] = {
     "flipped bit in .bin": (
-        lambda prefix: edit(prefix.with_suffix(".bin"), 5, b"\x01"),
+        lambda prefix: flip(prefix.with_suffix(".bin"), 5, 0x01),
         r"\.bin: bytes 0 to .* damaged",
     ),
     "flipped bit in lengths": (
