@@ -8,7 +8,14 @@ from pathlib import Path
 
 from salamandra_data.atomic_write import atomic_write_bytes, sha256_of_file
 from salamandra_data.errors import DataError
-from salamandra_data.indexed import TokenizerIdentity, bin_path, idx_path, manifest_path
+from salamandra_data.indexed import (
+    IndexedShard,
+    ShardManifest,
+    TokenizerIdentity,
+    bin_path,
+    idx_path,
+    manifest_path,
+)
 from salamandra_data.indexed.layout import shard_prefix
 from salamandra_data.storage import Location, as_location, is_hidden_below
 
@@ -61,6 +68,16 @@ def one_shard(location: Location | str) -> Location:
 def missing_files(prefix: Location) -> list[Location]:
     """The files without which the shard cannot be read: none, if it is whole."""
     return [path for path in (bin_path(prefix), idx_path(prefix)) if not path.is_file()]
+
+
+def is_whole(prefix: Location) -> bool:
+    """Whether all files of a shard are there, of the sizes and counts that its manifest tells; no ids are read."""
+    try:
+        manifest, shard = ShardManifest.load(prefix), IndexedShard.open(prefix)
+    except DataError:
+        return False
+    found = (shard.documents, shard.tokens, shard.tokens * shard.dtype.itemsize)
+    return found == (manifest.documents, manifest.tokens, manifest.bin_bytes)
 
 
 def tokenizer_file(path: Path) -> Path:

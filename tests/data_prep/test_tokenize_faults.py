@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -175,6 +176,27 @@ def test_a_second_start_makes_only_what_is_missing(
     redone = {path.name for path in tmp_path.iterdir() if path.stat().st_mtime_ns != stamps[path.name]}
     assert {name.split(".")[0] for name in redone} == {"el-train-00001", "uk-train-00000"}
     assert result.shards_already_done == sum(name.endswith(".json") for name in first) - 2
+
+
+@pytest.mark.parametrize(
+    ("ending", "change"),
+    [(".bin", lambda raw: raw[:-2]), (".bin", lambda raw: raw + b"\0\0"), (".idx", lambda raw: raw[:-1])],
+)
+def test_a_shard_that_was_damaged_since_is_made_again(
+    tmp_path: Path,
+    corpus_files: list[Path],
+    small_tokenizer: Path,
+    ending: str,
+    change: Callable[[bytes], bytes],
+) -> None:
+    task = TokenizeJob(corpus_files, small_tokenizer, tmp_path)
+    tokenize(task)
+    first = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    damaged = tmp_path / f"el-train-00000{ending}"
+    damaged.write_bytes(change(damaged.read_bytes()))
+    result = tokenize(task)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == first
+    assert result.shards_already_done == sum(name.endswith(".json") for name in first) - 1
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ import numpy as np
 
 from salamandra_data.errors import DataError
 from salamandra_data.indexed import ShardManifest, manifest_path
-from salamandra_data.shard_files import missing_files
+from salamandra_data.shard_files import is_whole
 from salamandra_data.tokenization.backends import GuardedEncoder, TextBatch
 from salamandra_data.tokenization.document_hash import even_bounds
 from salamandra_data.tokenization.first_pass import GroupCount
@@ -77,7 +77,7 @@ def _estimated_tokens(
 def finished_shards(
     job: TokenizeJob, planned: list[ShardTask], languages: set[str]
 ) -> dict[Path, ShardManifest]:
-    """Shards in ``out`` that this very job made before.
+    """Shards in ``out`` that this very job made before; not those that lost a file or a part of one since.
 
     Raises:
         DataError: shards of these languages are there from another job.
@@ -95,6 +95,6 @@ def finished_shards(
                     "input or with other options\n  choose another --out (a blend takes several directories), or "
                     "remove the old shards"
                 )
-            if not missing_files(prefix):
+            if is_whole(prefix):
                 finished[prefix] = manifest
     return finished

@@ -20,9 +20,8 @@ from salamandra_data.directory_lock import sole_use
 from salamandra_data.errors import DataError
 from salamandra_data.execution import ExecutorSettings, Outcome, Stage, run_stages, share
 from salamandra_data.execution.worker_pool import WorkerPool
-from salamandra_data.indexed import manifest_path
 from salamandra_data.readers import find_inputs, fingerprint
-from salamandra_data.shard_files import tokenizer_file
+from salamandra_data.shard_files import is_whole, tokenizer_file
 from salamandra_data.storage import Location
 from salamandra_data.tokenization.backends import EncoderChoice, choose_encoder
 from salamandra_data.tokenization.encoder import cached_encoder
@@ -173,7 +172,7 @@ def _result(work: Path) -> TokenizeResult | None:
 
 
 def _is_whole(result: TokenizeResult) -> bool:
-    return all(manifest_path(prefix).is_file() for group in result.groups for prefix in group.shards)
+    return all(is_whole(prefix) for group in result.groups for prefix in group.shards)
 
 
 def _runs(work: Path) -> Path:
