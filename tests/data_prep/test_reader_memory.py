@@ -10,7 +10,8 @@ import pyarrow.parquet
 import pytest
 from peak_memory import reading_growth
 
-from salamandra_data.readers import Document, DocumentFile, DocumentKeys
+from salamandra_data.errors import DataError
+from salamandra_data.readers import Document, DocumentFile, DocumentKeys, table_source
 
 
 def texts(count: int, length: int) -> list[str]:
@@ -63,6 +64,23 @@ def test_long_documents_of_arrow_take_the_memory_of_one_record_batch(tmp_path: P
     long = write_arrow(tmp_path / name, texts(4 * batch_mib, 2**20), batch_mib)
     documents, mib = reading_growth(long, small)
     assert documents == 4 * batch_mib and mib < 1.7 * batch_mib, mib
+
+
+@pytest.mark.parametrize("name", ["a.arrow", "stream.arrow", "a.parquet"])
+def test_a_batch_or_page_that_would_fill_the_memory_is_refused(
+    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(table_source, "MOST_BYTES_AT_ONCE", 2**20)
+    write = write_parquet if name == "a.parquet" else write_arrow
+    for rows, length in ((20, 2**17), (10, 2**16)):
+        file = DocumentFile(write(tmp_path / name, texts(rows, length), rows), DocumentKeys(language="ca"))
+        if rows == 10:
+            assert len(list(file)) == rows
+            continue
+        with pytest.raises(
+            DataError, match=rf"{name}: has a record batch or page of 0.0 GiB.*\n.*fewer rows"
+        ):
+            list(file)
 
 
 @pytest.mark.parametrize("name", ["a.arrow", "stream.arrow", "a.parquet"])
