@@ -19,7 +19,10 @@ import pytest
 
 from salamandra_data.errors import DataError
 from salamandra_data.readers import DocumentKeys
-from salamandra_data.tokenization import TokenizeJob, tokenize
+from salamandra_data.tokenization import TokenizeJob, job_plan, tokenize
+from salamandra_data.tokenization.run_file import Run
+from salamandra_data.tokenization.second_pass import SecondPass
+from salamandra_data.tokenization.sorted_runs import RunWriter
 
 GOOD = b'{"text": "bona tarda", "language": "ca"}\n'
 BAD_LINES = {
@@ -197,6 +200,28 @@ def test_a_shard_that_was_damaged_since_is_made_again(
     result = tokenize(task)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == first
     assert result.shards_already_done == sum(name.endswith(".json") for name in first) - 1
+
+
+def test_shards_without_all_documents_that_were_read_are_no_success(
+    tmp_path: Path, corpus_files: list[Path], small_tokenizer: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def without_the_last_run(*, runs: list[Run], **values: object) -> SecondPass:
+        return SecondPass(runs=runs[:-1], **values)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(RunWriter.__init__, "__defaults__", (60_000,))
+    monkeypatch.setattr(job_plan, "SecondPass", without_the_last_run)
+    task = TokenizeJob(corpus_files, small_tokenizer, tmp_path)
+    message = (
+        r"[a-z]{2}-train: 40 documents of .* were read, but the shards hold \d\d of .*\n.*remove .*-train-\*"
+    )
+    with pytest.raises(DataError, match=message):
+        tokenize(task)
+    monkeypatch.undo()
+    with pytest.raises(DataError, match=message):  # being there does not make them right
+        tokenize(task)
+    for path in tmp_path.glob("*-train-*"):
+        path.unlink()
+    tokenize(task)
 
 
 @pytest.fixture(scope="module")

@@ -32,6 +32,7 @@ class JobPlan:
 
     Attributes:
         shards: all of the job, in order; some may turn out to be empty.
+        counts: what the first pass found.
         state: what its workers know.
         encoder: which encodes.
         empty_documents: by language.
@@ -39,6 +40,7 @@ class JobPlan:
     """
 
     shards: list[ShardTask]
+    counts: dict[Group, GroupCount]
     state: SecondPass
     encoder: EncoderChoice
     empty_documents: Counter[str]
@@ -56,9 +58,15 @@ class JobPlan:
     def result(
         self, made: Mapping[Path, ShardManifest], kept: Mapping[Path, ShardManifest]
     ) -> TokenizeResult:
-        """What the run came to, given the shards it made and those that were there."""
+        """What the run came to, given the shards it made and those that were there.
+
+        Raises:
+            DataError: the shards hold other documents than the first pass found.
+        """
+        groups = _group_results(self.shards, {**kept, **made})
+        self._check_counts(groups)
         return TokenizeResult(
-            groups=_group_results(self.shards, {**kept, **made}),
+            groups=groups,
             empty_documents=self.empty_documents,
             malformed_lines=self.malformed_lines,
             skipped_report=self.skipped_report,
@@ -68,6 +76,19 @@ class JobPlan:
                 manifest.encoder.documents_checked for manifest in made.values() if manifest.encoder
             ),
         )
+
+    def _check_counts(self, results: Sequence[GroupResult]) -> None:
+        found = {(result.language, result.split): result for result in results}
+        for group, count in sorted(self.counts.items(), key=lambda item: item[0]):
+            result = found.get(group, GroupResult(*group))
+            if (result.documents, result.utf8_bytes) != (count.documents, count.utf8_bytes):
+                name = "-".join(group)
+                raise DataError(
+                    f"{name}: {count.documents:,} documents of {count.utf8_bytes:,} bytes were read, but the shards "
+                    f"hold {result.documents:,} of {result.utf8_bytes:,}\n"
+                    "  the intermediate copy of the text was damaged: check the disk of --scratch, remove the shards "
+                    f"{name}-* and run the command again"
+                )
 
 
 def survey_tasks(job: TokenizeJob, files: Sequence[Location]) -> tuple[list[list[InputFile]], int]:
@@ -126,6 +147,7 @@ def plan_shards(
     keep_tokenizer(job.out, job.tokenizer, sha256)
     return JobPlan(
         shards=shards,
+        counts=groups,
         state=SecondPass(
             runs=runs,
             files=[str(path) for path in files],
