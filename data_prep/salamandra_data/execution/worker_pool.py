@@ -50,6 +50,10 @@ class Counters:
         self._stop.set()
 
 
+class WorkerDied(DataError):
+    """A worker process ended from outside; what it had finished stays."""
+
+
 class Stopped(Exception):
     """Raised inside a worker that was told to stop; never seen by a user."""
 
@@ -71,7 +75,8 @@ class WorkerPool(Generic[State]):
         """Results in the order in which they are ready.
 
         Raises:
-            DataError: raised by a task, or a worker process died. Other tasks have ended by then.
+            DataError: raised by a task, or (:class:`WorkerDied`) a worker process died. Other tasks have ended by
+                then.
         """
         if self._workers == 1:
             for task in tasks:
@@ -86,7 +91,7 @@ class WorkerPool(Generic[State]):
         try:
             yield from self._gather(executor, function, iter(tasks))
         except BrokenProcessPool as error:
-            raise DataError(
+            raise WorkerDied(
                 "a worker process was killed, most often for want of memory; finished shards stay\n"
                 "  run the same command again to continue, with fewer --workers if memory was the reason"
             ) from error

@@ -80,6 +80,7 @@ def survey_files(state: FirstPass, counters: Counters, files: list[InputFile]) -
         DataError: a file cannot be read, has a malformed line that is not to be skipped, or the disk is full.
     """
     survey = Survey(first_file=files[0].number)
+    _malformed_file(state, survey).unlink(missing_ok=True)  # of an interrupted attempt
     writer = RunWriter(state.directory, f"run-{survey.first_file:06d}")
     for file in files:
         _survey_file(state, counters, survey, writer, file.number, DocumentFile(file.path, state.job.keys))
@@ -150,6 +151,10 @@ def _held(seed: int, number: int, documents: list[Document]) -> Held:
     )
 
 
+def _malformed_file(state: FirstPass, survey: Survey) -> Path:
+    return state.directory / f"malformed-{survey.first_file:06d}"
+
+
 def _take_malformed(state: FirstPass, survey: Survey, file: DocumentFile, entry: Malformed) -> None:
     if not state.job.skip_malformed:
         raise DataError(
@@ -157,7 +162,7 @@ def _take_malformed(state: FirstPass, survey: Survey, file: DocumentFile, entry:
             "  mend the line, or pass over such lines with --on-error skip; nothing was written"
         )
     survey.malformed_lines += 1
-    survey.malformed = state.directory / f"malformed-{survey.first_file:06d}"
+    survey.malformed = _malformed_file(state, survey)
     try:
         with open(survey.malformed, "a", encoding="utf-8", errors="backslashreplace") as stream:
             stream.write(f"{file.path}:{entry.line}: {entry.reason}\n")

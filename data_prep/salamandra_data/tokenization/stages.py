@@ -7,20 +7,14 @@ command finds it again.
 
 from __future__ import annotations
 
-import hashlib
-import pickle
 import shutil
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
-from salamandra_data.atomic_write import atomic_write_bytes
 from salamandra_data.directory_lock import sole_use
-from salamandra_data.errors import DataError
 from salamandra_data.execution import ExecutorSettings, Outcome, Stage, run_stages, share
 from salamandra_data.execution.worker_pool import WorkerPool
-from salamandra_data.readers import find_inputs, fingerprint
+from salamandra_data.readers import find_inputs
 from salamandra_data.shard_files import is_whole, tokenizer_file
 from salamandra_data.storage import Location
 from salamandra_data.tokenization.backends import EncoderChoice, choose_encoder
@@ -28,6 +22,7 @@ from salamandra_data.tokenization.encoder import cached_encoder
 from salamandra_data.tokenization.first_pass import FirstPass, InputFile, Survey, survey_files
 from salamandra_data.tokenization.job import TokenizeJob
 from salamandra_data.tokenization.job_plan import JobPlan, plan_shards, survey_tasks
+from salamandra_data.tokenization.kept_work import is_kept, job_identity, keep, kept
 from salamandra_data.tokenization.result import TokenizeResult
 from salamandra_data.tokenization.second_pass import write_shard
 from salamandra_data.working_directory import working_directory
@@ -64,7 +59,7 @@ def _run(
 ) -> tuple[Outcome, TokenizeResult | None]:
     reference = cached_encoder(job.tokenizer)
     assert job.scratch is not None
-    work = job.scratch / f".stages-{_identity(job, files, reference.identity.sha256)}"
+    work = job.scratch / f".stages-{job_identity(job, files, reference.identity.sha256)}"
     result = _result(work)
     if result is not None and not _is_whole(result):
         shutil.rmtree(work)
@@ -99,7 +94,7 @@ class _Read:
         runs.mkdir(parents=True, exist_ok=True)
         pool = WorkerPool(1, FirstPass(self.job, runs))
         surveys = list(pool.run(survey_files, share(self.groups, task, self.tasks)))
-        _keep(self.work, f"survey-{task:05d}", surveys)
+        keep(self.work, f"survey-{task:05d}", surveys)
 
 
 @dataclass(frozen=True)
@@ -115,11 +110,11 @@ class _Plan:
     def __call__(self, task: int) -> None:
         surveys: list[Survey] = []
         for number in range(self.tasks):
-            surveys += _kept(self.work, f"survey-{number:05d}")
+            surveys += kept(self.work, f"survey-{number:05d}")
         surveys.sort(key=lambda survey: survey.first_file)
         runs = _runs(self.work)
         plan = plan_shards(self.job, self.files, surveys, self.choice, cache=runs, staging=runs)
-        _keep(self.work, "plan", (plan, set(plan.finished(self.job))))
+        keep(self.work, "plan", (plan, set(plan.finished(self.job))))
 
 
 @dataclass(frozen=True)
@@ -131,7 +126,7 @@ class _Write:
     work: Path
 
     def __call__(self, task: int) -> None:
-        plan: JobPlan = _kept(self.work, "plan")[0]
+        plan: JobPlan = kept(self.work, "plan")[0]
         finished = plan.finished(self.job)
         mine = [shard for shard in share(plan.shards, task, self.tasks) if shard.prefix not in finished]
         with working_directory(self.job.out, "tokenize") as staging:
@@ -148,27 +143,21 @@ class _Finish:
     work: Path
 
     def __call__(self, task: int) -> None:
-        plan, kept = _kept(self.work, "plan")
+        plan, done = kept(self.work, "plan")
         there = plan.finished(self.job)
-        _keep(
+        keep(
             self.work,
             "result",
             plan.result(
-                {prefix: manifest for prefix, manifest in there.items() if prefix not in kept},
-                {prefix: manifest for prefix, manifest in there.items() if prefix in kept},
+                {prefix: manifest for prefix, manifest in there.items() if prefix not in done},
+                {prefix: manifest for prefix, manifest in there.items() if prefix in done},
             ),
         )
         shutil.rmtree(_runs(self.work), ignore_errors=True)
 
 
-def _identity(job: TokenizeJob, files: Sequence[Location], tokenizer_sha256: str) -> str:
-    """Of a job on its input as it is now."""
-    described = repr((replace(job, inputs=(), workers=1), fingerprint(files), tokenizer_sha256))
-    return hashlib.sha256(described.encode()).hexdigest()[:16]
-
-
 def _result(work: Path) -> TokenizeResult | None:
-    return _kept(work, "result") if _found(work, "result").is_file() else None
+    return kept(work, "result") if is_kept(work, "result") else None
 
 
 def _is_whole(result: TokenizeResult) -> bool:
@@ -177,23 +166,3 @@ def _is_whole(result: TokenizeResult) -> bool:
 
 def _runs(work: Path) -> Path:
     return work / "runs"
-
-
-def _found(work: Path, name: str) -> Path:
-    return work / "found" / name
-
-
-def _keep(work: Path, name: str, value: object) -> None:
-    path = _found(work, name)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    atomic_write_bytes(path, pickle.dumps(value))
-
-
-def _kept(work: Path, name: str) -> Any:
-    try:
-        return pickle.loads(_found(work, name).read_bytes())
-    except FileNotFoundError as error:
-        raise DataError(
-            f"{_found(work, name)}: is missing, though the stage that writes it is done\n"
-            f"  remove {work} and start again"
-        ) from error

@@ -17,6 +17,7 @@ from salamandra_data.tokenization.encoder import cached_encoder
 from salamandra_data.tokenization.first_pass import FirstPass, Survey, survey_files
 from salamandra_data.tokenization.job import TokenizeJob
 from salamandra_data.tokenization.job_plan import plan_shards, survey_tasks
+from salamandra_data.tokenization.kept_work import is_kept, job_identity, keep, kept, work_of_job
 from salamandra_data.tokenization.result import TokenizeResult
 from salamandra_data.tokenization.second_pass import SecondPass, ShardTask, write_shard
 from salamandra_data.working_directory import working_directory
@@ -25,11 +26,12 @@ from salamandra_data.working_directory import working_directory
 def tokenize(job: TokenizeJob) -> TokenizeResult:
     """Tokenize ``job.inputs`` into shards in ``job.out``.
 
-    A shard that an earlier run of the same job finished is kept and not made again.
+    A shard that an earlier run of the same job finished is kept and not made again, and what an interrupted one read
+    is not read again.
 
     Raises:
         DataError: bad options or input, shards of another job in the way, another run at work in ``out``, a full
-            disk, a killed worker. Nothing incomplete is left, and finished shards stay.
+            disk, a killed worker. Nothing incomplete is left in sight, and finished shards stay.
     """
     job.check()
     job = replace(job, tokenizer=tokenizer_file(job.tokenizer))
@@ -37,11 +39,11 @@ def tokenize(job: TokenizeJob) -> TokenizeResult:
     reference = cached_encoder(job.tokenizer)
     with (
         sole_use(job.out),
-        working_directory(job.scratch or job.out, "tokenize") as scratch,
+        work_of_job(job, job_identity(job, files, reference.identity.sha256)) as work,
         working_directory(job.out, "tokenize") as staging,
     ):
-        choice = choose_encoder(job.encoder, reference, job.tokenizer, scratch)
-        plan = plan_shards(job, files, _survey(job, files, scratch), choice, scratch, staging)
+        choice = choose_encoder(job.encoder, reference, job.tokenizer, work)
+        plan = plan_shards(job, files, _survey(job, files, work), choice, work, staging)
         finished = plan.finished(job)
         written = _write_shards(
             job, plan.state, [task for task in plan.shards if task.prefix not in finished]
@@ -49,12 +51,17 @@ def tokenize(job: TokenizeJob) -> TokenizeResult:
     return plan.result(written, finished)
 
 
-def _survey(job: TokenizeJob, files: list[Location], scratch: Path) -> list[Survey]:
+def _survey(job: TokenizeJob, files: list[Location], work: Path) -> list[Survey]:
     tasks, size = survey_tasks(job, files)
-    pool = WorkerPool(min(job.workers, len(tasks)), FirstPass(job, scratch))
-    with ProgressLine("reading   ", pool.counters, size):
-        surveys = list(pool.run(survey_files, tasks))
-    return sorted(surveys, key=lambda survey: survey.first_file)
+    names = {task[0].number: f"survey-{task[0].number:06d}" for task in tasks}
+    open_tasks = [task for task in tasks if not is_kept(work, names[task[0].number])]
+    if open_tasks:
+        size_left = round(size * sum(file.share for task in open_tasks for file in task))
+        pool = WorkerPool(min(job.workers, len(open_tasks)), FirstPass(job, work))
+        with ProgressLine("reading   ", pool.counters, size_left):
+            for survey in pool.run(survey_files, open_tasks):
+                keep(work, names[survey.first_file], survey)
+    return [kept(work, name) for _, name in sorted(names.items())]
 
 
 def _write_shards(job: TokenizeJob, state: SecondPass, tasks: list[ShardTask]) -> dict[Path, ShardManifest]:

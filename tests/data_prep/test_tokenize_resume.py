@@ -1,0 +1,103 @@
+"""The same command after an interruption reads nothing twice, makes no shard twice, and leaves the same files."""
+
+from __future__ import annotations
+
+import importlib
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from salamandra_data.errors import DataError
+from salamandra_data.execution.worker_pool import WorkerDied
+from salamandra_data.tokenization import TokenizeJob, tokenize
+from salamandra_data.tokenization import job_plan as planning
+
+command = importlib.import_module("salamandra_data.tokenization.tokenize")
+
+LANGUAGES = ("ca", "eu", "gl")
+
+
+@pytest.fixture
+def job(tmp_path: Path, small_tokenizer: Path, monkeypatch: pytest.MonkeyPatch) -> TokenizeJob:
+    """Three files, each a task of its own, with a malformed line in the first."""
+    monkeypatch.setattr(planning, "_TOGETHER_BYTES", 1)
+    monkeypatch.setattr(planning, "MOST_RUNS", 1000)
+    (tmp_path / "in").mkdir()
+    for language in LANGUAGES:
+        lines = [json.dumps({"text": f"{language} {n} text", "language": language}) for n in range(200)]
+        bad = ["{}"] if language == "ca" else []
+        (tmp_path / "in" / f"{language}.jsonl").write_text("\n".join([*bad, *lines]) + "\n")
+    return TokenizeJob([tmp_path / "in"], small_tokenizer, tmp_path / "out", skip_malformed=True)
+
+
+def files_in(directory: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in directory.iterdir() if path.is_file()}
+
+
+def interrupted(monkeypatch: pytest.MonkeyPatch, name: str, after: int, error: BaseException) -> list[Any]:
+    """Make a step of the command fail at its call number ``after`` + 1; the list gets the task of each call."""
+    real: Callable[..., Any] = getattr(command, name)
+    calls: list[Any] = []
+
+    def step(state: Any, counters: Any, task: Any) -> Any:
+        if len(calls) == after:
+            raise error
+        calls.append(task)
+        return real(state, counters, task)
+
+    monkeypatch.setattr(command, name, step)
+    return calls
+
+
+@pytest.mark.parametrize(("step", "read_before"), [("survey_files", 1), ("write_shard", 3)])
+@pytest.mark.parametrize(
+    "error", [KeyboardInterrupt(), WorkerDied("killed")], ids=["Ctrl-C", "killed worker"]
+)
+def test_an_interrupted_command_goes_on(
+    job: TokenizeJob,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    step: str,
+    read_before: int,
+    error: BaseException,
+) -> None:
+    tokenize(replace(job, out=tmp_path / "whole"))
+    with monkeypatch.context() as patch:
+        interrupted(patch, step, 1, error)
+        with pytest.raises(type(error)):
+            tokenize(job)
+    with monkeypatch.context() as patch:
+        read = interrupted(patch, "survey_files", 99, error)
+        tokenize(job)
+    assert len(read) == len(LANGUAGES) - read_before
+    assert [path for path in job.out.iterdir() if path.is_dir()] == []
+    found, whole = files_in(job.out), files_in(tmp_path / "whole")
+    assert found.keys() == whole.keys() and len(found) == 3 * len(LANGUAGES) + 2
+    assert {name for name in found if found[name] != whole[name]} == set()
+
+
+def test_input_that_changed_since_is_read_again(job: TokenizeJob, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        interrupted(patch, "write_shard", 0, KeyboardInterrupt())
+        with pytest.raises(KeyboardInterrupt):
+            tokenize(job)
+    (left,) = [path for path in job.out.iterdir() if path.is_dir()]
+    with open(Path(str(job.inputs[0])) / "eu.jsonl", "a") as stream:
+        stream.write('{"text": "bat gehiago", "language": "eu"}\n')
+    with monkeypatch.context() as patch:
+        read = interrupted(patch, "survey_files", 99, KeyboardInterrupt())
+        result = tokenize(job)
+    assert len(read) == len(LANGUAGES) and not left.exists()
+    assert {group.language: group.documents for group in result.groups}["eu"] == 201
+
+
+def test_an_error_leaves_nothing_behind(job: TokenizeJob, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        interrupted(patch, "survey_files", 2, DataError("no space left"))
+        with pytest.raises(DataError, match="no space left"):
+            tokenize(job)
+    assert list(job.out.iterdir()) == []
