@@ -19,7 +19,7 @@ SENTENCEPIECE_VERSION: str = sentencepiece.__version__
 
 
 class Encoder:
-    """One SentencePiece model; the reference for what the ids of a text are."""
+    """One SentencePiece model, read from the file ``model``; the reference for what the ids of a text are."""
 
     def __init__(self, model: Path) -> None:
         try:
@@ -31,6 +31,7 @@ class Encoder:
             raise DataError(
                 f"{model}: has no </s>, which ends each document\n  train it with `data train-tokenizer`"
             )
+        self.model = model
         self.identity = TokenizerIdentity(sha256_of_file(model), len(self._processor), eod_id)
 
     def encode_rows(self, texts: Sequence[bytes]) -> TokenRows:

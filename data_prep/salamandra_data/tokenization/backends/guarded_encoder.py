@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from salamandra_data.errors import DataError
 from salamandra_data.tokenization.backends.backend import FastBackend
+from salamandra_data.tokenization.backends.long_texts import encode_in_pieces
 from salamandra_data.tokenization.encoder import SENTENCEPIECE_VERSION, Encoder
 from salamandra_data.tokenization.token_rows import TokenRows
 
@@ -55,15 +56,21 @@ class GuardedEncoder:
         """
         if self._backend is None:
             self.documents_by_reference += len(batch.texts)
-            return self._reference.encode_rows(batch.texts)
+            return self._by_reference(batch.texts)
         backend, all_fast = self._backend, bool(batch.fast.all())
-        rows = backend.encode(batch.texts) if all_fast else self._encode_mixed(backend, batch)
+        rows = self._by(backend, batch.texts) if all_fast else self._encode_mixed(backend, batch)
         self._check(backend, batch, rows)
         return rows
 
+    def _by_reference(self, texts: Sequence[bytes]) -> TokenRows:
+        return encode_in_pieces(self._reference.encode_rows, texts, self._reference.model)
+
+    def _by(self, backend: FastBackend, texts: Sequence[bytes]) -> TokenRows:
+        return encode_in_pieces(backend.encode, texts, self._reference.model)
+
     def _encode_mixed(self, backend: FastBackend, batch: TextBatch) -> TokenRows:
-        by_backend = iter(backend.encode(_chosen(batch.texts, batch.fast)).split())
-        by_reference = iter(self._reference.encode_rows(_chosen(batch.texts, ~batch.fast)).split())
+        by_backend = iter(self._by(backend, _chosen(batch.texts, batch.fast)).split())
+        by_reference = iter(self._by_reference(_chosen(batch.texts, ~batch.fast)).split())
         self.documents_by_reference += int((~batch.fast).sum())
         return TokenRows.joined([next(by_backend if fast else by_reference) for fast in batch.fast])
 
@@ -71,7 +78,7 @@ class GuardedEncoder:
         numbers = np.flatnonzero(batch.checked & batch.fast).tolist()
         if not numbers:
             return
-        expected = self._reference.encode_rows([batch.texts[number] for number in numbers]).split()
+        expected = self._by_reference([batch.texts[number] for number in numbers]).split()
         ends = np.cumsum(rows.lengths)
         for number, right in zip(numbers, expected, strict=True):
             found = rows.ids[ends[number] - rows.lengths[number] : ends[number]]
