@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import gzip
 import random
 from pathlib import Path
 
 import pyarrow
 import pyarrow.parquet
 import pytest
+import zstandard
 from peak_memory import reading_growth
 
 from salamandra_data.errors import DataError
@@ -38,6 +40,19 @@ def write_arrow(path: Path, column: list[str], rows_per_batch: int) -> Path:
     with kind(str(path), table.schema) as writer:
         writer.write_table(table, max_chunksize=rows_per_batch)
     return path
+
+
+@pytest.mark.parametrize("ending", [".gz", ".zst"])
+def test_archives_that_become_a_thousand_times_as_large_are_read_bit_by_bit(
+    tmp_path: Path, ending: str
+) -> None:
+    line = b'{"text": "' + b"un i dos i " * 400 + b'"}\n'
+    compress = gzip.compress if ending == ".gz" else zstandard.compress
+    for name, lines in (("small", 10), ("large", 40_000)):
+        (tmp_path / f"{name}.jsonl{ending}").write_bytes(compress(line * lines))
+    assert (tmp_path / f"large.jsonl{ending}").stat().st_size < 40_000 * len(line) / 100
+    documents, mib = reading_growth(tmp_path / f"large.jsonl{ending}", tmp_path / f"small.jsonl{ending}")
+    assert documents == 40_000 and mib < 40, mib
 
 
 def test_a_row_group_of_parquet_is_not_read_whole(tmp_path: Path) -> None:

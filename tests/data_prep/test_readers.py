@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import io
 import json
 import re
 from pathlib import Path
@@ -17,6 +18,7 @@ from hypothesis import strategies as st
 from salamandra_data.errors import DataError
 from salamandra_data.readers import Document, DocumentFile, DocumentKeys, Malformed, find_inputs
 from salamandra_data.readers.document import parse_json_line
+from salamandra_data.readers.zstd_stream import ZstdStream
 
 RECORDS = [
     {"text": "un", "language": "ca", "source": "web", "licence": "CC0-1.0"},
@@ -134,6 +136,39 @@ def test_damaged_archives_are_an_error_and_not_a_short_file(tmp_path: Path, name
     (tmp_path / name).write_bytes(content)
     with pytest.raises(DataError, match=f"{name}: cannot be read to its end"):
         documents(tmp_path / name)
+
+
+def zstd_frames() -> bytes:
+    """Two frames around one that is to be skipped: with and without checksum and length, the second of three blocks."""
+    first = zstandard.ZstdCompressor(write_checksum=True, write_content_size=False).compress(b"un\n")
+    skipped = b"\x5a\x2a\x4d\x18" + (5).to_bytes(4, "little") + b"index"
+    return first + skipped + zstandard.compress(b"a" * 300_000)
+
+
+def test_frames_of_zstd_follow_each_other() -> None:
+    stream = io.BufferedReader(ZstdStream(io.BytesIO(zstd_frames())))
+    assert stream.read() == b"un\n" + b"a" * 300_000
+
+
+def test_zstd_cut_anywhere_is_an_error_unless_between_frames() -> None:
+    whole = zstd_frames()
+    ends = [0, whole.index(b"\x5a\x2a\x4d\x18"), whole.index(b"index") + len(b"index"), len(whole)]
+    for kept in range(len(whole) + 1):
+        stream = io.BufferedReader(ZstdStream(io.BytesIO(whole[:kept])))
+        if kept in ends:
+            stream.read()
+            continue
+        with pytest.raises(EOFError):
+            stream.read()
+
+
+def test_zstd_with_the_largest_window_is_read(tmp_path: Path) -> None:
+    parameters = zstandard.ZstdCompressionParameters.from_level(3, window_log=31, enable_ldm=True)
+    compressor = zstandard.ZstdCompressor(compression_params=parameters).compressobj()
+    content = compressor.compress(json_lines(RECORDS)) + compressor.flush()  # type: ignore[arg-type]
+    assert zstandard.get_frame_parameters(content).window_size == 2**31
+    (tmp_path / "a.jsonl.zst").write_bytes(content)
+    assert len(documents(tmp_path / "a.jsonl.zst")) == len(RECORDS)
 
 
 def test_parquet_without_the_column_names_those_it_has(tmp_path: Path) -> None:
