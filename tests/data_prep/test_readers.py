@@ -121,7 +121,7 @@ def test_text_is_not_changed_by_reading(text: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["a.jsonl.gz", "a.jsonl.zst"])
-@pytest.mark.parametrize("damage", ["truncated", "flipped", "not compressed"])
+@pytest.mark.parametrize("damage", ["truncated", "flipped", "not compressed", "empty"])
 def test_damaged_archives_are_an_error_and_not_a_short_file(tmp_path: Path, name: str, damage: str) -> None:
     content = write(
         tmp_path / name, json_lines([{"text": str(n) * 99, "language": "ca"} for n in range(999)])
@@ -132,10 +132,15 @@ def test_damaged_archives_are_an_error_and_not_a_short_file(tmp_path: Path, name
         middle = len(content) // 2
         content = content[:middle] + bytes([content[middle] ^ 255] * 9) + content[middle + 9 :]
     else:
-        content = json_lines([{"text": "a", "language": "ca"}])
+        content = json_lines([{"text": "a", "language": "ca"}]) if damage == "not compressed" else b""
     (tmp_path / name).write_bytes(content)
     with pytest.raises(DataError, match=f"{name}: cannot be read to its end"):
         documents(tmp_path / name)
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.jsonl.gz", "a.jsonl.zst"])
+def test_an_archive_of_nothing_has_no_documents(tmp_path: Path, name: str) -> None:
+    assert documents(write(tmp_path / name, b"")) == []
 
 
 def zstd_frames() -> bytes:

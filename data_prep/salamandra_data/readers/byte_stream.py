@@ -7,6 +7,7 @@ from typing import BinaryIO
 
 from isal import igzip
 
+from salamandra_data.readers.formats import COMPRESSIONS
 from salamandra_data.readers.zstd_stream import ZstdStream
 from salamandra_data.storage import Location, RemotePath
 from salamandra_data.storage.retries import with_retries
@@ -55,10 +56,14 @@ def decompressed(path: Location, raw: CountedStream) -> BinaryIO:
     Args:
         path: whose ending tells the compression.
         raw: over the file as it is.
+    Raises:
+        EOFError: a compressed file has no bytes at all.
     """
+    stream = io.BufferedReader(raw, BUFFER_BYTES)
+    if path.suffix not in COMPRESSIONS:
+        return stream
+    if not stream.peek(1):
+        raise EOFError("it is empty, which even an archive of nothing is not")
     if path.suffix == ".gz":
-        compressed = io.BufferedReader(raw, BUFFER_BYTES)
-        return io.BufferedReader(igzip.IGzipFile(fileobj=compressed, mode="rb"), BUFFER_BYTES)
-    if path.suffix == ".zst":
-        return io.BufferedReader(ZstdStream(io.BufferedReader(raw, BUFFER_BYTES)), BUFFER_BYTES)
-    return io.BufferedReader(raw, BUFFER_BYTES)
+        return io.BufferedReader(igzip.IGzipFile(fileobj=stream, mode="rb"), BUFFER_BYTES)
+    return io.BufferedReader(ZstdStream(stream), BUFFER_BYTES)
