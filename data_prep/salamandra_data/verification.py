@@ -6,6 +6,7 @@ import hashlib
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -22,10 +23,11 @@ from salamandra_data.indexed import (
     token_dtype,
 )
 from salamandra_data.shard_files import TOKENIZER_FILE_NAME, find_shards, missing_files
-from salamandra_data.storage import Location, size_of
+from salamandra_data.storage import Location, as_location, size_of
 
 _READ_BYTES = 4 << 20
 _BLOCK_TOKENS = 1 << 22
+_NAMED = 5  # lost shards
 
 
 @dataclass
@@ -60,7 +62,10 @@ def verify(paths: Sequence[Location]) -> VerificationReport:
         if isinstance(path, Path) and path.suffix in (".yaml", ".yml"):
             prefixes |= dict.fromkeys(_plan_shards(path, report))
         else:
-            prefixes |= dict.fromkeys(find_shards([path]))
+            found = find_shards([path])
+            prefixes |= dict.fromkeys(found)
+            if as_location(path).is_dir():
+                report.problems += _lost_shards(found)
     for prefix in prefixes:
         report.shards += 1
         if missing := missing_files(prefix):
@@ -74,6 +79,27 @@ def verify(paths: Sequence[Location]) -> VerificationReport:
                 report.problems.append(problem)
                 break
     return report
+
+
+def _lost_shards(prefixes: Sequence[Location]) -> Iterator[str]:
+    """Shards of which those in their directory say that they were made together with them, and which are not there."""
+    there: dict[tuple[str, str, str, int], set[int]] = {}
+    for prefix in prefixes:
+        try:
+            manifest = ShardManifest.load(prefix)
+        except (DataError, OSError):  # which is told when the shard is checked
+            continue
+        if manifest.shard is not None and manifest.shards is not None:
+            group = (str(prefix.parent), manifest.language, manifest.split, manifest.shards)
+            there.setdefault(group, set()).add(manifest.shard)
+    for (directory, language, split, shards), numbers in there.items():
+        if (lost := shards - len(numbers)) > 0:
+            named = islice((number for number in range(shards) if number not in numbers), _NAMED)
+            names = ", ".join(f"{language}-{split}-{number:05d}" for number in named)
+            yield (
+                f"{directory}: {lost:,} of {shards:,} shards of {language!r}, {split}, are missing, or their "
+                f"manifests: {names}{' ...' if lost > _NAMED else ''}"
+            )
 
 
 def _plan_shards(path: Path, report: VerificationReport) -> list[Location]:

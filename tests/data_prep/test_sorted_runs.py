@@ -10,12 +10,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from salamandra_data import tokenization
 from salamandra_data.errors import DataError
 from salamandra_data.execution.worker_pool import WorkerPool
 from salamandra_data.tokenization import TokenizeJob, first_pass, job_plan, merged_runs
 from salamandra_data.tokenization.document_hash import KEY_RANGE, even_bounds
 from salamandra_data.tokenization.range_reader import Documents, RangeReader, first_documents
 from salamandra_data.tokenization.run_file import Group, Run, label_of, names_of
+from salamandra_data.tokenization.shard_bounds import shard_bounds
 from salamandra_data.tokenization.sorted_runs import Held, RunWriter
 
 CATALAN: Group = ("ca", "train")
@@ -144,6 +146,47 @@ def test_the_front_of_the_order_does_not_depend_on_the_runs(tmp_path: Path, size
         assert sum(map(len, front)) >= min(size, sum(map(len, whole)))
         fronts.append(front)
     assert fronts[0] == fronts[1]
+
+
+def text_sizes(runs: list[Run], bounds: tuple[int, ...]) -> list[int]:
+    with RangeReader(runs, CATALAN, bounds) as reader:
+        return [sum(map(len, reader.part(part).texts)) for part in range(len(bounds) - 1)]
+
+
+@given(
+    keys=st.lists(st.integers(0, 3) | st.integers(0, KEY_RANGE - 1), min_size=1, max_size=60),
+    shards=st.integers(1, 70),
+)
+@settings(max_examples=100, deadline=None)
+def test_no_shard_is_empty_and_all_differ_by_a_document(
+    tmp_path_factory: pytest.TempPathFactory, keys: list[int], shards: int
+) -> None:
+    writer = RunWriter(tmp_path_factory.mktemp("runs"), "run", run_bytes=1)
+    for start in range(0, len(keys), 7):
+        writer.add(CATALAN, held(0, keys[start : start + 7], first_line=start + 1))
+    runs = writer.finish(100, nothing)
+    bounds = shard_bounds(runs, CATALAN, shards)
+    assert bounds[0] == 0 and bounds[-1] == KEY_RANGE and sorted(set(bounds)) == list(bounds)
+    assert len(bounds) <= shards + 1
+    sizes = text_sizes(runs, bounds)
+    assert min(sizes) > 0
+    share, longest = sum(sizes) / shards, 3 * len("0:60 ")
+    if len(set(keys)) == len(keys):
+        assert all(size <= share + longest for size in sizes)
+        if share > longest:
+            assert len(sizes) == shards and all(size >= share - longest for size in sizes)
+
+
+def test_many_documents_are_divided_by_their_keys_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tokenization.shard_bounds, "_MANY_DOCUMENTS", 100)
+    keys = np.random.default_rng(0).integers(0, KEY_RANGE, 500, dtype=np.uint64).tolist()
+    writer = RunWriter(tmp_path, "run")
+    writer.add(CATALAN, held(0, keys))
+    runs = writer.finish(1, nothing)
+    assert shard_bounds(runs, CATALAN, 5) == even_bounds(5)
+    assert shard_bounds(runs, CATALAN, 6) != even_bounds(6)
 
 
 def damage(path: Path, offset: int, new: bytes) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import random
 from collections import Counter
 from pathlib import Path
 
@@ -101,6 +102,33 @@ def test_manifests_count_what_is_in_the_shards(corpus_files: list[Path], single:
     assert all(manifest.shuffle_seed == 7 for manifest in manifests)
     train = [manifest.tokens for manifest in manifests if manifest.split == "train"]
     assert len(train) > 6 and max(train) < 40_000
+
+
+def test_shards_are_numbered_without_gaps_and_of_the_size_asked_for(
+    tmp_path: Path, small_tokenizer: Path
+) -> None:
+    chance = random.Random(3)
+    texts = [f"{number} bona tarda " * chance.choice((20, 60, 700)) for number in range(120)]
+    source = tmp_path / "in.jsonl"
+    source.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    processor = sentencepiece.SentencePieceProcessor(model_file=str(small_tokenizer))
+    sizes = [len(processor.encode(text)) + 1 for text in texts]
+    asked = sum(sizes) // 9
+    tokenize(
+        TokenizeJob(
+            [source], small_tokenizer, tmp_path / "out", DocumentKeys(language="ca"), shard_tokens=asked
+        )
+    )
+    manifests = [
+        ShardManifest.load(path.with_suffix("")) for path in sorted((tmp_path / "out").glob("*.json"))
+    ]
+    assert [manifest.shard for manifest in manifests] == list(range(10))
+    assert [path.stem for path in sorted((tmp_path / "out").glob("*.bin"))] == [
+        f"ca-train-{number:05d}" for number in range(10)
+    ]
+    assert {manifest.shards for manifest in manifests} == {10}
+    for manifest in manifests:
+        assert abs(manifest.tokens - sum(sizes) / 10) <= max(sizes)
 
 
 def test_documents_of_all_files_are_mixed_and_the_seed_decides_how(

@@ -172,6 +172,24 @@ def test_damage_is_named(shards: Path, kind: str) -> None:
     assert re.search(message, report.problems[0]), report.problems[0]
 
 
+def test_a_lost_shard_is_told_by_the_others(
+    tmp_path: Path, corpus_files: list[Path], small_tokenizer: Path
+) -> None:
+    out = tmp_path / "shards"
+    tokenize(TokenizeJob(corpus_files, small_tokenizer, out, shard_tokens=2_500))
+    names = sorted(path.stem for path in out.glob("ca-train-*.json"))
+    assert len(names) > 7 and verify([out]).problems == []
+    for name in names[1:7]:
+        for path in out.glob(f"{name}.*"):
+            path.unlink()
+    [problem] = verify([out]).problems
+    assert f"6 of {len(names)} shards of 'ca', train, are missing" in problem
+    assert problem.endswith(
+        "ca-train-00001, ca-train-00002, ca-train-00003, ca-train-00004, ca-train-00005 ..."
+    )
+    assert verify([out / names[0]]).problems == []  # one shard was asked about, and it is well
+
+
 @given(position=st.integers(0, 10**6), bit=st.integers(0, 7))
 @settings(max_examples=60)
 def test_any_flipped_bit_is_caught(

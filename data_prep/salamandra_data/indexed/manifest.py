@@ -15,8 +15,9 @@ from salamandra_data.indexed.layout import manifest_path
 from salamandra_data.storage import Location
 
 FORMAT = "salamandra-shard-1"
-_UNLISTED = ("unlisted_sources", "unlisted_licences")
-_OPTIONAL = {"encoder", *_UNLISTED}  # shards made before these were recorded lack them
+_COUNTS = ("documents", "tokens", "utf8_bytes", "bin_bytes", "chunk_bytes")
+_OPTIONAL_COUNTS = ("shard", "shards", "unlisted_sources", "unlisted_licences")
+_OPTIONAL = {"encoder", *_OPTIONAL_COUNTS}  # shards that were made before these were recorded lack them
 
 
 @dataclass(frozen=True)
@@ -53,12 +54,12 @@ class EncoderRecord:
 class ShardManifest:
     """Everything known about one shard that its ``.bin`` and ``.idx`` do not say.
 
-    ``bin_sha256`` holds one checksum per ``chunk_bytes`` of ``.bin``, so that a damaged part
-    can be named and large files can be checked in parallel. ``sources`` and ``licences`` count
-    documents, for documents that name them: the largest by name (:class:`LabelCounts`), and those of the others
-    together as ``unlisted_sources`` and ``unlisted_licences``. ``preparation`` identifies the run and the place in
-    it that made the shard: the same value means the same ``.bin`` and ``.idx``. ``encoder`` is None
-    for shards that were not made from text.
+    It is number ``shard``, from 0, of ``shards`` of its language and split that were made together; both are None
+    where that is not known. ``bin_sha256`` holds one checksum per ``chunk_bytes`` of ``.bin``, so that a damaged part
+    can be named and large files can be checked in parallel. ``sources`` and ``licences`` count documents, for documents
+    that name them: the largest by name (:class:`LabelCounts`), and those of the others together as ``unlisted_sources``
+    and ``unlisted_licences``. ``preparation`` identifies the run and the place in it that made the shard: the same
+    value means the same ``.bin`` and ``.idx``. ``encoder`` is None for shards that were not made from text.
     """
 
     language: str
@@ -71,6 +72,8 @@ class ShardManifest:
     bin_bytes: int
     bin_sha256: tuple[str, ...]
     idx_sha256: str
+    shard: int | None = None
+    shards: int | None = None
     preparation: str | None = None
     sources: dict[str, int] = field(default_factory=dict)
     unlisted_sources: int = 0
@@ -88,7 +91,17 @@ class ShardManifest:
     def to_json(self) -> bytes:
         """The file's contents; keys in the order a person wants to read them."""
         values = asdict(self)
-        first = ("format", "language", "split", "documents", "tokens", "utf8_bytes", "tokenizer")
+        first = (
+            "format",
+            "language",
+            "split",
+            "shard",
+            "shards",
+            "documents",
+            "tokens",
+            "utf8_bytes",
+            "tokenizer",
+        )
         ordered = {key: values.pop(key) for key in first} | values
         return (json.dumps(ordered, indent=2, ensure_ascii=False) + "\n").encode()
 
@@ -125,8 +138,8 @@ class ShardManifest:
             raise DataError(f"{path}: key {min(missing)!r} is missing from the shard manifest")
         if unknown := values.keys() - known:
             raise DataError(f"{path}: unknown key {min(unknown)!r} in the shard manifest")
-        for key in ("documents", "tokens", "utf8_bytes", "bin_bytes", "chunk_bytes", *_UNLISTED):
-            value = values.get(key, 0)
+        for key in (*_COUNTS, *(key for key in _OPTIONAL_COUNTS if values.get(key) is not None)):
+            value = values[key]
             if isinstance(value, bool) or not isinstance(value, int) or value < 0:
                 raise DataError(f"{path}: {key} = {value!r} is not a count")
         try:

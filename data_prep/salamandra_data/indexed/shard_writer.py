@@ -36,6 +36,8 @@ class ShardWriter:
         language: language of every document.
         split: ``train`` or ``validation``.
         tokenizer: which tokenizer made the ids; its vocabulary decides the dtype on disk.
+        shard: number of this shard among those made together, from 0, and
+        shards: how many these are; None where that is not known.
         shuffle_seed: seed of the order of the documents, None if they are in their original order.
         preparation: identity of the run and of this shard's place in it, for the manifest.
         staging: directory for the unfinished files, on the same file system; default that of ``prefix``.
@@ -48,6 +50,8 @@ class ShardWriter:
         language: str,
         split: str,
         tokenizer: TokenizerIdentity,
+        shard: int | None = None,
+        shards: int | None = None,
         shuffle_seed: int | None = None,
         preparation: str | None = None,
         staging: Path | None = None,
@@ -58,6 +62,7 @@ class ShardWriter:
         self.utf8_bytes = 0
         self.manifest: ShardManifest | None = None
         self._language, self._split, self._tokenizer = language, split, tokenizer
+        self._shard, self._shards = shard, shards
         self._shuffle_seed, self._preparation = shuffle_seed, preparation
         self._dtype = token_dtype(tokenizer.vocab_size)
         self._lengths = array("i")
@@ -182,6 +187,8 @@ class ShardWriter:
             self.manifest = ShardManifest(
                 language=self._language,
                 split=self._split,
+                shard=self._shard,
+                shards=self._shards,
                 documents=self.documents,
                 tokens=self.tokens,
                 utf8_bytes=self.utf8_bytes,

@@ -75,6 +75,8 @@ def reshard(
                     language=language,
                     split=split,
                     tokenizer=row.tokenizer,
+                    shard=number,
+                    shards=len(names),
                     shuffle_seed=_common_seed(row),
                     preparation=f"{identity}-{number}",
                 )

@@ -33,9 +33,9 @@ def shuffle_keys(seed: int, file_number: int, lines: NDArray[np.uint64]) -> NDAr
         return mixed ^ (mixed >> np.uint64(31))
 
 
-def even_bounds(parts: int) -> tuple[int, ...]:
-    """The bounds of ``parts`` ranges of keys of one width: in each is about the same share of the documents."""
-    return tuple(KEY_RANGE * part // parts for part in range(parts + 1))
+def even_bounds(parts: int, first: int = 0, last: int = KEY_RANGE) -> tuple[int, ...]:
+    """Bounds that divide the keys from ``first`` to ``last`` (exclusive) into ``parts`` ranges of one width."""
+    return tuple(first + (last - first) * part // parts for part in range(parts + 1))
 
 
 def is_validation(text: bytes, fraction: float) -> bool:

@@ -31,7 +31,7 @@ class JobPlan:
     """What the second pass does.
 
     Attributes:
-        shards: all of the job, in order; some may turn out to be empty.
+        shards: all of the job, in order.
         counts: what the first pass found.
         state: what its workers know.
         encoder: which encodes.
@@ -190,7 +190,7 @@ def _group_results(planned: list[ShardTask], shards: dict[Path, ShardManifest]) 
     results: dict[Group, GroupResult] = {}
     for task in planned:
         manifest = shards.get(task.prefix)
-        if manifest is None:  # no document fell into its range
+        if manifest is None:  # damaged since, which the counts will tell
             continue
         result = results.setdefault(task.group, GroupResult(*task.group))
         result.documents += manifest.documents

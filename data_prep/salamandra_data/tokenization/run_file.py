@@ -90,11 +90,21 @@ class Run:
         """Size of the file."""
         return self.records_offset + sum(rows.record_bytes for rows in self.groups.values())
 
+    def sizes(self, group: Group) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
+        """Keys, rising, and bytes of the texts of a group: both [documents of the group], uint64."""
+        first, last, _ = self.groups[group]
+        places = np.memmap(
+            self.path, dtype=PLACE, mode="r", offset=self.places_offset, shape=(self.documents,)
+        )
+        return np.array(self._keys()[first:last]), np.array(places["text_bytes"][first:last])
+
     def rows_below(self, group: Group, keys: NDArray[np.uint64]) -> NDArray[np.int64]:
         """For each of ``keys`` the first document of ``group`` whose key is not below it, int64."""
         first, last, _ = self.groups[group]
-        there = np.memmap(self.path, dtype="<u8", mode="r", shape=(self.documents,))
-        return first + np.searchsorted(there[first:last], keys)
+        return first + np.searchsorted(self._keys()[first:last], keys)
+
+    def _keys(self) -> NDArray[np.uint64]:
+        return np.memmap(self.path, dtype="<u8", mode="r", shape=(self.documents,))
 
 
 class RunFile:

@@ -23,12 +23,15 @@ _ALWAYS_CHECKED = 8  # documents at the front of each shard, so that none goes u
 class ShardTask:
     """One shard to write: the documents of ``group`` with keys between consecutive ``key_bounds``.
 
-    The bounds divide the shard into parts that are small enough to hold in memory, one at a time.
+    It is number ``number`` of ``shards``, from 0. The bounds divide it into parts that are small enough to hold in
+    memory, one at a time.
     ``text_bytes`` is its expected size, for the progress line.
     ``preparation`` identifies the result: the same value means the same ``.bin`` and ``.idx``.
     """
 
     group: Group
+    number: int
+    shards: int
     prefix: Path
     key_bounds: tuple[int, ...]
     text_bytes: int
@@ -61,11 +64,12 @@ class SecondPass:
     staging: Path
 
 
-def write_shard(state: SecondPass, counters: Counters, task: ShardTask) -> tuple[Path, ShardManifest | None]:
-    """Write one shard; its manifest is None, and nothing is written, if no document falls into its range.
+def write_shard(state: SecondPass, counters: Counters, task: ShardTask) -> tuple[Path, ShardManifest]:
+    """Write one shard.
 
     Raises:
-        DataError: the disk is full or refuses, or the encoder is wrong; nothing is left under the shard's names.
+        DataError: the disk is full or refuses, the intermediate copy is damaged, or the encoder is wrong; nothing is
+            left under the shard's names.
     """
     reference = cached_encoder(state.tokenizer)
     encoder = guarded_encoder(reference, state.encoder, state.tokenizer, state.cache)
@@ -75,6 +79,8 @@ def write_shard(state: SecondPass, counters: Counters, task: ShardTask) -> tuple
         language=language,
         split=split,
         tokenizer=reference.identity,
+        shard=task.number,
+        shards=task.shards,
         shuffle_seed=state.seed,
         preparation=task.preparation,
         staging=state.staging,
@@ -90,9 +96,6 @@ def write_shard(state: SecondPass, counters: Counters, task: ShardTask) -> tuple
     except BaseException:
         writer.abort()
         raise
-    if writer.documents == 0:
-        writer.abort()
-        return task.prefix, None
     record = EncoderRecord(
         name=state.encoder,
         version=state.encoder_version,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -18,10 +19,11 @@ from salamandra_data.tokenization.job import TokenizeJob
 from salamandra_data.tokenization.range_reader import first_documents
 from salamandra_data.tokenization.run_file import Group, Run
 from salamandra_data.tokenization.second_pass import ShardTask
+from salamandra_data.tokenization.shard_bounds import shard_bounds
 
 _PART_BYTES = 32 << 20
-_SAMPLE_BYTES = 128 << 10
-_PREPARATION = "salamandra-tokenize-4"
+_SAMPLE_BYTES = 8 << 20  # of text is encoded to know how much of it makes a token
+_PREPARATION = "salamandra-tokenize-5"
 
 
 def plan_group(
@@ -32,16 +34,17 @@ def plan_group(
     group: Group,
     count: GroupCount,
 ) -> list[ShardTask]:
-    """Divide the keys of a group evenly into as many shards as its tokens, by estimate, need.
+    """Divide the keys of a group into as many shards as its tokens, by estimate, need; none of them is empty.
 
     What identifies a shard, its ``preparation``, does not name the encoder: all give the same ids.
     """
-    shards = -(-_estimated_tokens(job, encoder, runs, group, count) // job.shard_tokens)
+    wanted = -(-_estimated_tokens(job, encoder, runs, group, count) // job.shard_tokens)
+    bounds = shard_bounds(runs, group, wanted)
+    shards = len(bounds) - 1
     parts = max(1, -(-count.utf8_bytes // (shards * _PART_BYTES)))
     language, split = group
-    bounds = even_bounds(shards * parts)
     tasks: list[ShardTask] = []
-    for number in range(shards):
+    for number, (first, last) in enumerate(pairwise(bounds)):
         identity = (
             f"{_PREPARATION} {language} {split} {count.digest} {tokenizer_sha256} {job.seed} "
             f"{number}/{shards}"
@@ -49,8 +52,10 @@ def plan_group(
         tasks.append(
             ShardTask(
                 group=group,
+                number=number,
+                shards=shards,
                 prefix=job.out / f"{language}-{split}-{number:05d}",
-                key_bounds=bounds[number * parts : (number + 1) * parts + 1],
+                key_bounds=even_bounds(min(parts, last - first), first, last),
                 text_bytes=count.utf8_bytes // shards,
                 preparation=hashlib.sha256(identity.encode()).hexdigest(),
             )

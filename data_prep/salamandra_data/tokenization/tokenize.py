@@ -68,9 +68,5 @@ def _write_shards(job: TokenizeJob, state: SecondPass, tasks: list[ShardTask]) -
     if not tasks:
         return {}
     pool = WorkerPool(min(job.workers, len(tasks)), state)
-    written: dict[Path, ShardManifest] = {}
     with ProgressLine("tokenizing", pool.counters, sum(task.text_bytes for task in tasks)):
-        for prefix, manifest in pool.run(write_shard, tasks):
-            if manifest is not None:
-                written[prefix] = manifest
-    return written
+        return dict(pool.run(write_shard, tasks))
