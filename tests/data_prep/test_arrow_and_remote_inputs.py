@@ -93,7 +93,7 @@ def test_a_text_column_of_lists_is_malformed_row_by_row(tmp_path: Path) -> None:
 
 def test_arrow_without_the_column_names_those_it_has(tmp_path: Path) -> None:
     pyarrow.feather.write_feather(pyarrow.table({"content": ["a"]}), str(tmp_path / "a.feather"))
-    with pytest.raises(DataError, match="no column 'text'; its columns are content"):
+    with pytest.raises(DataError, match="no column 'text'; its columns are 'content'"):
         documents(tmp_path / "a.feather")
 
 

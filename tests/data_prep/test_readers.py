@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import os
 import re
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from hypothesis import strategies as st
 
 from salamandra_data.errors import DataError
 from salamandra_data.readers import Document, DocumentFile, DocumentKeys, Malformed, find_inputs
-from salamandra_data.readers.document import parse_json_line
+from salamandra_data.readers.document import check_language_name, parse_json_line
 from salamandra_data.readers.zstd_stream import ZstdStream
 
 RECORDS = [
@@ -94,6 +95,7 @@ def test_a_fixed_language_wins_and_other_keys_can_be_named(tmp_path: Path) -> No
         (b'{"text": "a"}', "key 'language' is missing"),
         (b'{"text": "a", "language": "../ca"}', "'language' = '../ca' is not a name"),
         (b'{"text": "a", "language": ""}', "is not a name"),
+        (b'{"text": "a", "language": ["ca"]}', "'language' is a list, expected text"),
         (b'{"text": "a\\ud800", "language": "ca"}', r"character 1 of 'text' is a lone surrogate \(U\+D800\)"),
         (b"[" * 100_000, "not JSON"),
     ],
@@ -106,6 +108,55 @@ def test_malformed_lines_are_told_by_line_and_reason(tmp_path: Path, line: bytes
     assert [entry.line for entry in found] == [1, 3, 4]
     assert isinstance(found[1], Malformed)
     assert re.search(reason, found[1].reason), found[1].reason
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        {"text": "a", "language": "x" * 3_000_000},
+        {"x" * 3_000_000: "a"},
+        {"text": "a", "language": "ca", "x" * 3_000_000: 1} | {"text": 7},
+    ],
+)
+def test_what_is_wrong_is_told_in_a_few_words(tmp_path: Path, record: dict[str, object]) -> None:
+    (entry,) = documents(write(tmp_path / "a.jsonl", json_lines([record])))
+    assert isinstance(entry, Malformed) and len(entry.reason) < 500
+
+
+def test_long_values_of_language_are_not_kept() -> None:
+    kept = check_language_name.cache_info().currsize
+    for number in range(9):
+        parse_json_line(1, json.dumps({"text": "a", "language": f"{number}" * 65}).encode(), DocumentKeys())
+    assert check_language_name.cache_info().currsize == kept
+
+
+def test_columns_of_any_length_are_named_in_a_few_words(tmp_path: Path) -> None:
+    table = pyarrow.table({f"{number}" * 10_000: ["a"] for number in range(100, 200)})
+    pyarrow.parquet.write_table(table, tmp_path / "a.parquet")
+    with pytest.raises(DataError, match="no column 'text'; its columns are '100100") as caught:
+        documents(tmp_path / "a.parquet")
+    assert len(str(caught.value)) < 1_500
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.jsonl.gz", "a.txt", "a.parquet", "a.arrow"])
+def test_a_file_that_may_not_be_read_is_not_called_damaged(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).touch(mode=0)
+    user = os.geteuid()
+    if user == 0:
+        os.seteuid(65534)  # root may read everything
+    try:
+        with pytest.raises(DataError, match=f"{name}: may not be read by this user: Permission denied"):
+            documents(tmp_path / name)
+    finally:
+        os.seteuid(user)
+
+
+def test_a_disk_that_fails_is_not_called_a_damaged_file(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").symlink_to("/proc/self/mem")  # whose first page cannot be read
+    with pytest.raises(
+        DataError, match="cannot be read to its end: .*\n.*the disk or its file system failed"
+    ):
+        documents(tmp_path / "a.jsonl")
 
 
 def test_what_only_the_standard_library_reads_is_a_document() -> None:
@@ -178,7 +229,7 @@ def test_zstd_with_the_largest_window_is_read(tmp_path: Path) -> None:
 
 def test_parquet_without_the_column_names_those_it_has(tmp_path: Path) -> None:
     pyarrow.parquet.write_table(pyarrow.table({"content": ["a"]}), tmp_path / "a.parquet")
-    with pytest.raises(DataError, match="no column 'text'; its columns are content"):
+    with pytest.raises(DataError, match="no column 'text'; its columns are 'content'"):
         documents(tmp_path / "a.parquet")
     (tmp_path / "b.parquet").write_bytes(b"PAR1 not really")
     with pytest.raises(DataError, match=r"b\.parquet: cannot be read"):

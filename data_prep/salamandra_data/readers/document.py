@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
@@ -16,7 +16,10 @@ from salamandra_data.errors import DataError
 BATCH_BYTES = 1 << 20
 """About how much text is handed on at once."""
 
-_LANGUAGE = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_SHOWN_CHARACTERS = 80
+
+_LANGUAGE_CHARACTERS = 64
+_LANGUAGE = re.compile(rf"[A-Za-z0-9_-]{{1,{_LANGUAGE_CHARACTERS}}}")
 
 
 @dataclass(slots=True)  # not frozen, which makes creating one three times as slow
@@ -68,16 +71,20 @@ class DocumentKeys:
         text = values.get(self.text)
         if not isinstance(text, str):
             if self.text not in values:
-                return Malformed(line, f"key {self.text!r} is missing; found {_some_keys(values)}")
+                return Malformed(line, f"key {self.text!r} is missing; found {some_names(values)}")
             return Malformed(line, f"{self.text!r} is {_kind(text)}, expected text")
         language = self.language
         if language is None:
             if self.language_key not in values:
                 return Malformed(line, f"key {self.language_key!r} is missing, and no language was given")
             language = values[self.language_key]
-            if not isinstance(language, str) or not check_language_name(language):
+            if not isinstance(language, str):
+                return Malformed(line, f"{self.language_key!r} is {_kind(language)}, expected text")
+            # Its length first: the check keeps what it was asked about.
+            if len(language) > _LANGUAGE_CHARACTERS or not check_language_name(language):
                 return Malformed(
-                    line, f"{self.language_key!r} = {language!r} is not a name such as 'ca' or 'sr_Latn'"
+                    line,
+                    f"{self.language_key!r} = {_shown(language)} is not a name such as 'ca' or 'sr_Latn'",
                 )
         try:
             raw = text.encode()
@@ -132,6 +139,12 @@ def _kind(value: Any) -> str:
     return names.get(type(value), "an object")
 
 
-def _some_keys(values: Mapping[str, Any]) -> str:
-    names = ", ".join(repr(key) for key in list(values)[:8])
-    return f"{names} ..." if len(values) > 8 else names or "no key"
+def some_names(names: Iterable[str]) -> str:
+    """The first of ``names``, each and all of them short enough for a message."""
+    names = list(names)
+    shown = ", ".join(map(_shown, names[:8]))
+    return f"{shown} ..." if len(names) > 8 else shown or "none"
+
+
+def _shown(name: str) -> str:
+    return repr(name if len(name) <= _SHOWN_CHARACTERS else name[:_SHOWN_CHARACTERS] + "...")

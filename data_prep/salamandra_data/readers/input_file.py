@@ -60,16 +60,26 @@ class DocumentFile:
             yield from self._batches()
         except FileNotFoundError as error:
             raise DataError(f"{self.path}: no such file") from error
+        except PermissionError as error:
+            raise DataError(
+                f"{self.path}: may not be read by this user: {error.strerror or error}\n"
+                f"  {'give credentials for it' if isinstance(self.path, RemotePath) else 'make it readable'}, or leave "
+                "it out"
+            ) from error
         except (EOFError, OSError, zlib.error, isal.isal_zlib.error, zstandard.ZstdError) as error:
-            remedy = (
-                "the network failed, or the object is damaged: run again, or look at the object"
-                if isinstance(self.path, RemotePath)
-                else "the file is truncated or damaged: copy it again from its origin"
-            )
             raise DataError(
                 f"{self.path}: cannot be read to its end: {error}\n"
-                f"  the last whole line was {self._last_line:,}; {remedy}"
+                f"  the last whole line was {self._last_line:,}; {self._remedy(error)}"
             ) from error
+
+    def _remedy(self, error: Exception) -> str:
+        if isinstance(self.path, RemotePath):
+            return "the network failed, or the object is damaged: run again, or look at the object"
+        if (
+            isinstance(error, OSError) and error.errno is not None
+        ):  # the system's word, not that of a decompressor
+            return "the disk or its file system failed: mend that, and run again"
+        return "the file is truncated or damaged: copy it again from its origin"
 
     def _batches(self) -> Iterator[list[Document | Malformed]]:
         kind = format_of(self.path.name)

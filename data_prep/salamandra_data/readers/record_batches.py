@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from salamandra_data.errors import DataError
-from salamandra_data.readers.document import BATCH_BYTES
+from salamandra_data.readers.document import BATCH_BYTES, some_names
 from salamandra_data.storage import Location
 
 _BUFFER_BYTES = 1 << 20
@@ -103,7 +103,7 @@ def arrow_parts(path: Location, source: Any, wanted: Sequence[str]) -> Iterator[
 
 def _columns(path: Location, names: list[str], wanted: Sequence[str]) -> list[str]:
     if wanted[0] not in names:
-        raise DataError(f"{path}: no column {wanted[0]!r}; its columns are {', '.join(names)}")
+        raise DataError(f"{path}: no column {wanted[0]!r}; its columns are {some_names(names)}")
     return [name for name in names if name in wanted]
 
 
