@@ -76,6 +76,29 @@ def test_failures_are_told_in_a_sentence(tmp_path: Path, capsys: pytest.CaptureF
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["tokenize", "--input", "x", "--tokenizer", "t", "--out"],
+        ["tokenize", "--input", "x", "--tokenizer", "t", "--out", "here", "--scratch"],
+        ["train-tokenizer", "--input", "x", "--vocab-size", "500", "--out"],
+        ["blend", "--shards", "s", "--factors", "f", "--out"],
+        ["merge", "s", "--out"],
+        ["split", "s", "--parts", "2", "--out"],
+    ],
+    ids=lambda command: f"{command[0]} {command[-1]}",
+)
+def test_a_url_is_no_place_to_write(
+    tmp_path: Path, command: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as caught:
+        main(["data", *command, "s3://bucket/shards"])
+    assert caught.value.code == 2
+    assert f"{command[-1]}: 's3://bucket/shards' is a URL, and output goes to disk" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize("budget", ["0", "-5", "many"])
 def test_a_budget_below_one_token_is_bad_usage(budget: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:

@@ -65,7 +65,9 @@ def add_input_options(parser: argparse.ArgumentParser, *, seed: bool = True) -> 
 
 def add_reshard_options(parser: argparse.ArgumentParser) -> None:
     """Where new shards go, and which tokenizer the old ones are of."""
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="directory for the new shards")
+    parser.add_argument(
+        "--out", type=place_to_write, required=True, metavar="DIR", help="directory for the new shards"
+    )
     parser.add_argument(
         "--tokenizer",
         type=Path,
@@ -86,6 +88,16 @@ def location(text: str) -> Location:
     from salamandra_data.storage import as_location
 
     return as_location(text)
+
+
+def place_to_write(text: str) -> Path:
+    """Type of options that name a file or directory to write, which is never behind a URL."""
+    place = location(text)
+    if not isinstance(place, Path):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is a URL, and output goes to disk: name a directory or file there, and copy it afterwards"
+        )
+    return place
 
 
 def at_least_one(text: str) -> int:

@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from megatron_salamandra.cli.data._options import Subparsers, add_command, at_least_one
+from megatron_salamandra.cli.data._options import Subparsers, add_command, at_least_one, place_to_write
 
 
 def register(commands: Subparsers) -> None:
@@ -40,7 +40,9 @@ def register(commands: Subparsers) -> None:
         help="a language's share is proportional to its tokens to the power of 1/T, realised as factors; 1: natural "
         "shares",
     )
-    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="the plan, a YAML file")
+    parser.add_argument(
+        "--out", type=place_to_write, required=True, metavar="FILE", help="the plan, a YAML file"
+    )
     parser.add_argument(
         "--budget-tokens", type=at_least_one, metavar="N", help="length of the run (default: one pass)"
     )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-from pathlib import Path
 
 from megatron_salamandra.cli.data._options import (
     Subparsers,
@@ -12,6 +11,7 @@ from megatron_salamandra.cli.data._options import (
     add_input_options,
     at_least_one,
     document_keys,
+    place_to_write,
 )
 
 
@@ -52,7 +52,9 @@ def register(commands: Subparsers) -> None:
         action="store_true",
         help="the languages hold translations of the same text: parity compares tokens, not tokens per word",
     )
-    parser.add_argument("--out", type=Path, metavar="DIR", help="directory for CSV, JSON, plots and the page")
+    parser.add_argument(
+        "--out", type=place_to_write, metavar="DIR", help="directory for CSV, JSON, plots and the page"
+    )
 
 
 def _run(arguments: argparse.Namespace) -> int:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-from pathlib import Path
 
 from megatron_salamandra.cli.data._natural_shares import add_natural_share_options
 from megatron_salamandra.cli.data._options import (
@@ -13,6 +12,7 @@ from megatron_salamandra.cli.data._options import (
     add_input_options,
     at_least_one,
     document_keys,
+    place_to_write,
 )
 
 _NAMED = ("en", "es", "ca", "eu", "gl", "ga")
@@ -69,7 +69,9 @@ def register(commands: Subparsers) -> None:
         metavar="XX",
         help="languages with a name in the plot (default: those of en es ca eu gl ga that there is text of)",
     )
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="directory for everything")
+    parser.add_argument(
+        "--out", type=place_to_write, required=True, metavar="DIR", help="directory for everything"
+    )
 
 
 def _run(arguments: argparse.Namespace) -> int:

@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from megatron_salamandra.cli.data._options import Subparsers, add_command, at_least_one
+from megatron_salamandra.cli.data._options import Subparsers, add_command, at_least_one, place_to_write
 
 
 def register(commands: Subparsers) -> None:
@@ -33,7 +33,9 @@ def register(commands: Subparsers) -> None:
         metavar="X",
         help="warn about languages whose text is walked more often (default: 4)",
     )
-    parser.add_argument("--out", type=Path, metavar="DIR", help="directory for the CSV file and the plots")
+    parser.add_argument(
+        "--out", type=place_to_write, metavar="DIR", help="directory for the CSV file and the plots"
+    )
 
 
 def _run(arguments: argparse.Namespace) -> int:

@@ -17,6 +17,7 @@ from megatron_salamandra.cli.data._options import (
     add_command,
     add_input_options,
     document_keys,
+    place_to_write,
     until_interrupted,
 )
 
@@ -44,7 +45,9 @@ def register(commands: Subparsers) -> None:
         metavar="MODEL|DIR",
         help="SentencePiece model file, or a directory that holds tokenizer.model",
     )
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="directory for the shards")
+    parser.add_argument(
+        "--out", type=place_to_write, required=True, metavar="DIR", help="directory for the shards"
+    )
     parser.add_argument(
         "--encoder",
         default="auto",
@@ -75,7 +78,7 @@ def register(commands: Subparsers) -> None:
     )
     parser.add_argument(
         "--scratch",
-        type=Path,
+        type=place_to_write,
         metavar="DIR",
         help="directory for an intermediate copy of the text (default: in --out)",
     )

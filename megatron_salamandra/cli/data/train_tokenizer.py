@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 from megatron_salamandra.cli.data._natural_shares import add_natural_share_options
-from megatron_salamandra.cli.data._options import Subparsers, add_command, add_input_options, document_keys
+from megatron_salamandra.cli.data._options import (
+    Subparsers,
+    add_command,
+    add_input_options,
+    document_keys,
+    place_to_write,
+)
 
 
 def register(commands: Subparsers) -> None:
@@ -24,7 +29,9 @@ def register(commands: Subparsers) -> None:
     parser.add_argument(
         "--vocab-size", type=int, required=True, metavar="N", help="number of ids, the fixed 391 included"
     )
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="directory for the tokenizer")
+    parser.add_argument(
+        "--out", type=place_to_write, required=True, metavar="DIR", help="directory for the tokenizer"
+    )
     parser.add_argument(
         "--alpha",
         type=float,
