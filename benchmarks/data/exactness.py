@@ -1,9 +1,13 @@
 """Proof on real text: our shards are the bytes of Megatron-Core's IndexedDatasetBuilder fed by SentencePiece.
 
-For every fast encoder, tokenizes CORPUS (a directory of ``.jsonl`` files with the keys ``text`` and ``language``) into
-one shard per language, then reads the corpus again with the standard library, puts each language's documents in the
-order that their places and the seed decide, encodes them with SentencePiece, gives them to the builder, and compares
-the files byte for byte. Last, encodes random texts that are hard to encode, and counts differences.
+CORPUS is a directory of ``.jsonl`` files with the keys ``text`` and ``language``; a file of texts that are hard to
+encode joins it as one more language: random Unicode, combining marks, U+2581, NUL, carriage returns, words and texts
+above a megabyte, and two lone surrogates, which have to be refused. For every fast encoder this is tokenized into one
+shard per language. Then all is read again with the standard library, each language's documents are put in the order
+that their places and the seed decide, SentencePiece encodes them whole, one by one, the builder gets them, and the
+files are compared byte for byte. Last, random texts are encoded and differences counted; and documents of the corpus
+are cut into pieces of 200 bytes, as only long ones are otherwise, and SentencePiece's ids compared with those of the
+whole.
 
     python benchmarks/data/exactness.py CORPUS --tokenizer tokenizer.model --json FILE
 """
@@ -15,32 +19,27 @@ import filecmp
 import json
 import os
 import platform
-import random
 import sys
 import tempfile
-from collections.abc import Iterator
 from datetime import date
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from hard_texts import LONE_SURROGATES, hard_texts, write_hard_documents
 
 from salamandra_data.readers import find_inputs
 from salamandra_data.tokenization import TokenizeJob, tokenize
 from salamandra_data.tokenization.backends import selection
 from salamandra_data.tokenization.backends.exactness import may_be_fast
-from salamandra_data.tokenization.backends.model_file import SPACE, read_model
+from salamandra_data.tokenization.backends.long_texts import pieces_of
 from salamandra_data.tokenization.document_hash import shuffle_keys
 from salamandra_data.tokenization.encoder import Encoder
 
 SEED = 11
 FAST = ("gigatoken", "kitoken")
-ALPHABETS = (
-    "=-", "ab", "aab ", " \n", "\t \n", "01", "<s>/|imstart_end", "-_=~*#", "à`e´ ", "αβγ ", "\\rn", "\r\n",
-    "xyz\u0300\u0301", "e\u0301o\u0323\u0302", "가각\u1100\u1161\u11a8", "กาำ่", "\x00a", "\u2581 a", "\ud7ff\ue000",
-    "😀\u200d👩🏳\ufe0f", "नमस्ते ",
-)  # fmt: skip
+CUT_BYTES, CUT_PIECE_BYTES = 20_000_000, 200
 
 
 def main() -> int:
@@ -48,19 +47,30 @@ def main() -> int:
     parser.add_argument("corpus", type=Path)
     parser.add_argument("--tokenizer", type=Path, required=True, help="SentencePiece model file")
     parser.add_argument("--texts", type=int, default=100_000, help="random texts (default: 100000)")
+    parser.add_argument("--hard", type=int, default=20_000, help="hard documents in shards (default: 20000)")
     parser.add_argument("--json", type=Path, help="file for the numbers")
     options = parser.parse_args()
     encoders: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as scratch:
         directory = Path(scratch)
-        theirs = directory / "megatron"
-        text_bytes, documents = build_with_megatron(options.corpus, options.tokenizer, theirs)
+        hard, theirs = directory / "hard.jsonl", directory / "megatron"
+        hard_documents = write_hard_documents(hard, options.tokenizer, options.hard)
+        inputs = [options.corpus, hard]
+        text_bytes, documents = build_with_megatron(inputs, options.tokenizer, theirs)
         for name in FAST:
             ours = directory / name
             job = TokenizeJob(
-                [options.corpus], options.tokenizer, ours, seed=SEED, shard_tokens=10**12, encoder=name
+                inputs,
+                options.tokenizer,
+                ours,
+                seed=SEED,
+                shard_tokens=10**12,
+                encoder=name,
+                skip_malformed=True,
             )
             result = tokenize(job)
+            if result.malformed_lines != len(LONE_SURROGATES):
+                raise SystemExit(f"{result.malformed_lines} lines were refused, not the lone surrogates")
             different = [
                 path.name
                 for path in sorted(theirs.iterdir())
@@ -73,7 +83,8 @@ def main() -> int:
                 **fuzz(name, options.tokenizer, options.texts, directory),
             }
             print(name, encoders[name])
-    print(f"{documents:,} documents, {text_bytes:,} bytes of text")
+    pieces = cut(options.tokenizer, options.corpus)
+    print(f"{documents:,} documents, {text_bytes:,} bytes of text; in pieces: {pieces}")
     if options.json:
         report = {
             "environment": {
@@ -82,16 +93,22 @@ def main() -> int:
                 "versions": {name: version(name) for name in ("sentencepiece", "megatron-core", *FAST)},
             },
             "command": "python benchmarks/data/exactness.py CORPUS --tokenizer MODEL",
-            "corpus": {"documents": documents, "text_bytes": text_bytes},
+            "documents": {
+                "all": documents,
+                "of_which_hard": hard_documents - len(LONE_SURROGATES),
+                "lone_surrogates_refused": len(LONE_SURROGATES),
+                "text_bytes": text_bytes,
+            },
             "vocab_size": Encoder(options.tokenizer).identity.vocab_size,
             "results": encoders,
+            "in_pieces": pieces,
         }
         options.json.write_text(json.dumps(report, indent=1) + "\n")
     wrong = any(row["files_different"] or row["random_texts_different"] for row in encoders.values())
-    return 1 if wrong else 0
+    return 1 if wrong or pieces["different"] else 0
 
 
-def build_with_megatron(corpus: Path, model: Path, out: Path) -> tuple[int, int]:
+def build_with_megatron(inputs: list[Path], model: Path, out: Path) -> tuple[int, int]:
     """The expected files, without our reader, encoder or writer; returns bytes of text and documents."""
     import sentencepiece
     import torch
@@ -102,12 +119,12 @@ def build_with_megatron(corpus: Path, model: Path, out: Path) -> tuple[int, int]
     dtype = DType.optimal_dtype(len(processor))
     languages: dict[str, list[tuple[int, str]]] = {}
     text_bytes = documents = 0
-    for number, path in enumerate(find_inputs([corpus])):
+    for number, path in enumerate(find_inputs(inputs)):
         with open(os.fspath(path), encoding="utf-8") as stream:
             records = [json.loads(line) for line in stream]
         places = shuffle_keys(SEED, number, np.arange(1, len(records) + 1, dtype=np.uint64)).tolist()
         for place, record in zip(places, records, strict=True):
-            if record["text"]:
+            if record["text"] and record["text"] not in LONE_SURROGATES:
                 languages.setdefault(record["language"], []).append((place, record["text"]))
                 text_bytes += len(record["text"].encode())
                 documents += 1
@@ -137,29 +154,23 @@ def fuzz(name: str, model: Path, count: int, cache: Path) -> dict[str, int]:
     return {"random_texts": done, "of_which_fast": allowed, "random_texts_different": different}
 
 
-def hard_texts(model: Path) -> Iterator[str]:
-    """Few letters in many orders, pieces of the model in any order, any characters of Unicode."""
-    chance = random.Random(SEED)
-    values = read_model(model)
-    pieces = [piece.replace(SPACE, " ") for piece in values.scores()]
-    symbols = [piece.replace(SPACE, " ") for piece in values.user_defined()]
-    while True:
-        kind = chance.randrange(6)
-        if kind == 0:
-            yield "".join(chance.choices(chance.choice(ALPHABETS), k=chance.randint(1, 60)))
-        elif kind == 1:
-            yield "".join(chance.choices(pieces, k=chance.randint(1, 20)))
-        elif kind == 2:
-            yield chance.choice(pieces) * chance.randint(1, 12)
-        elif kind == 3:
-            yield "".join(
-                chance.choice(symbols if chance.random() < 0.3 else pieces)
-                for _ in range(chance.randint(1, 20))
-            )
-        else:
-            last = 0x110000 if kind == 4 else 0x3000
-            codes = (chance.randrange(last) for _ in range(chance.randint(1, 30)))
-            yield "".join(chr(code) for code in codes if not 0xD800 <= code < 0xE000)
+def cut(model: Path, corpus: Path) -> dict[str, int]:
+    """How many documents SentencePiece encodes otherwise in pieces than as a whole."""
+    reference = Encoder(model)
+    done = documents = pieces = different = 0
+    for path in find_inputs([corpus]):
+        budget = CUT_BYTES // len(find_inputs([corpus]))
+        with open(os.fspath(path), encoding="utf-8") as stream:
+            for line in stream:
+                text = json.loads(line)["text"].encode()
+                parts = list(pieces_of(text, CUT_PIECE_BYTES))
+                whole, joined = reference.encode_rows([text]).ids, reference.encode_rows(parts).ids
+                different += not np.array_equal(whole, joined)
+                documents, pieces, done = documents + 1, pieces + len(parts), done + len(text)
+                budget -= len(text)
+                if budget < 0:
+                    break
+    return {"documents": documents, "text_bytes": done, "pieces": pieces, "different": different}
 
 
 if __name__ == "__main__":

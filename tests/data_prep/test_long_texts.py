@@ -49,9 +49,7 @@ def test_pieces_have_the_ids_of_the_whole(small_tokenizer: Path, texts: list[str
 @given(text=st.text(st.sampled_from("ab \u2581é"), max_size=60), size=st.integers(0, 20))
 @settings(max_examples=200)
 def test_cuts_lose_single_spaces_only(text: str, size: int) -> None:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(long_texts, "_PIECE_BYTES", size)
-        pieces = [piece.decode() for piece in pieces_of(text.encode())]
+    pieces = [piece.decode() for piece in pieces_of(text.encode(), size)]
     assert " ".join(pieces) == text
     for left, right in pairwise(pieces):
         assert len(left.encode()) >= size

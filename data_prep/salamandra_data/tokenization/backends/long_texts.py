@@ -48,7 +48,7 @@ def encode_in_pieces(encode: Encode, texts: Sequence[bytes], model: Path) -> Tok
         return encode(texts)
     rows = []
     for text in texts:
-        pieces = pieces_of(text) if len(text) > LONG_BYTES else iter((text,))
+        pieces = pieces_of(text, _PIECE_BYTES) if len(text) > LONG_BYTES else iter((text,))
         parts = []
         while together := list(islice(pieces, _PIECES_TOGETHER)):
             parts.append(encode(together).ids)
@@ -56,10 +56,10 @@ def encode_in_pieces(encode: Encode, texts: Sequence[bytes], model: Path) -> Tok
     return TokenRows.joined(rows)
 
 
-def pieces_of(text: bytes) -> Iterator[bytes]:
-    """Pieces of about 128 KiB, or of more where there is no place to cut; one space is lost between each two."""
+def pieces_of(text: bytes, piece_bytes: int) -> Iterator[bytes]:
+    """Pieces of ``piece_bytes``, or of more up to the next place to cut; one space is lost between each two."""
     start = 0
-    while cut := _CUT.search(text, start + _PIECE_BYTES):
+    while cut := _CUT.search(text, start + piece_bytes):
         yield text[start : cut.start()]
         start = cut.end()
     yield text[start:]
