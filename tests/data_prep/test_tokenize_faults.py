@@ -70,6 +70,19 @@ def test_skipped_lines_are_counted_and_listed(tmp_path: Path, bad_file: Path, sm
     assert [(group.language, group.documents) for group in result.groups] == [("ca", 4)]
 
 
+def test_what_a_run_leaves_is_no_input_of_the_next(
+    tmp_path: Path, bad_file: Path, small_tokenizer: Path
+) -> None:
+    job = TokenizeJob(
+        [tmp_path], small_tokenizer, tmp_path / "shards", DocumentKeys(language="ca"), skip_malformed=True
+    )
+    first = tokenize(job)
+    before = visible_and_hidden(tmp_path)
+    again = tokenize(job)
+    assert again.shards_already_done == len(again.groups[0].shards) == 1
+    assert again.groups == first.groups and visible_and_hidden(tmp_path) == before
+
+
 def test_an_input_of_malformed_lines_only_is_no_success(tmp_path: Path, small_tokenizer: Path) -> None:
     (tmp_path / "bad.jsonl").write_bytes(b"nonsense\n")
     with pytest.raises(DataError, match="no document with text"):

@@ -178,7 +178,8 @@ def _write_skipped_report(job: TokenizeJob, surveys: Sequence[Survey]) -> Path |
     pieces = [survey.malformed for survey in surveys if survey.malformed is not None]
     if not pieces:
         return None
-    report = job.out / f"skipped-lines.{job.keys.language or 'by-document'}.txt"
+    # Not .txt, which is a document where --out is inside --input.
+    report = job.out / f"skipped-lines.{job.keys.language or 'by-document'}.log"
     with atomic_file(report) as stream:
         for piece in pieces:
             with open(piece, "rb") as part:
