@@ -48,11 +48,16 @@ def atomic_write_bytes(path: Path, contents: bytes) -> None:
 def publish(temporary: Path, path: Path) -> None:
     """Give a finished, synced file its final name, and make the name itself durable."""
     os.replace(temporary, path)
-    directory = os.open(path.parent, os.O_RDONLY)
+    sync_directory(path.parent)
+
+
+def sync_directory(directory: Path) -> None:
+    """Make the names of the files in a directory durable."""
+    opened = os.open(directory, os.O_RDONLY)
     try:
-        os.fsync(directory)
+        os.fsync(opened)
     finally:
-        os.close(directory)
+        os.close(opened)
 
 
 def write_error(path: Path, error: OSError) -> DataError:

@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 
 from salamandra_data.errors import DataError
+from salamandra_data.indexed import publishing_path
 from salamandra_data.readers import DocumentKeys
 from salamandra_data.tokenization import TokenizeJob, job_plan, tokenize
 from salamandra_data.tokenization.run_file import Run
@@ -186,12 +187,61 @@ def test_a_second_start_makes_only_what_is_missing(
     stamps = {path.name: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
     for ending in (".bin", ".idx", ".json"):
         (tmp_path / f"el-train-00001{ending}").unlink()
-    (tmp_path / "uk-train-00000.json").unlink()  # stopped between the renames of one shard
+    manifest = tmp_path / "uk-train-00000.json"
+    manifest.rename(publishing_path(manifest.with_suffix("")))  # stopped between the renames of one shard
     result = tokenize(task)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == first
     redone = {path.name for path in tmp_path.iterdir() if path.stat().st_mtime_ns != stamps[path.name]}
     assert {name.split(".")[0] for name in redone} == {"el-train-00001", "uk-train-00000"}
     assert result.shards_already_done == sum(name.endswith(".json") for name in first) - 2
+
+
+KILLED = """
+import os, sys
+from pathlib import Path
+from salamandra_data.tokenization import TokenizeJob, tokenize
+replace, calls = os.replace, []
+def killed(source, target):
+    calls.append(target)
+    if len([path for path in calls if "ca-train" in str(path)]) == int(sys.argv[4]):
+        os._exit(9)
+    replace(source, target)
+os.replace = killed
+tokenize(TokenizeJob([Path(sys.argv[1])], Path(sys.argv[2]), Path(sys.argv[3]), encoder="sentencepiece"))
+"""
+
+
+@pytest.mark.parametrize("name", [2, 3, 4])
+def test_a_run_killed_between_the_names_of_a_shard_is_continued(
+    tmp_path: Path, small_tokenizer: Path, name: int
+) -> None:
+    (tmp_path / "good.jsonl").write_bytes(GOOD)
+    arguments = [str(tmp_path / "good.jsonl"), str(small_tokenizer), str(tmp_path / "out")]
+    code = subprocess.run([sys.executable, "-c", KILLED, *arguments, str(name)], check=False, timeout=60)
+    assert code.returncode == 9 and not (tmp_path / "out" / "ca-train-00000.json").exists()
+    tokenize(
+        TokenizeJob([tmp_path / "good.jsonl"], small_tokenizer, tmp_path / "out", encoder="sentencepiece")
+    )
+    assert visible_and_hidden(tmp_path / "out") == [
+        *(f"ca-train-00000.{ending}" for ending in ("bin", "idx", "json")),
+        "tokenizer.model",
+    ]
+
+
+@pytest.mark.parametrize("ending", [".bin", ".idx"])
+def test_shards_of_another_tool_are_not_overwritten(
+    tmp_path: Path, small_tokenizer: Path, ending: str
+) -> None:
+    (tmp_path / "good.jsonl").write_bytes(GOOD)
+    foreign = tmp_path / "out" / f"ca-train-00000{ending}"
+    foreign.parent.mkdir()
+    foreign.write_bytes(b"precious")
+    with pytest.raises(
+        DataError, match=rf"ca-train-00000\{ending}: is here without a manifest.*\n.*move it away"
+    ):
+        tokenize(TokenizeJob([tmp_path / "good.jsonl"], small_tokenizer, tmp_path / "out"))
+    assert visible_and_hidden(tmp_path / "out") == [foreign.name]
+    assert foreign.read_bytes() == b"precious"
 
 
 @pytest.mark.parametrize(

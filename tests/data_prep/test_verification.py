@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import struct
@@ -308,6 +309,33 @@ def test_a_failing_disk_leaves_no_part_of_a_shard(
     ):
         writer.add_document([1, 2], utf8_bytes=1)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_manifest_appears_after_all_else_is_durable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    events: list[str] = []
+    fsync, replace = os.fsync, os.replace
+
+    def synced(descriptor: int) -> None:
+        events.append("sync " + Path(os.readlink(f"/proc/self/fd/{descriptor}")).name.split(".partial")[0])
+        fsync(descriptor)
+
+    def renamed(source: Path, target: Path) -> None:
+        events.append(f"name {target.name}")
+        replace(source, target)
+
+    monkeypatch.setattr(os, "fsync", synced)
+    monkeypatch.setattr(os, "replace", renamed)
+    out = tmp_path / "out"
+    with ShardWriter(
+        out / "s", language="xx", split="train", tokenizer=IDENTITY, staging=tmp_path / "staging"
+    ) as writer:
+        writer.add_document([1, 2], utf8_bytes=1)
+    assert events == [
+        *("sync .s.bin", "sync .s.idx", "sync .s.json"),
+        *("name .s.json.publishing", "name s.bin", "name s.idx", "sync out", "name s.json"),
+    ]
 
 
 def test_reading_outside_a_shard_is_refused(prepared: Path) -> None:

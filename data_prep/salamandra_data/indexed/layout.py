@@ -61,6 +61,11 @@ def manifest_path(prefix: Place) -> Place:
     return prefix.with_name(prefix.name + ".json")
 
 
+def publishing_path(prefix: Path) -> Path:
+    """The hidden manifest beside ``.bin`` and ``.idx`` that are being given their names: it says that they are ours."""
+    return prefix.with_name(f".{prefix.name}.json.publishing")
+
+
 def shard_prefix(path: Place) -> Place:
     """The prefix that ``path`` means: itself, or what is left without a shard's file ending."""
     return path.with_suffix("") if path.suffix in (".bin", ".idx", ".json") else path

@@ -14,11 +14,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from salamandra_data.atomic_write import publish, write_error
+from salamandra_data.atomic_write import sync_directory, write_error
 from salamandra_data.errors import DataError
 from salamandra_data.indexed.chunk_checksums import CHUNK_BYTES, ChunkChecksums
 from salamandra_data.indexed.label_counts import LabelCounts
-from salamandra_data.indexed.layout import IndexHeader, bin_path, idx_path, manifest_path, token_dtype
+from salamandra_data.indexed.layout import (
+    IndexHeader,
+    bin_path,
+    idx_path,
+    manifest_path,
+    publishing_path,
+    token_dtype,
+)
 from salamandra_data.indexed.manifest import EncoderRecord, ShardManifest, TokenizerIdentity
 
 _INDEX_BLOCK = 1 << 20
@@ -221,15 +228,25 @@ class ShardWriter:
             staged.unlink(missing_ok=True)
 
     def _publish(self) -> None:
-        published: list[Path] = []
+        """Give the three files their names, so that a manifest is there only with the other two whole.
+
+        Their contents were synced before. The directory is synced once, before the manifest gets its name: then the
+        names of ``.bin`` and ``.idx`` are durable when that one appears. Whether it is durable itself does not matter:
+        a shard that lost it to a power failure counts as unfinished, and is made again. Until then the manifest is
+        there under a hidden name, by which the next run knows the two as its own and not as those of another tool.
+        """
+        data, index, manifest = self._staged
+        hidden = publishing_path(self.prefix)
         try:
             self.prefix.parent.mkdir(parents=True, exist_ok=True)
-            for final, staged in self._staged.items():
-                publish(staged, final)
-                published.append(final)
-        except OSError:
-            for final in published:  # a .bin without its .idx would look like data
-                final.unlink(missing_ok=True)
+            os.replace(self._staged[manifest], hidden)
+            os.replace(self._staged[data], data)
+            os.replace(self._staged[index], index)
+            sync_directory(self.prefix.parent)
+            os.replace(hidden, manifest)
+        except BaseException:
+            for path in (data, index, manifest, hidden):  # a .bin without its .idx would look like data
+                path.unlink(missing_ok=True)
             raise
 
     def _write_index(self, path: Path) -> str:

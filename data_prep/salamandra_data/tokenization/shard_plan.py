@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from salamandra_data.errors import DataError
-from salamandra_data.indexed import ShardManifest, manifest_path
+from salamandra_data.indexed import ShardManifest, bin_path, idx_path, manifest_path, publishing_path
 from salamandra_data.shard_files import is_whole
 from salamandra_data.tokenization.backends import GuardedEncoder, TextBatch
 from salamandra_data.tokenization.document_hash import even_bounds
@@ -85,8 +85,10 @@ def finished_shards(
     """Shards in ``out`` that this very job made before; not those that lost a file or a part of one since.
 
     Raises:
-        DataError: shards of these languages are there from another job.
+        DataError: shards of these languages are there from another job, or from another tool.
     """
+    for task in planned:
+        _refuse_foreign(task.prefix)
     expected = {task.prefix: task.preparation for task in planned}
     names = re.compile(rf"({'|'.join(map(re.escape, sorted(languages)))})-(train|validation)-\d{{5,}}\.json")
     finished: dict[Path, ShardManifest] = {}
@@ -103,3 +105,14 @@ def finished_shards(
             if is_whole(prefix):
                 finished[prefix] = manifest
     return finished
+
+
+def _refuse_foreign(prefix: Path) -> None:
+    """Refuse to overwrite a shard without a manifest, unless a run that was killed left it."""
+    for path in (bin_path(prefix), idx_path(prefix)):
+        # In this order: another task of this run may be giving the hidden manifest its name.
+        if path.exists() and not publishing_path(prefix).exists() and not manifest_path(prefix).exists():
+            raise DataError(
+                f"{path}: is here without a manifest, so another tool made it, or its manifest was lost\n"
+                "  it would be overwritten: move it away, or choose another --out"
+            )
