@@ -3,40 +3,51 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import orjson
 import xxhash
 
+from salamandra_data.curation.task_files import task_items
 from salamandra_data.errors import DataError
 
 _WORD = re.compile(r"\w+")
 
 
+@dataclass(frozen=True)
+class TaskFile:
+    """What of a file of tasks is looked for.
+
+    Attributes:
+        path: of the file.
+        items: how many it has.
+        too_short: items of fewer words than an n-gram, which are not looked for.
+        ngrams: different ones.
+    """
+
+    path: str
+    items: int
+    too_short: int
+    ngrams: int
+
+
 class NgramIndex:
-    """The n-grams of some task files.
+    """The n-grams of some task files, as words without case and punctuation, and in Unicode's composed form.
 
     Args:
-        files: JSON lines, of which every string counts, or plain text.
-        words: of an n-gram. A task's text that is shorter is not looked for.
+        files: as :func:`task_items` takes them.
+        words: of an n-gram.
     Raises:
-        DataError: a file cannot be read, or none has as many words in a row.
+        DataError: a file cannot be read, or none of its items has as many words.
     """
 
     def __init__(self, files: Sequence[Path], words: int) -> None:
         self._words = words
         self._found: set[int] = set()
         self._starts: set[str] = set()
-        for path in files:
-            for text in _texts(path):
-                tokens = _tokens(text)
-                for start in range(len(tokens) - words + 1):
-                    self._found.add(_hashed(tokens[start : start + words]))
-                    self._starts.add(tokens[start])
-        if files and not self._found:
-            raise DataError(f"--decontaminate: no text of {words} words in {files[0]} and the others")
+        self.files = [self._add(path) for path in files]
 
     def __len__(self) -> int:
         """How many different n-grams."""
@@ -53,37 +64,30 @@ class NgramIndex:
                     return " ".join(ngram)
         return None
 
+    def _add(self, path: Path) -> TaskFile:
+        items = too_short = longest = 0
+        found: set[int] = set()
+        for text in task_items(path):
+            tokens = _tokens(text)
+            items += 1
+            too_short += len(tokens) < self._words
+            longest = max(longest, len(tokens))
+            for start in range(len(tokens) - self._words + 1):
+                found.add(_hashed(tokens[start : start + self._words]))
+                self._starts.add(tokens[start])
+        if not found:
+            raise DataError(
+                f"--decontaminate {path}: none of its {items:,} items has {self._words} words, so nothing would be "
+                f"looked for\n  its longest has {longest}: take a smaller --ngram, or leave the file away"
+            )
+        self._found |= found
+        return TaskFile(str(path), items, too_short, len(found))
+
 
 def _tokens(text: str) -> list[str]:
-    return _WORD.findall(text.lower())
+    # Marks that are apart from their letter are no part of a word to `re`, so they are put together.
+    return _WORD.findall(unicodedata.normalize("NFC", text.casefold()))
 
 
 def _hashed(tokens: list[str]) -> int:
-    return xxhash.xxh3_64_intdigest(" ".join(tokens).encode())
-
-
-def _texts(path: Path) -> Iterator[str]:
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise DataError(f"--decontaminate {path}: {error.strerror}") from error
-    if path.suffix not in (".jsonl", ".ndjson", ".json"):
-        yield content.decode(errors="replace")
-        return
-    for number, line in enumerate(content.splitlines(), start=1):
-        if line.strip():
-            try:
-                yield " ".join(_strings(orjson.loads(line)))
-            except orjson.JSONDecodeError as error:
-                raise DataError(f"--decontaminate {path}:{number}: not JSON: {error}") from error
-
-
-def _strings(value: Any) -> Iterator[str]:
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, dict):
-        for inner in value.values():
-            yield from _strings(inner)
-    elif isinstance(value, list):
-        for inner in value:
-            yield from _strings(inner)
+    return xxhash.xxh3_64_intdigest(" ".join(tokens).encode(errors="surrogatepass"))

@@ -9,7 +9,7 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from salamandra_data.atomic_write import sha256_of_file, write_error
 from salamandra_data.curation.declared_language import declared_language, unknown_language
@@ -23,6 +23,9 @@ from salamandra_data.execution import ExecutorSettings, Outcome, run_stages
 from salamandra_data.readers import find_inputs, fingerprint
 from salamandra_data.storage import Location
 from salamandra_data.text_table import text_table
+
+if TYPE_CHECKING:
+    from salamandra_data.curation.contamination import TaskFile
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,15 @@ class CurationResult:
             rows.append(_row(language, counts))
         sums = [sum(tally["documents"] for tally in tallies.values()) for tallies in fates]
         return text_table(("language", "kept", *reasons, "kept %"), rows, _row("all", sums))
+
+    def tasks_table(self) -> str | None:
+        """What was looked for of each file of benchmark tasks; None if there was none."""
+        files = self.report["task_files"]
+        rows = [
+            (Path(entry["path"]).name, *(f"{entry[key]:,}" for key in ("items", "too_short", "ngrams")))
+            for entry in files
+        ]
+        return text_table(("benchmark", "items", "too short", "n-grams"), rows) if rows else None
 
 
 def _row(language: str, counts: list[int]) -> tuple[str, ...]:
@@ -75,10 +87,11 @@ def curate(settings: CurationSettings, executor: ExecutorSettings) -> tuple[Outc
     )
     files = [path.absolute() if isinstance(path, Path) else path for path in find_inputs(settings.inputs)]
     logging.getLogger("datatrove").setLevel(logging.WARNING)
+    task_files = _task_files(settings)
     identity = _identity(settings, files)
     with sole_use(settings.out):
         _claim(settings.out, identity)
-        work = Work(settings, files, settings.out / ".stages")
+        work = Work(settings, files, settings.out / ".stages", task_files)
         outcome = run_stages(stages_of(work), executor, work.directory / "run")
         if not outcome.done:
             return outcome, None
@@ -86,6 +99,12 @@ def curate(settings: CurationSettings, executor: ExecutorSettings) -> tuple[Outc
         for unneeded in ("filtered", "exact", "near", "paragraphs"):
             shutil.rmtree(work.directory / unneeded, ignore_errors=True)
         return outcome, CurationResult(report, settings.out / PAGE)
+
+
+def _task_files(settings: CurationSettings) -> Sequence[TaskFile]:
+    from salamandra_data.curation.contamination import NgramIndex
+
+    return NgramIndex(settings.decontaminate, settings.ngram).files
 
 
 def _identity(settings: CurationSettings, files: Sequence[Location]) -> str:

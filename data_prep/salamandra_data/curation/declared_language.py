@@ -26,9 +26,7 @@ class OptionalLanguage(DocumentKeys):
 def keys_of(settings: CurationSettings) -> DocumentKeys:
     """The keys of a run's records, of which the language may be missing where it is looked for anyway."""
     keys = settings.keys
-    return (
-        OptionalLanguage(**vars(keys)) if settings.identify_language else keys
-    )
+    return OptionalLanguage(**vars(keys)) if settings.identify_language else keys
 
 
 def declared_language(name: str, settings: CurationSettings) -> str | None:

@@ -95,6 +95,7 @@ def _values(work: Work, total: FileCount) -> dict[str, Any]:
             "min_words": settings.min_words,
             "seed": settings.seed,
         },
+        "task_files": [asdict(tasks) for tasks in work.task_files],
         "input_files": [str(path) for path in work.files],
         "read": _by_language(total.read),
         "written": _by_language(total.written),

@@ -29,6 +29,8 @@ def report_page(report: dict[str, Any], samples: dict[str, list[dict[str, Any]]]
         parts += ["<h2>Quality scores</h2>", _score_plot(report)]
     if report["personal_data"]:
         parts += ["<h2>Personal data masked</h2>", _personal_data(report)]
+    if report["task_files"]:
+        parts += ["<h2>Benchmarks looked for</h2>", _task_files(report)]
     parts += [
         "<h2>Removed documents, a sample</h2>",
         *(_samples(reason, shown) for reason, shown in samples.items()),
@@ -117,6 +119,17 @@ def _personal_data(report: dict[str, Any]) -> str:
         for language, counts in report["personal_data"].items()
     ]
     return html_table(("language", *kinds), rows)
+
+
+def _task_files(report: dict[str, Any]) -> str:
+    words = report["settings"]["ngram"]
+    rows = [
+        (entry["path"], *(f"{entry[key]:,}" for key in ("items", "too_short", "ngrams")))
+        for entry in report["task_files"]
+    ]
+    return html_table(
+        ("file", "items", f"of them too short (under {words} words)", "different n-grams"), rows
+    )
 
 
 def _samples(reason: str, shown: list[dict[str, Any]]) -> str:

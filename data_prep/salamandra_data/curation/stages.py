@@ -16,6 +16,7 @@ from salamandra_data.execution import Stage
 from salamandra_data.storage import Location
 
 if TYPE_CHECKING:
+    from salamandra_data.curation.contamination import TaskFile
     from salamandra_data.curation.duplicates import Duplicates
 
 REASONS = ("malformed", "empty", "language", "contaminated", "score", "harm", "exact", "near", "paragraphs")
@@ -50,11 +51,13 @@ class Work:
         settings: of the run.
         files: the input, numbered in this order.
         directory: of the run.
+        task_files: of benchmarks, and what of each is looked for.
     """
 
     settings: CurationSettings
     files: Sequence[Location]
     directory: Path
+    task_files: Sequence[TaskFile] = ()
 
     def filtered(self, number: int) -> Path:
         """Documents of a file that passed the filters."""

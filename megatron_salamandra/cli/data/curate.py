@@ -80,7 +80,8 @@ def register(commands: Subparsers) -> None:
         type=Path,
         default=[],
         metavar="FILE",
-        help="benchmark tasks (.jsonl: all its strings; other: text); documents that share --ngram words go",
+        help="benchmark tasks (.jsonl, .json, .txt, each also .gz or .zst; .parquet, .arrow: all strings of an item); "
+        "documents that share --ngram words in a row with an item go",
     )
     parser.add_argument("--ngram", type=int, default=13, metavar="N", help="words in a row (default: 13)")
     parser.add_argument(
@@ -130,6 +131,8 @@ def _run(arguments: argparse.Namespace) -> int:
         tell_submission(outcome)
         if result is not None:
             print(result.table())
+            if tasks := result.tasks_table():
+                print(f"\n{tasks}\n")
             print(f"what went and why: {result.page}")
         return 0
 

@@ -1,16 +1,12 @@
-"""The rules of curation: scores and contamination."""
+"""Quality scores: prose passes, and what is not prose does not."""
 
 from __future__ import annotations
-
-import json
-from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from salamandra_data.curation.document_score import document_score, paragraph_score, sentence_score
-from salamandra_data.errors import DataError
 
 GOOD = "The committee met on Tuesday and agreed to publish its report before the end of the month."
 
@@ -60,19 +56,3 @@ def test_prose_passes_and_menus_repetitions_and_tables_do_not() -> None:
     assert document_score("\n".join([GOOD] * 20)) < 0.5
     assert document_score("1 2 3\n4 5 6\n| 7 | 8 |") < 0.3
     assert document_score("") == 0.0
-
-
-def test_ngrams_of_tasks_are_found_whatever_case_and_punctuation(tmp_path: Path) -> None:
-    from salamandra_data.curation.contamination import NgramIndex
-
-    task = tmp_path / "task.jsonl"
-    question = "What is the capital of the smallest country in the whole of northern Europe today?"
-    task.write_text(json.dumps({"q": question, "choices": ["a", {"b": "c d"}]}) + "\n")
-    index = NgramIndex([task], 13)
-    assert index.first_in(f"He asked: {question.upper().replace(' ', ', ')} Nobody knew.") is not None
-    assert index.first_in(question.replace("smallest", "largest")) is None
-    with pytest.raises(DataError, match="no text of 40 words"):
-        NgramIndex([task], 40)
-    (tmp_path / "bad.jsonl").write_text("{oops\n")
-    with pytest.raises(DataError, match=r"bad\.jsonl:1: not JSON"):
-        NgramIndex([tmp_path / "bad.jsonl"], 3)
