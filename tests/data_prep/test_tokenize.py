@@ -6,6 +6,7 @@ import dataclasses
 import json
 import random
 from collections import Counter
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from salamandra_data.indexed import IndexedShard, ShardManifest
 from salamandra_data.readers import DocumentKeys
 from salamandra_data.tokenization import TokenizeJob, first_pass, merged_runs, sorted_runs, tokenize
 from salamandra_data.tokenization import shard_plan as planning
+from salamandra_data.tokenization.document_hash import is_validation, shuffle_keys
 
 EOD = 2
 
@@ -149,9 +151,24 @@ def test_documents_of_all_files_are_mixed_and_the_seed_decides_how(
         for record in read_inputs(corpus_files[:1])
         if record["language"] == "ca"
     }
-    from_first = [ids in first_file for ids in orders[1]]
-    half = len(from_first) // 2
-    assert sum(from_first[:half]) not in (0, half)
+    for order in orders.values():
+        assert (
+            abs(rank_sum_z([place for place, ids in enumerate(order) if ids in first_file], len(order))) < 4
+        )
+    seconds = [orders[2].index(ids) for ids in orders[1]]
+    assert abs(np.corrcoef(seconds, range(len(seconds)))[0, 1]) < 4 / len(seconds) ** 0.5
+
+
+def rank_sum_z(places: list[int], count: int) -> float:
+    """How many standard deviations the sum of ``places`` is from that of as many random ones out of ``count``."""
+    others = count - len(places)
+    expected = len(places) * (count - 1) / 2
+    return float((sum(places) - expected) / (len(places) * others * (count + 1) / 12) ** 0.5)
+
+
+def test_the_statistic_of_mixing_tells_an_order_that_was_kept() -> None:
+    assert abs(rank_sum_z(list(range(13)), 40)) > 4
+    assert abs(rank_sum_z(list(range(0, 39, 3)), 40)) < 1
 
 
 def test_validation_is_chosen_by_the_text_alone(
@@ -209,20 +226,55 @@ def test_extreme_texts_are_exact(tmp_path: Path, small_tokenizer: Path, text: st
     assert shard_documents(tmp_path / "out" / "xx-train-00000") == [[*processor.encode(text), EOD]]
 
 
-def test_shards_equal_megatrons_builder_fed_by_sentencepiece(
-    small_tokenizer: Path, single: Path, tmp_path: Path
-) -> None:
+def in_final_order(files: list[Path], seed: int, validation_fraction: float) -> dict[str, list[str]]:
+    """The texts of each language and split, by the keys of their places."""
+    placed: dict[str, list[tuple[int, str]]] = {}
+    for number, path in enumerate(files):
+        records = [json.loads(line) for line in path.read_text().split("\n") if line]
+        keys = shuffle_keys(seed, number, np.arange(1, len(records) + 1, dtype=np.uint64)).tolist()
+        for key, record in zip(keys, records, strict=True):
+            split = "validation" if is_validation(record["text"].encode(), validation_fraction) else "train"
+            placed.setdefault(f"{record['language']}-{split}", []).append((key, record["text"]))
+    return {name: [text for _, text in sorted(texts)] for name, texts in placed.items()}
+
+
+def assert_equal_to_megatrons(out: Path, name: str, texts: list[str], model: Path, scratch: Path) -> None:
+    """The shards ``out/name-*`` are what Megatron-Core's builder makes of ``texts``, in their order."""
     torch = pytest.importorskip("torch")
     indexed_dataset = pytest.importorskip("megatron.core.datasets.indexed_dataset")
-    prefix = single / "el-train-00000"
-    processor = sentencepiece.SentencePieceProcessor(model_file=str(small_tokenizer))
-    builder = indexed_dataset.IndexedDatasetBuilder(str(tmp_path / "theirs.bin"), dtype=np.uint16)
-    for ids in shard_documents(prefix):
-        again = [*processor.encode(processor.decode(ids[:-1])), EOD]
-        builder.add_document(torch.tensor(again), [len(again)])
-    builder.finalize(str(tmp_path / "theirs.idx"))
-    for ending in (".bin", ".idx"):
-        assert (tmp_path / f"theirs{ending}").read_bytes() == prefix.with_suffix(ending).read_bytes()
+    processor = sentencepiece.SentencePieceProcessor(model_file=str(model))
+    remaining = iter(texts)
+    for path in sorted(out.glob(f"{name}-*.bin")):
+        builder = indexed_dataset.IndexedDatasetBuilder(str(scratch / "theirs.bin"), dtype=np.uint16)
+        for text in islice(remaining, IndexedShard.open(path).documents):
+            ids = [*processor.encode(text), EOD]
+            builder.add_document(torch.tensor(ids), [len(ids)])
+        builder.finalize(str(scratch / "theirs.idx"))
+        for ending in (".bin", ".idx"):
+            assert (scratch / f"theirs{ending}").read_bytes() == path.with_suffix(ending).read_bytes()
+    assert next(remaining, None) is None
+
+
+def test_shards_equal_megatrons_builder_fed_by_sentencepiece(
+    corpus_files: list[Path], small_tokenizer: Path, single: Path, tmp_path: Path
+) -> None:
+    expected = in_final_order(corpus_files, seed=7, validation_fraction=0.1)
+    assert len(expected) == 12
+    for name, texts in expected.items():
+        assert_equal_to_megatrons(single, name, texts, small_tokenizer, tmp_path)
+
+
+def test_hard_texts_equal_megatrons_builder_too(small_tokenizer: Path, tmp_path: Path) -> None:
+    chance = random.Random(5)
+    letters = "ab \u2581\u0000\r\n\t\u0300\u0301e\u0323\u0302\u00a0\u1100\u1161\u11a8\ufeff😀\u200d語é</s>"
+    texts = ["".join(chance.choices(letters, k=chance.randint(1, 50))) for _ in range(400)]
+    texts += ["ab" * 600_000, "語" * 400_000, "de la casa " * 120_000, "e\u0301s clar\r\n " * 100_000]
+    source = tmp_path / "hard.jsonl"
+    source.write_text("".join(json.dumps({"text": text, "language": "xx"}) + "\n" for text in texts))
+    tokenize(TokenizeJob([source], small_tokenizer, tmp_path / "out", seed=3, shard_tokens=400_000))
+    expected = in_final_order([source], seed=3, validation_fraction=0.0)
+    assert len(list((tmp_path / "out").glob("*.bin"))) > 1
+    assert_equal_to_megatrons(tmp_path / "out", "xx-train", expected["xx-train"], small_tokenizer, tmp_path)
 
 
 def test_table_and_result_add_up(tmp_path: Path, corpus_files: list[Path], small_tokenizer: Path) -> None:
