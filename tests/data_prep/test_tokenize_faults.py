@@ -357,6 +357,7 @@ def test_a_failing_write_leaves_nothing(
     output, errors = process.communicate(timeout=120)
     assert process.returncode == 1, errors
     assert failing in errors and "cannot be written: File too large" in errors and "Traceback" not in errors
+    assert ("another disk with --scratch" in errors) == (failing == "run-")
     assert output == ""
     assert visible_and_hidden(tmp_path / "out") in ([], ["tokenizer.model"])
 
