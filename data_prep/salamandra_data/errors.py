@@ -1,4 +1,4 @@
-"""The one exception that data preparation raises for something a user can put right."""
+"""The one exception that data preparation raises for something a user can put right, and the one warning."""
 
 from __future__ import annotations
 
@@ -8,3 +8,7 @@ class DataError(ValueError):
 
     The message names the file, what is wrong with it, and what would help.
     """
+
+
+class DataWarning(UserWarning):
+    """What a user should know, although the command goes on; the command line shows it on stderr."""

@@ -10,6 +10,7 @@ import argparse
 import os
 import pkgutil
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from importlib import import_module
 from typing import cast
@@ -19,6 +20,8 @@ from megatron_salamandra.config import ConfigError
 from megatron_salamandra.exit_protocol import EXIT_FAILURE, EXIT_USAGE
 
 GROUPS = tuple(sorted(module.name for module in pkgutil.iter_modules(__path__) if module.name[0] != "_"))
+
+_PYTHONS_FORMAT = warnings.formatwarning
 
 _OUR_PACKAGES = ("megatron_salamandra.", "salamandra_data.", "salamandra_kernels.")
 
@@ -39,6 +42,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code. What the user can mend is told without a traceback."""
+    warnings.formatwarning = _format_warning
     arguments = _parse(argv)
     handler = cast(Callable[[argparse.Namespace], int], arguments.handler)
     try:
@@ -57,6 +61,15 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         print(error, file=sys.stderr)
         return EXIT_FAILURE
+
+
+def _format_warning(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
+) -> str:
+    """Our own warnings as one line; those of other packages as Python shows them."""
+    if category.__module__.startswith(_OUR_PACKAGES):
+        return f"warning: {message}\n"
+    return _PYTHONS_FORMAT(message, category, filename, lineno, line)
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:

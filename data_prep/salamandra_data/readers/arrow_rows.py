@@ -7,7 +7,7 @@ from typing import Any
 
 from salamandra_data.errors import DataError
 from salamandra_data.readers.document import BATCH_BYTES, Document, DocumentKeys, Malformed
-from salamandra_data.readers.formats import PARQUET
+from salamandra_data.readers.formats import PARQUET, format_of
 from salamandra_data.readers.record_batches import arrow_parts, parquet_parts
 from salamandra_data.readers.table_source import TableSource
 from salamandra_data.storage import Location
@@ -27,7 +27,7 @@ def rows_of(
     """
     import pyarrow
 
-    kind, parts = ("Parquet", parquet_parts) if path.suffix == PARQUET else ("Arrow", arrow_parts)
+    kind, parts = ("Parquet", parquet_parts) if format_of(path.name) == PARQUET else ("Arrow", arrow_parts)
     wanted = (keys.text, keys.language_key, "source", "licence", "license")
     row = size = 0
     entries: list[Document | Malformed] = []

@@ -7,7 +7,7 @@ from typing import BinaryIO
 
 from isal import igzip
 
-from salamandra_data.readers.formats import COMPRESSIONS
+from salamandra_data.readers.formats import compression_of
 from salamandra_data.readers.zstd_stream import ZstdStream
 from salamandra_data.storage import Location, RemotePath
 from salamandra_data.storage.retries import with_retries
@@ -60,10 +60,11 @@ def decompressed(path: Location, raw: CountedStream) -> BinaryIO:
         EOFError: a compressed file has no bytes at all.
     """
     stream = io.BufferedReader(raw, BUFFER_BYTES)
-    if path.suffix not in COMPRESSIONS:
+    compression = compression_of(path.name)
+    if compression is None:
         return stream
     if not stream.peek(1):
         raise EOFError("it is empty, which even an archive of nothing is not")
-    if path.suffix == ".gz":
+    if compression == ".gz":
         return io.BufferedReader(igzip.IGzipFile(fileobj=stream, mode="rb"), BUFFER_BYTES)
     return io.BufferedReader(ZstdStream(stream), BUFFER_BYTES)

@@ -1,4 +1,4 @@
-"""Which formats there are, told by the ending of a name."""
+"""Which formats there are, told by the ending of a name, in capitals or not."""
 
 from __future__ import annotations
 
@@ -14,8 +14,14 @@ ENDINGS = "*.jsonl, *.ndjson, *.json, *.txt (each also .gz or .zst), *.parquet, 
 
 def format_of(name: str) -> str | None:
     """The ending that tells the format, below one of compression; None if it is not known."""
-    path = PurePosixPath(name)
+    path = PurePosixPath(name.lower())
     if path.suffix == PARQUET or path.suffix in ARROW:
         return path.suffix
     inner = PurePosixPath(path.stem).suffix if path.suffix in COMPRESSIONS else path.suffix
     return inner if inner in JSON_LINES or inner == PLAIN_TEXT else None
+
+
+def compression_of(name: str) -> str | None:
+    """The ending that tells the compression; None if there is none that is known."""
+    ending = PurePosixPath(name.lower()).suffix
+    return ending if ending in COMPRESSIONS else None

@@ -3,27 +3,34 @@
 from __future__ import annotations
 
 import glob
-from collections.abc import Iterable, Sequence
+import warnings
+from collections.abc import Sequence
 from pathlib import Path
 
-from salamandra_data.errors import DataError
+from salamandra_data.errors import DataError, DataWarning
+from salamandra_data.readers.document import some_names
 from salamandra_data.readers.formats import ENDINGS, format_of
-from salamandra_data.storage import Location, RemotePath, as_location, is_hidden_below
+from salamandra_data.readers.input_tree import files_below
+from salamandra_data.storage import Location, RemotePath, as_location
 from salamandra_data.storage.retries import with_retries
 
 
 def find_inputs(entries: Sequence[Location | str]) -> list[Location]:
     """The files that ``entries`` mean: files, directories (searched whole, sorted) and glob patterns (sorted).
 
-    Each may be an fsspec URL, such as ``s3://bucket/text`` or ``https://host/ca.jsonl.gz``.
+    Each may be an fsspec URL, such as ``s3://bucket/text`` or ``https://host/ca.jsonl.gz``. Warns
+    (:class:`DataWarning`) of what a directory or pattern yields besides.
 
     Raises:
-        DataError: an entry does not exist, a pattern or directory yields nothing, a file's format is not
-            known by its name, a file is reached twice, or the package for a URL is not installed.
+        DataError: an entry does not exist or may not be read, a pattern or directory yields nothing, a file's format
+            is not known by its name, a file is reached twice, or the package for a URL is not installed.
     """
     found: list[Location] = []
-    for entry in entries:
-        found += _files_of(as_location(entry))
+    for entry in map(as_location, entries):
+        try:
+            found += _files_of(entry)
+        except PermissionError as error:
+            raise DataError(f"{error.filename or entry}: may not be read by this user") from error
     seen: dict[Location, Location] = {}
     for path in found:
         if format_of(path.name) is None:
@@ -41,10 +48,7 @@ def _files_of(entry: Location) -> Sequence[Location]:
     if matches := _matches(entry):
         return matches
     if entry.is_dir():
-        inside = sorted(path for path in _all_below(entry) if _belongs(path, entry))
-        if not inside:
-            raise DataError(f"{entry}: no input file in this directory; looked for {ENDINGS}")
-        return inside
+        return _inside(entry)
     raise DataError(f"{entry}: no such file or directory, and no pattern that matches one")
 
 
@@ -55,18 +59,34 @@ def _matches(entry: Location) -> list[Location]:
         system, url = entry.filesystem(), entry.url
         found = with_retries(url, lambda: system.glob(url))
         return [RemotePath(system.unstrip_protocol(path)) for path in sorted(found) if system.isfile(path)]
-    return [
-        path for match in sorted(glob.glob(str(entry), recursive=True)) if (path := Path(match)).is_file()
-    ]
+    matches = [Path(match) for match in sorted(glob.glob(str(entry), recursive=True))]
+    directories = [path for path in matches if path.is_dir()]
+    if directories and "**" not in str(entry):
+        _warn(f"{entry}: directories are left out of a pattern without **: {_some(directories)}")
+    return [path for path in matches if path.is_file()]
 
 
-def _all_below(directory: Location) -> Iterable[Location]:
-    if isinstance(directory, RemotePath):
-        return directory.rglob("*")
-    return (path for path in directory.rglob("*") if path.is_file())
+def _inside(directory: Location) -> list[Location]:
+    inside: list[Location] = []
+    others: list[Location] = []
+    for path in sorted(files_below(directory)):
+        # Seldom does a lone .json hold documents.
+        is_input = format_of(path.name) is not None and not path.name.lower().endswith(".json")
+        (inside if is_input else others).append(path)
+    if not inside:
+        held = f"; it holds {_some(others)}" if others else ""
+        raise DataError(f"{directory}: no input file in this directory{held}; looked for {ENDINGS}")
+    if others:
+        _warn(
+            f"{directory}: {len(others):,} of {len(inside) + len(others):,} files are left out, because of their "
+            f"endings: {_some(others)}"
+        )
+    return inside
 
 
-def _belongs(path: Location, directory: Location) -> bool:
-    """Whether a file found in a directory is input: not hidden, and not a lone .json, which is seldom documents."""
-    known = format_of(path.name) is not None and path.suffix != ".json"
-    return known and not is_hidden_below(path, directory)
+def _some(paths: Sequence[Location]) -> str:
+    return some_names(path.name for path in paths)
+
+
+def _warn(message: str) -> None:
+    warnings.warn(message, DataWarning, stacklevel=4)
