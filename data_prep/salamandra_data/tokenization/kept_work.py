@@ -17,6 +17,7 @@ from salamandra_data.execution.worker_pool import WorkerDied
 from salamandra_data.readers import fingerprint
 from salamandra_data.storage import Location
 from salamandra_data.tokenization.job import TokenizeJob
+from salamandra_data.tokenization.shard_plan import PREPARATION
 
 
 def job_identity(job: TokenizeJob, files: Sequence[Location], tokenizer_sha256: str) -> str:
@@ -30,7 +31,7 @@ def job_identity(job: TokenizeJob, files: Sequence[Location], tokenizer_sha256: 
         out=job.out.absolute(),
         scratch=(job.scratch or job.out).absolute(),
     )
-    described = repr((settings, fingerprint(absolute), tokenizer_sha256))
+    described = repr((PREPARATION, settings, fingerprint(absolute), tokenizer_sha256))
     return hashlib.sha256(described.encode()).hexdigest()[:16]
 
 

@@ -23,7 +23,8 @@ from salamandra_data.tokenization.shard_bounds import shard_bounds
 
 _PART_BYTES = 32 << 20
 _SAMPLE_BYTES = 8 << 20  # of text is encoded to know how much of it makes a token
-_PREPARATION = "salamandra-tokenize-5"
+PREPARATION = "salamandra-tokenize-5"
+"""Changes when the same job would give other bytes, or leave its intermediate work in another form."""
 
 
 def plan_group(
@@ -46,7 +47,7 @@ def plan_group(
     tasks: list[ShardTask] = []
     for number, (first, last) in enumerate(pairwise(bounds)):
         identity = (
-            f"{_PREPARATION} {language} {split} {count.digest} {tokenizer_sha256} {job.seed} "
+            f"{PREPARATION} {language} {split} {count.digest} {tokenizer_sha256} {job.seed} "
             f"{number}/{shards}"
         )
         tasks.append(
