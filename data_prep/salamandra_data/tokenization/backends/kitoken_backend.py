@@ -18,14 +18,13 @@ class KitokenBackend:
 
     Args:
         model: SentencePiece model file, which :func:`exactness.check_model` accepts.
-        cache: not used: the model is read as it is.
     Raises:
         BackendUnavailable: the package is missing or refuses the model.
     """
 
     name = "kitoken"
 
-    def __init__(self, model: Path, cache: Path) -> None:
+    def __init__(self, model: Path) -> None:
         try:
             from kitoken import Kitoken
         except ImportError as error:

@@ -18,9 +18,9 @@ from salamandra_data.tokenization.backends.self_check import first_difference
 from salamandra_data.tokenization.encoder import SENTENCEPIECE_VERSION, Encoder
 
 AUTO, SENTENCEPIECE = "auto", "sentencepiece"
-_BACKENDS: dict[str, Callable[[Path, Path], FastBackend]] = {  # the fastest first
+_BACKENDS: dict[str, Callable[[Path, Path], FastBackend]] = {  # of model and cache, the fastest first
     "gigatoken": GigatokenBackend,
-    "kitoken": KitokenBackend,
+    "kitoken": lambda model, _: KitokenBackend(model),
 }
 ENCODERS = (AUTO, SENTENCEPIECE, *_BACKENDS)
 """What may be asked for."""
