@@ -81,6 +81,7 @@ def test_failures_are_told_in_a_sentence(tmp_path: Path, capsys: pytest.CaptureF
     [
         ["tokenize", "--input", "x", "--tokenizer", "t", "--out"],
         ["tokenize", "--input", "x", "--tokenizer", "t", "--out", "here", "--scratch"],
+        ["curate", "--input", "x", "--out"],
         ["train-tokenizer", "--input", "x", "--vocab-size", "500", "--out"],
         ["blend", "--shards", "s", "--factors", "f", "--out"],
         ["merge", "s", "--out"],

@@ -11,6 +11,7 @@ from megatron_salamandra.cli.data._options import (
     add_command,
     add_input_options,
     document_keys,
+    place_to_write,
     until_interrupted,
 )
 
@@ -29,7 +30,7 @@ def register(commands: Subparsers) -> None:
     )
     add_input_options(parser)
     parser.add_argument(
-        "--out", type=Path, required=True, metavar="DIR", help="directory for all that is written"
+        "--out", type=place_to_write, required=True, metavar="DIR", help="directory for all that is written"
     )
     language = parser.add_mutually_exclusive_group()
     language.add_argument(
