@@ -8,6 +8,7 @@ language, and a sample of it is kept; the documents read are those written and t
 from __future__ import annotations
 
 from salamandra_data.curation.curate import CurationResult, curate
-from salamandra_data.curation.settings import CurationSettings, HarmScore
+from salamandra_data.curation.harm_score import HarmScore
+from salamandra_data.curation.settings import CurationSettings
 
 __all__ = ["CurationResult", "CurationSettings", "HarmScore", "curate"]

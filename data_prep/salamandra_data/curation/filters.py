@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 from datatrove.data import Document
@@ -12,6 +12,7 @@ from datatrove.pipeline.filters.base_filter import BaseFilter
 
 from salamandra_data.curation.contamination import NgramIndex
 from salamandra_data.curation.document_score import document_score
+from salamandra_data.curation.harm_score import HarmScore
 from salamandra_data.curation.language_models import UNKNOWN, LanguageOpinions
 from salamandra_data.curation.personal_data import mask
 from salamandra_data.curation.removals import Removals
@@ -83,13 +84,13 @@ class HarmFilter(BaseFilter):
 
     name = "harm score"
 
-    def __init__(self, removals: Removals, score: Callable[[str, str], float], most: float) -> None:
+    def __init__(self, removals: Removals, harm: HarmScore) -> None:
         super().__init__(removals)
-        self._score, self._most = score, most
+        self._score, self._most = harm.scorer(), harm.most
 
     def filter(self, doc: Document) -> bool:
         """As datatrove's filters."""
-        score = float(self._score(doc.text, doc.metadata["language"]))
+        score = self._score(doc.id, doc.text, doc.metadata["language"])
         doc.metadata["detail"] = f"harm {score:.3f}"
         return score <= self._most
 

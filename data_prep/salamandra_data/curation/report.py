@@ -77,14 +77,14 @@ def _sum(tallies: dict[str, Tally]) -> Tally:
 
 
 def _values(work: Work, total: FileCount) -> dict[str, Any]:
-    settings = work.settings
+    settings, harm = work.settings, work.settings.harm
     return {
         "format": "salamandra-curation-1",
         "settings": {
             "identify_language": settings.identify_language,
             "check_language": settings.check_language,
             "min_score": settings.min_score,
-            "harm": asdict(settings.harm) if settings.harm else None,
+            "harm": {"function": harm.function, "most": harm.most} if harm else None,
             "mask_personal_data": settings.mask_personal_data,
             "exact": settings.exact,
             "near": settings.near,

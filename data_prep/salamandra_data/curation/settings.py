@@ -2,46 +2,17 @@
 
 from __future__ import annotations
 
-import importlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
+from salamandra_data.curation.harm_score import HarmScore
 from salamandra_data.errors import DataError
 from salamandra_data.readers import DocumentKeys
 from salamandra_data.storage import Location
 
 NOT_PROSE = frozenset({"code"})
 """Languages that are not judged as prose: no language identification, score or paragraph deduplication."""
-
-
-@dataclass(frozen=True)
-class HarmScore:
-    """A score of the user's own.
-
-    Attributes:
-        function: ``module:name`` of a callable ``(text: str, language: str) -> float`` in [0, 1], 1 the most harmful.
-        most: documents above it are removed.
-    """
-
-    function: str
-    most: float = 0.5
-
-    def load(self) -> Callable[[str, str], float]:
-        """The callable.
-
-        Raises:
-            DataError: there is no such module or name.
-        """
-        module, _, name = self.function.partition(":")
-        try:
-            found: Any = getattr(importlib.import_module(module), name)
-        except (ImportError, AttributeError, ValueError) as error:
-            raise DataError(
-                f"--harm-score {self.function}: {error}\n  give module:function of something that Python can import"
-            ) from error
-        return found  # type: ignore[no-any-return]
 
 
 @dataclass(frozen=True)
@@ -96,9 +67,7 @@ class CurationSettings:
         if self.min_score is not None and not 0.0 <= self.min_score <= 1.0:
             raise DataError(f"--min-score {self.min_score:g} is not in [0, 1]")
         if self.harm is not None:
-            if not 0.0 <= self.harm.most <= 1.0:
-                raise DataError(f"--max-harm {self.harm.most:g} is not in [0, 1]")
-            self.harm.load()
+            self.harm.check()
         for option, value, least in (
             ("--ngram", self.ngram, 2),
             ("--min-words", self.min_words, 0),

@@ -128,7 +128,7 @@ def _filters(settings: CurationSettings, count: FileCount) -> Iterator[Any]:
     if settings.min_score is not None:
         yield filters.ScoreFilter(count.removals["score"], settings.min_score, count.scores)
     if settings.harm is not None:
-        yield filters.HarmFilter(count.removals["harm"], settings.harm.load(), settings.harm.most)
+        yield filters.HarmFilter(count.removals["harm"], settings.harm)
     if settings.mask_personal_data:
         yield filters.PersonalDataMask(count.personal_data)
 

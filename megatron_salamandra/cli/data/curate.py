@@ -54,7 +54,8 @@ def register(commands: Subparsers) -> None:
     parser.add_argument(
         "--harm-score",
         metavar="MODULE:FUNCTION",
-        help="a function (text, language) -> [0, 1] of your own that says how harmful a document is",
+        help="a function (text, language) -> [0, 1] of your own that says how harmful a document is; its module may "
+        "be in the current directory",
     )
     parser.add_argument(
         "--max-harm",
@@ -113,7 +114,7 @@ def _run(arguments: argparse.Namespace) -> int:
         identify_language=arguments.identify_language,
         check_language=not arguments.no_check_language,
         min_score=None if arguments.no_score else arguments.min_score,
-        harm=HarmScore(arguments.harm_score, most) if arguments.harm_score else None,
+        harm=HarmScore(arguments.harm_score, most, Path.cwd()) if arguments.harm_score else None,
         mask_personal_data=not arguments.keep_personal_data,
         exact=not arguments.keep_exact,
         near=not arguments.keep_near,
