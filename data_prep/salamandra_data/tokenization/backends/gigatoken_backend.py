@@ -36,6 +36,7 @@ class GigatokenBackend:
 
     def __init__(self, model: Path, cache: Path) -> None:
         try:
+            import awkward  # noqa: F401 - gigatoken would, within an encode, take Ctrl-C for its absence
             import gigatoken
         except ImportError as error:
             raise BackendUnavailable(f"gigatoken is not installed ({INSTALL})") from error
