@@ -11,7 +11,7 @@ from datatrove.data import Document
 from datatrove.pipeline.dedup.minhash import MinhashDedupSignature
 
 from salamandra_data.curation.documents import read_documents, write_documents
-from salamandra_data.curation.duplicates import MINHASH, AnyLanguageWords, SourceName, _NearSignature
+from salamandra_data.curation.duplicate_signatures import MINHASH, AnyLanguageWords, NearSignature, SourceName
 from salamandra_data.errors import DataError
 
 
@@ -20,7 +20,7 @@ def document(text: str) -> Document:
 
 
 def test_the_signature_of_a_long_document_needs_little_memory_and_is_datatroves(tmp_path: Path) -> None:
-    ours = _NearSignature(tmp_path / "ours", SourceName(across_sources=True))
+    ours = NearSignature(tmp_path / "ours", SourceName(across_sources=True))
     theirs = MinhashDedupSignature(str(tmp_path / "theirs"), MINHASH, language=AnyLanguageWords())
     shingles = np.random.default_rng(0).integers(0, 1 << 63, (100_000, 1), dtype=np.uint64)
     tracemalloc.start()

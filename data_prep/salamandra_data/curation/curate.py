@@ -16,7 +16,8 @@ from salamandra_data.curation.declared_language import declared_language, unknow
 from salamandra_data.curation.packages import check_packages
 from salamandra_data.curation.report import PAGE, REPORT
 from salamandra_data.curation.settings import CurationSettings
-from salamandra_data.curation.stages import REASONS, Work, stages_of
+from salamandra_data.curation.stages import stages_of
+from salamandra_data.curation.work import REASONS, Work
 from salamandra_data.directory_lock import LOCK, sole_use
 from salamandra_data.errors import DataError
 from salamandra_data.execution import ExecutorSettings, Outcome, run_stages

@@ -23,12 +23,18 @@ UNREADABLE = "?"
 
 
 def read_input(
-    path: Location, settings: CurationSettings, removals: dict[str, Removals], *, read: dict[str, Tally]
+    path: Location,
+    name: str,
+    settings: CurationSettings,
+    removals: dict[str, Removals],
+    *,
+    read: dict[str, Tally],
 ) -> Iterator[Document]:
     """The documents of an input file that have text, by the corpus language that they declare.
 
     Args:
         path: of the file.
+        name: of the file, in documents' ids.
         settings: of the run.
         removals: takes malformed lines as ``malformed`` and documents without text as ``empty``.
         read: counts by language what was read, removed or not.
@@ -36,7 +42,7 @@ def read_input(
         DataError: a line is malformed, or its language cannot be checked, and such are not to be passed over.
     """
     for entry in DocumentFile(path, keys_of(settings)):
-        identity = f"{path.name}:{entry.line}"
+        identity = f"{name}:{entry.line}"
         language = None if isinstance(entry, Malformed) else declared_language(entry.language, settings)
         if isinstance(entry, Malformed) or language is None:
             why = entry.reason if isinstance(entry, Malformed) else unknown_language(entry.language)

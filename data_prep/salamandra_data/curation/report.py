@@ -12,7 +12,7 @@ import orjson
 
 from salamandra_data.atomic_write import atomic_file, atomic_write_bytes
 from salamandra_data.curation.removals import Tally
-from salamandra_data.curation.stages import REASONS, FileCount, Work
+from salamandra_data.curation.work import REASONS, FileCount, Work
 from salamandra_data.errors import DataError
 
 REPORT = "curation.json"

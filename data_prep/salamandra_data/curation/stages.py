@@ -2,97 +2,16 @@
 
 from __future__ import annotations
 
-import pickle
-from collections import Counter, deque
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from salamandra_data.atomic_write import atomic_write_bytes
-from salamandra_data.curation.removals import Removals, Tally
 from salamandra_data.curation.settings import CurationSettings
+from salamandra_data.curation.work import FileCount, Work
 from salamandra_data.execution import Stage
-from salamandra_data.storage import Location
 
 if TYPE_CHECKING:
-    from salamandra_data.curation.contamination import TaskFile
     from salamandra_data.curation.duplicates import Duplicates
-
-REASONS = ("malformed", "empty", "language", "contaminated", "score", "harm", "exact", "near", "paragraphs")
-"""Why documents are removed, in the order in which it is looked for."""
-
-
-@dataclass
-class FileCount:
-    """What one task found out.
-
-    Attributes:
-        read: by language as declared; ``written`` by language as identified.
-        removals: by reason.
-        personal_data: by language and kind.
-        repeated: paragraphs taken out of documents that stay, by language.
-        scores: histogram of quality scores by language.
-    """
-
-    read: dict[str, Tally] = field(default_factory=dict)
-    written: dict[str, Tally] = field(default_factory=dict)
-    removals: dict[str, Removals] = field(default_factory=dict)
-    personal_data: dict[str, Counter[str]] = field(default_factory=dict)
-    repeated: dict[str, Tally] = field(default_factory=dict)
-    scores: dict[str, list[int]] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Work:
-    """Where the stages leave things for each other, and what they all know.
-
-    Attributes:
-        settings: of the run.
-        files: the input, numbered in this order.
-        directory: of the run.
-        task_files: of benchmarks, and what of each is looked for.
-    """
-
-    settings: CurationSettings
-    files: Sequence[Location]
-    directory: Path
-    task_files: Sequence[TaskFile] = ()
-
-    def filtered(self, number: int) -> Path:
-        """Documents of a file that passed the filters."""
-        return self.directory / "filtered" / f"{number:06d}.jsonl.zst"
-
-    def output(self, number: int) -> Path:
-        """Documents of a file that are left at the end."""
-        name = self.files[number].name.split(".", 1)[0]
-        return self.settings.out / "documents" / f"{number:05d}-{name}.jsonl.zst"
-
-    def count_file(self, stage: str, number: int) -> Path:
-        """What a task found out."""
-        return self.directory / "counts" / f"{stage}-{number:06d}"
-
-    def new_count(self) -> FileCount:
-        """Nothing found out yet."""
-        settings = self.settings
-        return FileCount(removals={r: Removals(r, settings.samples, settings.seed) for r in REASONS})
-
-    def keep(self, stage: str, number: int, count: FileCount) -> None:
-        """Leave what a task found out."""
-        atomic_write_bytes(self.count_file(stage, number), pickle.dumps(count))
-
-    def duplicates(self) -> list[Duplicates]:
-        """The deduplications asked for, in their order."""
-        from salamandra_data.curation.duplicates import Duplicates, SourceName
-
-        settings = self.settings
-        wanted = (("exact", settings.exact), ("near", settings.near), ("paragraphs", settings.paragraphs))
-        source = SourceName(settings.across_sources)
-        return [
-            Duplicates(kind, self.directory / kind, source, settings.min_words)
-            for kind, asked in wanted
-            if asked
-        ]
 
 
 @dataclass(frozen=True)
@@ -105,7 +24,9 @@ class _Filter:
         from salamandra_data.curation.documents import read_input, write_documents
 
         settings, count = self.work.settings, self.work.new_count()
-        documents: Any = read_input(self.work.files[number], settings, count.removals, read=count.read)
+        documents: Any = read_input(
+            self.work.files[number], self.work.names[number], settings, count.removals, read=count.read
+        )
         for step in _filters(settings, count):
             documents = step.run(documents, number, len(self.work.files))
         path = self.work.filtered(number)
@@ -139,7 +60,7 @@ def _left(work: Work, number: int, kinds: Iterable[Duplicates], count: FileCount
 
     documents: Any = read_documents(work.filtered(number))
     for duplicates in kinds:
-        step = duplicates.filter(count.removals[duplicates.kind], count.repeated)
+        step = duplicates.filter(number, count.removals[duplicates.kind], count.repeated)
         documents = step.run(documents, number, len(work.files))
     return documents
 
@@ -154,8 +75,7 @@ class _Sign:
     def __call__(self, number: int) -> None:
         kinds = self.work.duplicates()
         documents = _left(self.work, number, kinds[: self.place], self.work.new_count())
-        kinds[self.place].signature().run(documents, number, len(self.work.files))
-        deque(documents, maxlen=0)
+        kinds[self.place].sign(documents, number, len(self.work.files))
 
 
 @dataclass(frozen=True)
