@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from salamandra_data.atomic_write import sha256_of_file, write_error
 from salamandra_data.curation.declared_language import declared_language, unknown_language
+from salamandra_data.curation.earlier_start import check_output, forget_stale_tasks
 from salamandra_data.curation.packages import check_packages
 from salamandra_data.curation.report import PAGE, REPORT
 from salamandra_data.curation.settings import CurationSettings
@@ -21,7 +22,7 @@ from salamandra_data.curation.work import REASONS, Work
 from salamandra_data.directory_lock import LOCK, sole_use
 from salamandra_data.errors import DataError
 from salamandra_data.execution import ExecutorSettings, Outcome, run_stages
-from salamandra_data.readers import find_inputs, fingerprint
+from salamandra_data.readers import find_inputs
 from salamandra_data.storage import Location
 from salamandra_data.text_table import text_table
 
@@ -93,9 +94,11 @@ def curate(settings: CurationSettings, executor: ExecutorSettings) -> tuple[Outc
     with sole_use(settings.out):
         _claim(settings.out, identity)
         work = Work(settings, files, settings.out / ".stages", task_files)
-        outcome = run_stages(stages_of(work), executor, work.directory / "run")
+        forget_stale_tasks(work)
+        outcome = run_stages(stages_of(work), executor, work.stage_records)
         if not outcome.done:
             return outcome, None
+        check_output(work)
         report = json.loads((settings.out / REPORT).read_text())
         for unneeded in ("filtered", "exact", "near", "paragraphs"):
             shutil.rmtree(work.directory / unneeded, ignore_errors=True)
@@ -109,9 +112,13 @@ def _task_files(settings: CurationSettings) -> Sequence[TaskFile]:
 
 
 def _identity(settings: CurationSettings, files: Sequence[Location]) -> str:
-    """Of a run on its input as it is now."""
+    """Of a run: what makes its results, but for what the input files hold and whether malformed lines end it.
+
+    These may change while files are mended, see :mod:`salamandra_data.curation.earlier_start`.
+    """
     tasks = [sha256_of_file(path) for path in settings.decontaminate]
-    described = repr((replace(settings, inputs=(), out=Path()), fingerprint(files), tasks))
+    options = replace(settings, inputs=(), out=Path(), skip_malformed=False)
+    described = repr((options, [str(path) for path in files], tasks))
     return hashlib.sha256(described.encode()).hexdigest()
 
 

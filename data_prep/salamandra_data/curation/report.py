@@ -12,7 +12,7 @@ import orjson
 
 from salamandra_data.atomic_write import atomic_file, atomic_write_bytes
 from salamandra_data.curation.removals import Tally
-from salamandra_data.curation.work import REASONS, FileCount, Work
+from salamandra_data.curation.work import FILTER, REASONS, FileCount, Work
 from salamandra_data.errors import DataError
 
 REPORT = "curation.json"
@@ -49,7 +49,7 @@ def write_report(work: Work) -> None:
 
 def _total(work: Work) -> FileCount:
     total = work.new_count()
-    for stage in ("filter", "write"):
+    for stage in (FILTER, "write"):
         for number in range(len(work.files)):
             part: FileCount = pickle.loads(work.count_file(stage, number).read_bytes())
             for mine, theirs in (

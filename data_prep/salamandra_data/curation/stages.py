@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from salamandra_data.curation.settings import CurationSettings
-from salamandra_data.curation.work import FileCount, Work
+from salamandra_data.curation.work import FILTER, FileCount, Work
 from salamandra_data.execution import Stage
 
 if TYPE_CHECKING:
@@ -22,8 +22,10 @@ class _Filter:
 
     def __call__(self, number: int) -> None:
         from salamandra_data.curation.documents import read_input, write_documents
+        from salamandra_data.curation.earlier_start import note_input
 
         settings, count = self.work.settings, self.work.new_count()
+        note_input(self.work, number)
         documents: Any = read_input(
             self.work.files[number], self.work.names[number], settings, count.removals, read=count.read
         )
@@ -32,7 +34,7 @@ class _Filter:
         path = self.work.filtered(number)
         path.parent.mkdir(parents=True, exist_ok=True)
         write_documents(path, documents)
-        self.work.keep("filter", number, count)
+        self.work.keep(FILTER, number, count)
 
 
 def _filters(settings: CurationSettings, count: FileCount) -> Iterator[Any]:
@@ -126,7 +128,7 @@ class _Report:
 def stages_of(work: Work) -> list[Stage]:
     """All stages of a run, in their order."""
     files = len(work.files)
-    stages = [Stage("filter", files, _Filter(work))]
+    stages = [Stage(FILTER, files, _Filter(work))]
     for place, duplicates in enumerate(work.duplicates()):
         kind = duplicates.kind
         stages.append(Stage(f"{kind}-sign", files, _Sign(work, place)))

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from salamandra_data.curation.contamination import TaskFile
     from salamandra_data.curation.duplicates import Duplicates
 
+FILTER = "filter"
+"""Name of the stage that reads the input."""
+
 REASONS = ("malformed", "empty", "language", "contaminated", "score", "harm", "exact", "near", "paragraphs")
 """Why documents are removed, in the order in which it is looked for."""
 
@@ -78,6 +81,19 @@ class Work:
     def count_file(self, stage: str, number: int) -> Path:
         """What a task found out."""
         return self.directory / "counts" / f"{stage}-{number:06d}"
+
+    def fingerprint_file(self, number: int) -> Path:
+        """What an input file was known by when it was read."""
+        return self.directory / "inputs" / f"{number:06d}"
+
+    @property
+    def stage_records(self) -> Path:
+        """Where the executors keep which tasks are complete."""
+        return self.directory / "run"
+
+    def filter_mark(self, number: int) -> Path:
+        """Exists once an input file was read to its end: datatrove's mark of a complete task."""
+        return self.stage_records / FILTER / "completions" / f"{number:05d}"
 
     def new_count(self) -> FileCount:
         """Nothing found out yet."""
