@@ -12,14 +12,11 @@ from datatrove.data import Document
 
 from salamandra_data.atomic_write import atomic_file
 from salamandra_data.curation.declared_language import declared_language, keys_of, unknown_language
-from salamandra_data.curation.removals import Removals, Tally
+from salamandra_data.curation.removals import UNREADABLE, Removals, Tally
 from salamandra_data.curation.settings import CurationSettings
 from salamandra_data.errors import DataError
 from salamandra_data.readers import CountedStream, DocumentFile, Malformed, decompressed
 from salamandra_data.storage import Location
-
-UNREADABLE = "?"
-"""In place of a language, for lines that could not be read."""
 
 
 def read_input(

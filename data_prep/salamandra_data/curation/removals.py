@@ -9,7 +9,14 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any
 
+from salamandra_data.curation.personal_data import mask
+from salamandra_data.languages import CODE
+
+UNREADABLE = "?"
+"""In place of a language, for lines that could not be read."""
+
 _SAMPLE_CHARACTERS = 2000
+_MASKED_CHARACTERS = _SAMPLE_CHARACTERS + 200  # so that what stands across the end is known for what it is
 
 
 @dataclass
@@ -62,7 +69,7 @@ class Removals:
         shown = {
             "id": document.id,
             "language": metadata["language"],
-            "text": document.text[:_SAMPLE_CHARACTERS],
+            "text": document.text[:_MASKED_CHARACTERS],
         }
         self.kept.append((self._place(document.id), {**shown, "detail": metadata.get("detail", "")}))
         if len(self.kept) > 2 * self.samples + 100:
@@ -79,10 +86,18 @@ class Removals:
     def _shrink(self) -> None:
         self.kept = heapq.nsmallest(self.samples, self.kept, key=lambda entry: (entry[0], entry[1]["id"]))
 
+    def mask(self) -> None:
+        """Mask personal data in the sample, which may have been removed before the text was."""
+        self._shrink()
+        for _, shown in self.kept:
+            code = shown["language"] == CODE
+            for key in ("text", "detail"):
+                shown[key] = mask(shown[key], code=code)[0]
+
     def sample(self) -> list[dict[str, Any]]:
         """The documents kept, in an order that says nothing."""
         self._shrink()
-        return [shown for _, shown in self.kept]
+        return [{**shown, "text": shown["text"][:_SAMPLE_CHARACTERS]} for _, shown in self.kept]
 
     def _place(self, identity: str) -> int:
         digest = hashlib.blake2b(f"{self.seed} {self.reason} {identity}".encode(), digest_size=8).digest()

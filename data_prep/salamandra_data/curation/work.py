@@ -102,6 +102,9 @@ class Work:
 
     def keep(self, stage: str, number: int, count: FileCount) -> None:
         """Leave what a task found out."""
+        if self.settings.mask_personal_data:
+            for removals in count.removals.values():
+                removals.mask()
         atomic_write_bytes(self.count_file(stage, number), pickle.dumps(count))
 
     def duplicates(self) -> list[Duplicates]:
