@@ -1,7 +1,7 @@
 """Curation: which documents of a corpus are worth training on, and what of them may be kept.
 
-Every input file goes, as a task of its own, through datatrove's filters (language, personal data, quality, harm,
-contamination) and its three deduplications (exact, near, paragraphs). What is removed is counted by reason and
+Every input file goes, as a task of its own, through datatrove's filters (language, contamination, quality, harm), the
+masking of personal data, and three deduplications (exact, near, paragraphs). What is removed is counted by reason and
 language, and a sample of it is kept; the documents read are those written and those removed, which is checked.
 """
 
