@@ -3,12 +3,13 @@
 Every variant is a command of its own, so that start-up, worker processes and memory are counted, and variants take
 turns (``--rounds``; the best of each counts). ``wall_speed`` and ``cpu_speed`` are relative to datatrove:
 
-- ``salamandra``: `salamandra data tokenize` with the fast encoder, 1 and 2 workers; global shuffle, checksums,
-  manifests and the comparison with SentencePiece included;
-- ``salamandra-sentencepiece``: the same with SentencePiece as the encoder;
+- ``salamandra``: `salamandra data tokenize` with gigatoken, 1 and 2 workers; global shuffle, checksums, manifests and
+  the comparison with SentencePiece included;
+- ``salamandra-kitoken``, ``salamandra-sentencepiece``: the same with another encoder;
 - ``datatrove``: JsonlReader and MegatronDocumentTokenizer, with the Hugging Face form of the same model;
 - ``sentencepiece-loop``: a document at a time: json, SentencePiece, Megatron-Core's IndexedDatasetBuilder;
-- ``bare-encoder``: the fast encoder alone, on text that is in memory; only the encoding is timed.
+- ``bare-gigatoken``, ``bare-kitoken``, ``bare-sentencepiece``: the encoder alone, on text that is in memory; only the
+  encoding is timed. ``of_bare`` is the speed of our command with that encoder relative to this, by CPU time.
 
     python benchmarks/data/tokenization.py CORPUS --tokenizer tokenizer.model --json FILE
 
@@ -38,6 +39,11 @@ import orjson
 MIB = 1 << 20
 BATCH_BYTES = MIB
 PACKAGES = ("sentencepiece", "gigatoken", "kitoken", "datatrove", "tokenizers", "megatron-core", "numpy")
+BARE_OF = {
+    "salamandra": "gigatoken",
+    "salamandra-kitoken": "kitoken",
+    "salamandra-sentencepiece": "sentencepiece",
+}
 PEERS = Path(__file__).with_name("tokenization_peers.py")
 
 
@@ -47,13 +53,14 @@ def variants(corpus: Path, model: Path, out: Path) -> dict[str, list[str]]:
     ours += ["--tokenizer", str(model), "--out", str(out)]
     peer = [sys.executable, str(PEERS), str(corpus), str(model), str(out)]
     return {
-        "salamandra": ours,
-        "salamandra, 2 workers": [*ours, "--workers", "2"],
+        "salamandra": [*ours, "--encoder", "gigatoken"],
+        "salamandra, 2 workers": [*ours, "--encoder", "gigatoken", "--workers", "2"],
+        "salamandra-kitoken": [*ours, "--encoder", "kitoken"],
         "salamandra-sentencepiece": [*ours, "--encoder", "sentencepiece"],
         "datatrove": [*peer, "datatrove"],
         "datatrove, 2 workers": [*peer, "datatrove", "2"],
         "sentencepiece-loop": [*peer, "sentencepiece-loop"],
-        "bare-encoder": [*peer, "bare-encoder"],
+        **{f"bare-{name}": [*peer, "bare-encoder", name] for name in BARE_OF.values()},
     }
 
 
@@ -117,15 +124,19 @@ def main() -> int:
                 )
                 if name not in best or row["wall_s"] < best[name]["wall_s"]:
                     best[name] = row
-    reference = best.get("datatrove") or next(iter(best.values()))
+    first = "datatrove" if "datatrove" in best else next(iter(best))
+    reference = best[first]
     for name, row in best.items():
         row["mb_per_wall_s"] = round(text_bytes / 1e6 / row["wall_s"], 2)
         row["mb_per_cpu_s"] = round(text_bytes / 1e6 / row["cpu_s"], 2)
         row["wall_speed"] = round(reference["wall_s"] / row["wall_s"], 2)
         row["cpu_speed"] = round(reference["cpu_s"] / row["cpu_s"], 2)
+        if bare := best.get(f"bare-{BARE_OF.get(name)}"):
+            row["of_bare"] = round(bare["cpu_s"] / row["cpu_s"], 2)
         print(
             f"{name:<26} {row['mb_per_wall_s']:>6} MB/s  {row['mb_per_cpu_s']:>6} MB/CPU-s  "
-            f"peak {row['peak_mib']:>5.0f} MiB  of datatrove: {row['wall_speed']} (wall), {row['cpu_speed']} (CPU)"
+            f"peak {row['peak_mib']:>5.0f} MiB  of {first}: {row['wall_speed']} (wall), {row['cpu_speed']} (CPU)"
+            + (f"  of the bare encoder: {row['of_bare']}" if "of_bare" in row else "")
         )
     if options.json:
         report = {

@@ -1,4 +1,4 @@
-"""The peers of ``tokenization.py``: CORPUS MODEL OUT (datatrove [workers] | sentencepiece-loop | bare-encoder)."""
+"""The peers of ``tokenization.py``: CORPUS MODEL OUT (datatrove [workers] | sentencepiece-loop | bare-encoder NAME)."""
 
 from __future__ import annotations
 
@@ -52,12 +52,13 @@ def run_sentencepiece_loop(corpus: Path, model: Path, out: Path) -> None:
         builder.finalize(str(out / f"{path.stem}.idx"))
 
 
-def run_bare_encoder(corpus: Path, model: Path) -> None:
-    """The fast encoder alone."""
+def run_bare_encoder(corpus: Path, model: Path, name: str) -> None:
+    """One encoder alone, on the texts that fast encoders may have, in batches."""
     import orjson
 
     from salamandra_data.tokenization.backends.exactness import may_be_fast
     from salamandra_data.tokenization.backends.selection import load_backend
+    from salamandra_data.tokenization.encoder import Encoder
 
     batches: list[list[bytes]] = [[]]
     size = 0
@@ -71,19 +72,22 @@ def run_bare_encoder(corpus: Path, model: Path) -> None:
                 batches.append([])
                 size = 0
     with tempfile.TemporaryDirectory() as cache:
-        backend = load_backend("gigatoken", model, Path(cache))
+        if name == "sentencepiece":
+            encode = Encoder(model).encode_rows
+        else:
+            encode = load_backend(name, model, Path(cache)).encode
         wall, cpu = time.perf_counter(), time.process_time()
         for batch in batches:
-            backend.encode(batch)
+            encode(batch)
         report = {"encode_wall_s": time.perf_counter() - wall, "encode_cpu_s": time.process_time() - cpu}
     print(json.dumps(report))
 
 
 if __name__ == "__main__":
-    corpus, model, out, variant, *workers = sys.argv[1:]
+    corpus, model, out, variant, *rest = sys.argv[1:]
     if variant == "datatrove":
-        run_datatrove(Path(corpus), Path(model), Path(out), int(workers[0]) if workers else 1)
+        run_datatrove(Path(corpus), Path(model), Path(out), int(rest[0]) if rest else 1)
     elif variant == "sentencepiece-loop":
         run_sentencepiece_loop(Path(corpus), Path(model), Path(out))
     else:
-        run_bare_encoder(Path(corpus), Path(model))
+        run_bare_encoder(Path(corpus), Path(model), *rest)

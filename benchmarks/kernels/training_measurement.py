@@ -51,6 +51,8 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         optimizer = build_optimizer(config, chunks, platform)
         for chunk in chunks:
             chunk.config.finalize_model_grads_func = finalize_model_grads
+            if config.optimizer.overlap_grad_reduce:
+                chunk.config.no_sync_func = chunk.no_sync
         batches = _batches(config)
         losses, seconds, cpu_seconds = [], [], []
         for _ in range(options.warmup + options.steps):
