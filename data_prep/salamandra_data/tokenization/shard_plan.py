@@ -47,8 +47,7 @@ def plan_group(
     tasks: list[ShardTask] = []
     for number, (first, last) in enumerate(pairwise(bounds)):
         identity = (
-            f"{PREPARATION} {language} {split} {count.digest} {tokenizer_sha256} {job.seed} "
-            f"{number}/{shards}"
+            f"{PREPARATION} {language} {split} {count.digest} {tokenizer_sha256} {job.seed} {number}/{shards}"
         )
         tasks.append(
             ShardTask(
