@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import os
 import pkgutil
+import signal
 import sys
 import warnings
 from collections.abc import Callable, Sequence
@@ -16,7 +17,7 @@ from importlib import import_module
 from typing import cast
 
 from megatron_salamandra import __version__
-from megatron_salamandra.config import ConfigError
+from megatron_salamandra.cli._interruption import INTERRUPTED, Interruption
 from megatron_salamandra.exit_protocol import EXIT_FAILURE, EXIT_USAGE
 
 GROUPS = tuple(sorted(module.name for module in pkgutil.iter_modules(__path__) if module.name[0] != "_"))
@@ -42,6 +43,20 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code. What the user can mend is told without a traceback."""
+    with Interruption(signal.SIGINT, tidy=False) as interruption:
+        try:
+            return _run(argv)
+        except BaseException:
+            if not interruption.arrived:
+                raise
+            print("\ninterrupted", file=sys.stderr)
+            return INTERRUPTED
+
+
+def _run(argv: Sequence[str] | None) -> int:
+    # In here, because it takes a while, in which Ctrl-C may come.
+    from megatron_salamandra.config import ConfigError
+
     warnings.formatwarning = _format_warning
     arguments = _parse(argv)
     handler = cast(Callable[[argparse.Namespace], int], arguments.handler)

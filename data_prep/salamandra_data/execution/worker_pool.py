@@ -6,13 +6,17 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
+import traceback
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
 from multiprocessing.synchronize import Event
 from typing import Any, Generic, TypeVar
 
 from salamandra_data.errors import DataError
+from salamandra_data.execution.interrupts import interruption_deferred, interruption_unseen_by_children
 
 State = TypeVar("State")
 Task = TypeVar("Task")
@@ -61,7 +65,9 @@ class Stopped(Exception):
 class WorkerPool(Generic[State]):
     """Runs ``function(state, counters, task)`` for many tasks in ``workers`` processes, or here if that is one.
 
-    ``state`` reaches each process once. Processes are spawned, so threads of the parent do no harm.
+    ``state`` reaches each process once. Processes are spawned, so threads of the parent do no harm. Each has a
+    connection of its own, so that one that dies at any moment is noticed and keeps no other waiting: with the queues of
+    ``concurrent.futures``, which all share, neither is sure.
     """
 
     def __init__(self, workers: int, state: State) -> None:
@@ -74,6 +80,9 @@ class WorkerPool(Generic[State]):
     ) -> Iterator[Result]:
         """Results in the order in which they are ready.
 
+        An interruption (Ctrl-C, SIGTERM) makes workers stop where they are and is raised when they have; a second one
+        meanwhile kills them.
+
         Raises:
             DataError: raised by a task, or (:class:`WorkerDied`) a worker process died. Other tasks have ended by
                 then.
@@ -82,50 +91,104 @@ class WorkerPool(Generic[State]):
             for task in tasks:
                 yield function(self._state, self.counters, task)
             return
-        executor = ProcessPoolExecutor(
-            self._workers,
-            mp_context=self._context,
-            initializer=_start_worker,
-            initargs=(self._state, self.counters),
-        )
+        workers: list[_Worker] = []
         try:
-            yield from self._gather(executor, function, iter(tasks))
-        except BrokenProcessPool as error:
-            raise WorkerDied(
-                "a worker process was killed, most often for want of memory; finished shards stay\n"
-                "  run the same command again to continue, with fewer --workers if memory was the reason"
-            ) from error
+            for _ in range(self._workers):
+                with interruption_unseen_by_children():
+                    workers.append(self._started())
+            yield from _spread(workers, function, iter(tasks))
         finally:
-            self.counters.stop()
-            executor.shutdown(wait=True, cancel_futures=True)
+            with interruption_deferred(kill=[worker.process for worker in workers]):
+                self.counters.stop()
+                for worker in workers:
+                    worker.connection.close()
+                for worker in workers:
+                    worker.process.join()
 
-    def _gather(
-        self,
-        executor: ProcessPoolExecutor,
-        function: Callable[[State, Counters, Task], Result],
-        tasks: Iterator[Task],
-    ) -> Iterator[Result]:
-        running: set[Future[Result]] = set()
-        while True:
-            for task in tasks:
-                running.add(executor.submit(_run_task, function, task))
-                if len(running) >= 2 * self._workers:
-                    break
-            if not running:
-                return
-            done, running = wait(running, return_when=FIRST_COMPLETED)
-            for future in done:
-                yield future.result()
+    def _started(self) -> _Worker:
+        ours, theirs = self._context.Pipe()
+        process = self._context.Process(target=_work, args=(self._state, self.counters, theirs), daemon=True)
+        process.start()
+        theirs.close()  # or its end would not be noticed
+        return _Worker(process, ours)
 
 
-_worker: tuple[Any, Counters] | None = None
+@dataclass(eq=False)
+class _Worker:
+    process: BaseProcess
+    connection: Connection[Any, Any]
+
+    def give(self, function: Callable[..., Any], task: Any) -> None:
+        try:
+            self.connection.send((function, task))
+        except OSError as error:
+            raise self._died() from error
+
+    def result(self) -> Any:
+        """What its task returned; raises what it raised."""
+        try:
+            succeeded, value = self.connection.recv()
+        except (EOFError, OSError) as error:
+            raise self._died() from error
+        if not succeeded:
+            raise value
+        return value
+
+    def _died(self) -> WorkerDied:
+        self.process.join()
+        code = self.process.exitcode or 0
+        if code == -signal.SIGKILL:
+            how = "was killed, most often for want of memory"
+        elif code < 0:
+            how = f"was ended by {signal.Signals(-code).name}"
+        else:
+            how = f"ended with exit code {code}, for a reason that it may have told above"
+        return WorkerDied(
+            f"a worker process {how}; finished shards stay\n"
+            "  run the same command again to continue, with fewer --workers if memory was the reason"
+        )
 
 
-def _start_worker(state: Any, counters: Counters) -> None:
-    global _worker
+def _spread(
+    workers: Sequence[_Worker], function: Callable[[State, Counters, Task], Result], tasks: Iterator[Task]
+) -> Iterator[Result]:
+    """Give each worker a task whenever it has none; results as they come."""
+    idle, busy = list(workers), dict[Any, _Worker]()
+    results: list[Result] = []
+    while True:
+        for task in islice(tasks, len(idle)):
+            worker = idle.pop()
+            worker.give(function, task)
+            busy[worker.connection] = worker
+        yield from results  # now, when nobody waits for a task
+        if not busy:
+            return
+        worker = busy.pop(wait(list(busy))[0])
+        idle.append(worker)
+        results = [worker.result()]
+
+
+def _work(state: Any, counters: Counters, connection: Connection[Any, Any]) -> None:
+    """Do tasks until the parent closes the connection."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides, and tells by `stop`
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    _worker = (state, counters)
+    try:
+        while True:
+            function, task = connection.recv()
+            connection.send(_outcome(function, state, counters, task))
+    except (EOFError, OSError):
+        return
+
+
+def _outcome(function: Callable[..., Any], state: Any, counters: Counters, task: Any) -> tuple[bool, Any]:
+    """Whether the task succeeded, and its result or its exception."""
+    try:
+        counters.add(0, 0, 0)  # raises when there is no more to do
+        return True, function(state, counters, task)
+    except Exception as error:
+        if not isinstance(error, DataError):
+            error.add_note(f"in a worker process:\n{traceback.format_exc()}")
+        return False, error
 
 
 def _end_with_parent() -> None:
@@ -133,9 +196,3 @@ def _end_with_parent() -> None:
     if parent is not None:
         parent.join()
         os._exit(1)
-
-
-def _run_task(function: Callable[[Any, Counters, Any], Any], task: Any) -> Any:
-    assert _worker is not None, "runs in a pool's process only"
-    state, counters = _worker
-    return function(state, counters, task)

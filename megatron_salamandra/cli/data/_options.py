@@ -7,12 +7,11 @@ import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
+
+from megatron_salamandra.cli._interruption import INTERRUPTED, Interruption
 
 Subparsers: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
-
-INTERRUPTED = 130
-"""Exit code after Ctrl-C or SIGTERM."""
 
 if TYPE_CHECKING:
     from salamandra_data.readers import DocumentKeys
@@ -113,13 +112,11 @@ def until_interrupted(work: Callable[[], int], stays: str) -> int:
     Returns:
         What ``work`` does, or :data:`INTERRUPTED`.
     """
-    signal.signal(signal.SIGTERM, _interrupt)
-    try:
-        return work()
-    except KeyboardInterrupt:
-        print(f"\ninterrupted: {stays} stay; run the same command again to continue", file=sys.stderr)
-        return INTERRUPTED
-
-
-def _interrupt(number: int, frame: object) -> NoReturn:
-    raise KeyboardInterrupt
+    with Interruption(signal.SIGINT, signal.SIGTERM, tidy=True) as interruption:
+        try:
+            return work()
+        except BaseException:
+            if not interruption.arrived:
+                raise
+    print(f"\ninterrupted: {stays} stay; run the same command again to continue", file=sys.stderr)
+    return INTERRUPTED

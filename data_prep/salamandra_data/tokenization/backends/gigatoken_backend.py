@@ -15,6 +15,7 @@ import numpy as np
 import orjson
 
 from salamandra_data.atomic_write import atomic_write_bytes
+from salamandra_data.execution.interrupts import interruption_deferred
 from salamandra_data.tokenization.backends.backend import INSTALL, BackendUnavailable
 from salamandra_data.tokenization.backends.model_file import SPACE, ModelFile, read_model
 from salamandra_data.tokenization.token_rows import TokenRows
@@ -36,7 +37,6 @@ class GigatokenBackend:
 
     def __init__(self, model: Path, cache: Path) -> None:
         try:
-            import awkward  # noqa: F401 - gigatoken would, within an encode, take Ctrl-C for its absence
             import gigatoken
         except ImportError as error:
             raise BackendUnavailable(f"gigatoken is not installed ({INSTALL})") from error
@@ -55,7 +55,8 @@ class GigatokenBackend:
         if not texts:
             return TokenRows.joined([])
         prefix = self._prefix
-        rows = self._tokenizer.encode_batch([prefix + text for text in texts], parallel=False)
+        with interruption_deferred():  # gigatoken takes it for the absence of awkward, which it calls
+            rows = self._tokenizer.encode_batch([prefix + text for text in texts], parallel=False)
         return TokenRows(np.asarray(rows.layout.content.data), np.diff(np.asarray(rows.layout.offsets.data)))
 
 
