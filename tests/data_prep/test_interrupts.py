@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import signal
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from megatron_salamandra.cli._interruption import Interruption
 from salamandra_data.directory_lock import LOCK
+from salamandra_data.execution.interrupts import interruption_deferred, interruption_unseen_by_children
 from salamandra_data.tokenization import TokenizeJob, tokenize
+from salamandra_data.tokenization.backends.gigatoken_backend import GigatokenBackend
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +57,6 @@ def members(session: int) -> list[int]:
     return found
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("again_after", [None, 0.05, 0.3], ids=["once", "twice at once", "twice"])
 @pytest.mark.parametrize("delay", [0.0, 0.3, 0.8, 1.5])
 def test_ctrl_c_ends_the_command_and_all_its_processes(
@@ -78,7 +83,6 @@ def test_ctrl_c_ends_the_command_and_all_its_processes(
     assert all(name.replace(".bin", ".json") in names for name in names if name.endswith(".bin"))
 
 
-@pytest.mark.slow
 def test_the_next_start_finishes_what_was_interrupted(
     corpus: Path, small_tokenizer: Path, tmp_path: Path
 ) -> None:
@@ -100,3 +104,104 @@ def test_the_next_start_finishes_what_was_interrupted(
     )
     assert found.keys() == whole.keys()
     assert {name for name in found if not name.endswith(".json") and found[name] != whole[name]} == set()
+
+
+def test_ctrl_c_while_the_command_starts_ends_it_without_a_traceback(tmp_path: Path) -> None:
+    process = subprocess.Popen(
+        [
+            sys.executable,
+            "-X",
+            "importtime",
+            "-m",
+            "megatron_salamandra.cli",
+            "data",
+            "inspect",
+            str(tmp_path),
+        ],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    assert process.stderr is not None
+    for line in process.stderr:  # one for each module, when it has been imported
+        if "annotated_types" in line:  # pydantic is next
+            os.killpg(process.pid, signal.SIGINT)
+            break
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors[-2000:]
+    assert "interrupted" in errors and "Traceback" not in errors
+
+
+def test_a_signal_takes_effect_behind_the_block_that_defers_it_and_kills_what_it_waits_for() -> None:
+    sleeper = multiprocessing.get_context("spawn").Process(target=time.sleep, args=(600,))
+    sleeper.start()
+    passed = []
+    with pytest.raises(KeyboardInterrupt), interruption_deferred(kill=[sleeper]):
+        signal.raise_signal(signal.SIGINT)
+        sleeper.join(60)
+        passed.append(sleeper.exitcode)
+    assert passed == [-signal.SIGKILL]
+    with interruption_deferred():
+        pass
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_processes_do_not_see_ctrl_c_before_they_can_ignore_it() -> None:
+    context = multiprocessing.get_context("spawn")
+    for started_by, code in ((interruption_unseen_by_children(), 0), (nullcontext(), 1)):
+        child = context.Process(target=signal.raise_signal, args=(signal.SIGINT,))
+        with started_by:
+            child.start()
+        child.join(60)
+        assert child.exitcode == code
+
+
+def test_a_signal_that_is_ignored_stays_ignored() -> None:
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with interruption_unseen_by_children(), Interruption(signal.SIGINT, tidy=True) as interruption:
+            signal.raise_signal(signal.SIGINT)
+        assert not interruption.arrived
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def test_a_second_signal_lets_the_first_tidy_up_and_a_third_does_not() -> None:
+    before = signal.getsignal(signal.SIGINT)
+    tidied = []
+    try:
+        with pytest.raises(KeyboardInterrupt), Interruption(signal.SIGINT, tidy=True):
+            try:
+                signal.raise_signal(signal.SIGINT)
+            finally:
+                signal.raise_signal(signal.SIGINT)
+                tidied.append(1)
+                signal.raise_signal(signal.SIGINT)
+                tidied.append(2)
+        assert tidied == [1]
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN  # nothing is left to interrupt
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def test_gigatoken_does_not_swallow_ctrl_c(
+    small_tokenizer: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("gigatoken")
+    backend = GigatokenBackend(small_tokenizer, tmp_path)
+    real = backend._tokenizer
+
+    class Interrupted:
+        """Does as gigatoken does when what it calls raises: goes on without it."""
+
+        def encode_batch(self, texts: list[bytes], *, parallel: bool) -> Any:
+            try:
+                signal.raise_signal(signal.SIGINT)
+            except BaseException:
+                return []
+            return real.encode_batch(texts, parallel=parallel)
+
+    monkeypatch.setattr(backend, "_tokenizer", Interrupted())
+    with pytest.raises(KeyboardInterrupt):
+        backend.encode([b"bon dia"])

@@ -6,6 +6,7 @@ import signal
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from multiprocessing import resource_tracker
 from multiprocessing.process import BaseProcess
 from types import FrameType
 
@@ -47,6 +48,7 @@ def interruption_unseen_by_children() -> Iterator[None]:
     A process that Ctrl-C reached before it can ignore it would die with a traceback, and one that is started but not
     yet known to who started it would never be told to stop.
     """
+    resource_tracker.ensure_running()  # else starting the first process starts it, which lets SIGINT through again
     with interruption_deferred():
         blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # processes inherit it
         try:
