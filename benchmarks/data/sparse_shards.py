@@ -9,7 +9,7 @@ import numpy as np
 
 from salamandra_data.atomic_write import sha256_of_file
 from salamandra_data.blend_plan import LanguageFactors, build_plan
-from salamandra_data.indexed import ShardManifest, TokenizerIdentity
+from salamandra_data.shards import ShardManifest, TokenizerIdentity
 
 TOKENS = 2_400_000_000_000
 SAMPLES = 3_016_817 * 512

@@ -34,7 +34,7 @@ from own_process import Meter, environment, in_own_process
 
 from salamandra_data.atomic_write import sha256_of_file
 from salamandra_data.blend_plan import BlendPlan, LanguageFactors, build_plan
-from salamandra_data.indexed import ShardWriter, TokenizerIdentity
+from salamandra_data.shards import ShardWriter, TokenizerIdentity
 
 VOCAB_SIZE = 256_000
 EOD = 2

@@ -5,7 +5,7 @@ The rooms, in the order data passes through them:
 * ``readers``      documents out of JSON lines, Parquet and plain text
 * ``tokenizer``    SentencePiece training with the Salamandra recipe
 * ``tokenization`` documents to globally shuffled indexed shards
-* ``indexed``      the shard format: Megatron's ``.bin`` and ``.idx`` with a ``.json`` manifest
+* ``shards``       Megatron's ``.bin`` and ``.idx`` with a ``.json`` manifest: read, written, found, looked into, checked,
+  cut and joined
 * ``blend_plan``   language factors and shards to exact integer weights
-* ``verification`` and ``inspection`` of everything written above
 """

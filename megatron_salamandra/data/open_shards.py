@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from salamandra_data.blend_plan import ShardRef
 from salamandra_data.errors import DataError
-from salamandra_data.indexed import IndexedShard, bin_path, idx_path
+from salamandra_data.shards import IndexedShard, bin_path, idx_path
 from salamandra_data.storage import Location, open_random_access
 
 OPEN_SHARDS_LIMIT = 248

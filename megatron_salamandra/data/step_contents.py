@@ -15,7 +15,7 @@ from megatron_salamandra.data.sample_stream import SampleLocation, SampleStream
 from megatron_salamandra.data.shard_reader import ShardSpan
 from salamandra_data.blend_plan import BlendPlan
 from salamandra_data.errors import DataError
-from salamandra_data.indexed import IndexedShard
+from salamandra_data.shards import IndexedShard
 from salamandra_data.storage import Location
 
 LOCK = "blend.lock.yaml"

@@ -12,7 +12,7 @@ import pytest
 from numpy.typing import NDArray
 
 from salamandra_data.blend_plan import BlendPlan, BlendSource, ShardRef, TokenizerRef
-from salamandra_data.indexed import ShardWriter, TokenizerIdentity
+from salamandra_data.shards import ShardWriter, TokenizerIdentity
 
 EOD = 2
 _TOKENIZER_SHA256 = "0" * 64

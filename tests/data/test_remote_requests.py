@@ -16,7 +16,7 @@ from synthetic_blend import write_blend
 
 from megatron_salamandra.data import SampleStream, StepLoader, step_loader, validation_sets
 from salamandra_data.blend_plan import BlendPlan, LanguageFactors, build_plan
-from salamandra_data.indexed import IndexedShard, bin_path
+from salamandra_data.shards import IndexedShard, bin_path
 from salamandra_data.storage import BlockCache, CachedRemoteFile, RemotePath
 
 URL = "memory://bucket/shards"

@@ -17,7 +17,7 @@ from megatron_salamandra.cli import main
 from megatron_salamandra.data import SampleStream, StepLoader
 from salamandra_data.blend_plan import BlendPlan, LanguageFactors, build_plan
 from salamandra_data.errors import DataError
-from salamandra_data.indexed import IndexedShard
+from salamandra_data.shards import IndexedShard
 from salamandra_data.storage import RemotePath, as_location, retries
 
 URL = "memory://bucket/shards"

@@ -15,7 +15,7 @@ from megatron_salamandra.config import load_run_config
 from megatron_salamandra.data import RunRecord, StepLoader
 from salamandra_data.blend_plan import BlendPlan
 from salamandra_data.errors import DataError
-from salamandra_data.indexed import IndexedShard
+from salamandra_data.shards import IndexedShard
 
 OVERRIDES = [
     "model.vocab_size=256",

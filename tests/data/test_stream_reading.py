@@ -14,7 +14,7 @@ from megatron_salamandra.data import SampleStream
 from megatron_salamandra.data.open_shards import OpenShards
 from megatron_salamandra.data.shard_reader import SourceReader
 from salamandra_data.errors import DataError
-from salamandra_data.indexed import IndexedShard
+from salamandra_data.shards import IndexedShard
 
 if TYPE_CHECKING:
     from conftest import ShardPlace

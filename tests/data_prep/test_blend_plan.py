@@ -18,7 +18,7 @@ from salamandra_data.blend_plan.factors import parse_factor
 from salamandra_data.blend_plan.plan_file import factor_text
 from salamandra_data.blend_plan.report import blend_table, blend_warnings, draws, pass_tokens
 from salamandra_data.errors import DataError
-from salamandra_data.indexed import ShardWriter, TokenizerIdentity
+from salamandra_data.shards import ShardWriter, TokenizerIdentity
 
 PUBLISHED = LanguageFactors({"en": Fraction(1, 2), "ca": Fraction(2)})
 

@@ -31,7 +31,7 @@ from salamandra_data.blend_plan import (
     temperature_factors,
 )
 from salamandra_data.errors import DataError
-from salamandra_data.indexed import ShardWriter, TokenizerIdentity
+from salamandra_data.shards import ShardWriter, TokenizerIdentity
 
 RECIPES = presets_directory() / "data"
 COUNTS = {"en": 40_001, "ca": 1_001, "eu": 301, "hu": 2_002}

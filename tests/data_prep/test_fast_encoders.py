@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from salamandra_data.errors import DataError
-from salamandra_data.indexed import EncoderRecord, ShardManifest
+from salamandra_data.shards import EncoderRecord, ShardManifest
 from salamandra_data.tokenization import TokenizeJob, tokenize
 from salamandra_data.tokenization.backends import (
     GuardedEncoder,

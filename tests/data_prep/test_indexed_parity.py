@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from salamandra_data.indexed import IndexedShard, ShardManifest, ShardWriter, TokenizerIdentity
+from salamandra_data.shards import IndexedShard, ShardManifest, ShardWriter, TokenizerIdentity
 
 EOD = 2
 documents_of_ids = st.lists(st.lists(st.integers(0, 990), max_size=30), max_size=12)

@@ -8,16 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from salamandra_data.indexed import LabelCounts, ShardManifest, label_counts
 from salamandra_data.readers import DocumentKeys
-from salamandra_data.resharding import Whole, reshard
+from salamandra_data.shards import LabelCounts, ShardManifest, Whole, manifest, reshard
 from salamandra_data.tokenization import TokenizeJob, tokenize
 
 
 @pytest.fixture
 def web_shard(tmp_path: Path, small_tokenizer: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A shard of 60 documents: 20 pages once, 8 pages five times, and nothing known of the licence of any but two."""
-    monkeypatch.setattr(label_counts, "MOST_LISTED", 10)
+    monkeypatch.setattr(manifest, "MOST_LISTED", 10)
     pages = [f"https://página/{number:02d}?a=\\n" for number in range(20)] + [
         f"site-{number % 8}" for number in range(40)
     ]
@@ -59,6 +58,6 @@ def test_sums_are_kept_whatever_is_listed() -> None:
     counts.add(Counter(names[:5000]))
     counts.add(Counter(names[5000:]), unlisted=7)
     largest, unlisted = counts.listed()
-    assert len(largest) == label_counts.MOST_LISTED == 1000
+    assert len(largest) == manifest.MOST_LISTED == 1000
     assert sum(largest.values()) + unlisted == 9007
     assert min(largest.values()) >= max(Counter(names).values()) - 1

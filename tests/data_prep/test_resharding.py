@@ -11,15 +11,23 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from megatron_salamandra.cli import main
+from salamandra_data.blend_plan import verify
 from salamandra_data.errors import DataError
-from salamandra_data.indexed import IndexedShard, ShardManifest, ShardWriter, TokenizerIdentity
-from salamandra_data.inspection import document_text
 from salamandra_data.readers import DocumentKeys
-from salamandra_data.resharding import IntoParts, IntoTokens, Whole, reshard
-from salamandra_data.resharding.document_row import DocumentRow
-from salamandra_data.shard_files import find_shards
+from salamandra_data.shards import (
+    IndexedShard,
+    IntoParts,
+    IntoTokens,
+    ShardManifest,
+    ShardWriter,
+    TokenizerIdentity,
+    Whole,
+    document_text,
+    find_shards,
+    reshard,
+)
+from salamandra_data.shards.document_row import DocumentRow
 from salamandra_data.tokenization import TokenizeJob, tokenize
-from salamandra_data.verification import verify
 from tests.data_prep.conftest import make_documents, write_json_lines
 
 EOD = 2

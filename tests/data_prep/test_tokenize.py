@@ -16,8 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from salamandra_data.errors import DataError
-from salamandra_data.indexed import IndexedShard, ShardManifest
 from salamandra_data.readers import DocumentKeys
+from salamandra_data.shards import IndexedShard, ShardManifest
 from salamandra_data.tokenization import TokenizeJob, first_pass, merged_runs, sorted_runs, tokenize
 from salamandra_data.tokenization import shard_plan as planning
 from salamandra_data.tokenization.document_hash import is_validation, shuffle_keys

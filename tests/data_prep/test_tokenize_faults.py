@@ -18,8 +18,8 @@ from pathlib import Path
 import pytest
 
 from salamandra_data.errors import DataError
-from salamandra_data.indexed import publishing_path
 from salamandra_data.readers import DocumentKeys
+from salamandra_data.shards import publishing_path
 from salamandra_data.tokenization import TokenizeJob, job_plan, tokenize
 from salamandra_data.tokenization.run_file import Run
 from salamandra_data.tokenization.second_pass import SecondPass

@@ -15,19 +15,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from salamandra_data.blend_plan import LanguageFactors, build_plan
+from salamandra_data.blend_plan import LanguageFactors, build_plan, verify
 from salamandra_data.errors import DataError
-from salamandra_data.indexed import (
+from salamandra_data.readers import DocumentKeys
+from salamandra_data.shards import (
     IndexedShard,
     ShardManifest,
     ShardWriter,
     TokenizerIdentity,
+    document_text,
+    shard_table,
     shard_writer,
 )
-from salamandra_data.inspection import document_text, shard_table
-from salamandra_data.readers import DocumentKeys
 from salamandra_data.tokenization import TokenizeJob, tokenize
-from salamandra_data.verification import verify
 
 IDENTITY = TokenizerIdentity("0" * 64, vocab_size=100, eod_id=2)
 

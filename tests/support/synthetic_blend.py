@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from salamandra_data.blend_plan import LanguageFactors, build_plan
-from salamandra_data.indexed import ShardWriter, TokenizerIdentity
+from salamandra_data.shards import ShardWriter, TokenizerIdentity
 
 VOCAB_SIZE = 256
 EOD = 2

@@ -17,7 +17,7 @@ from megatron_salamandra.cli import main
 from megatron_salamandra.data import PhaseStart, RunRecord, SampleStream
 from megatron_salamandra.data.simulation import Schedule, simulate
 from salamandra_data.blend_plan import BlendPlan, LanguageFactors, build_plan, reweighted
-from salamandra_data.indexed import ShardWriter, TokenizerIdentity
+from salamandra_data.shards import ShardWriter, TokenizerIdentity
 
 SHORT = ["training.steps=6", "optimizer.warmup_steps=2"]
 LENGTH, SEED = 64, 1234

@@ -7,6 +7,7 @@ from salamandra_data.blend_plan.factors import LanguageFactors
 from salamandra_data.blend_plan.plan import BlendPlan, BlendSource, ShardRef, TokenizerRef
 from salamandra_data.blend_plan.temperature import temperature_factors
 from salamandra_data.blend_plan.token_counts import TokenCounts, plan_of_counts
+from salamandra_data.blend_plan.verification import verify
 
 __all__ = [
     "BlendPlan",
@@ -19,4 +20,5 @@ __all__ = [
     "plan_of_counts",
     "reweighted",
     "temperature_factors",
+    "verify",
 ]

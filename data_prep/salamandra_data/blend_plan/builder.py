@@ -18,8 +18,14 @@ from salamandra_data.blend_plan.plan import (
 )
 from salamandra_data.blend_plan.plan_file import check_distinct, read_shard_ref
 from salamandra_data.errors import DataError
-from salamandra_data.indexed import ShardManifest, TokenizerIdentity, manifest_path
-from salamandra_data.shard_files import TOKENIZER_FILE_NAME, find_shards, missing_files
+from salamandra_data.shards import (
+    TOKENIZER_FILE_NAME,
+    ShardManifest,
+    TokenizerIdentity,
+    find_shards,
+    manifest_path,
+    missing_files,
+)
 from salamandra_data.storage import Location
 
 

@@ -22,7 +22,7 @@ from salamandra_data.blend_plan.plan import (
     common_denominator,
 )
 from salamandra_data.errors import DataError
-from salamandra_data.indexed import IndexedShard, ShardManifest, bin_path, manifest_path
+from salamandra_data.shards import IndexedShard, ShardManifest, bin_path, manifest_path
 from salamandra_data.storage import Location, RemotePath, as_location, is_url
 
 _HEADING = "# Blend plan, written by `salamandra data blend`. Paths are relative to this file.\n"

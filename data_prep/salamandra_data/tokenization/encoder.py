@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from salamandra_data.atomic_write import sha256_of_file
 from salamandra_data.errors import DataError
-from salamandra_data.indexed import TokenizerIdentity
+from salamandra_data.shards import TokenizerIdentity
 from salamandra_data.tokenization.token_rows import TokenRows
 
 SENTENCEPIECE_VERSION: str = sentencepiece.__version__

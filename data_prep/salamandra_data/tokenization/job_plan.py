@@ -10,9 +10,8 @@ from pathlib import Path
 
 from salamandra_data.atomic_write import atomic_file
 from salamandra_data.errors import DataError
-from salamandra_data.indexed import ShardManifest
 from salamandra_data.readers import DocumentFile
-from salamandra_data.shard_files import keep_tokenizer
+from salamandra_data.shards import ShardManifest, keep_tokenizer
 from salamandra_data.storage import Location
 from salamandra_data.tokenization.backends import EncoderChoice, guarded_encoder
 from salamandra_data.tokenization.encoder import cached_encoder

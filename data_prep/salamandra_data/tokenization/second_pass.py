@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from salamandra_data.execution.worker_pool import Counters
-from salamandra_data.indexed import EncoderRecord, ShardManifest, ShardWriter
+from salamandra_data.shards import EncoderRecord, ShardManifest, ShardWriter
 from salamandra_data.tokenization.backends import GuardedEncoder, TextBatch, guarded_encoder
 from salamandra_data.tokenization.document_hash import is_chosen
 from salamandra_data.tokenization.encoder import SENTENCEPIECE_VERSION, cached_encoder

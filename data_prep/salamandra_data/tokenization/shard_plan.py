@@ -10,8 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from salamandra_data.errors import DataError
-from salamandra_data.indexed import ShardManifest, bin_path, idx_path, manifest_path, publishing_path
-from salamandra_data.shard_files import is_whole
+from salamandra_data.shards import ShardManifest, bin_path, idx_path, is_whole, manifest_path, publishing_path
 from salamandra_data.tokenization.backends import GuardedEncoder, TextBatch
 from salamandra_data.tokenization.document_hash import even_bounds
 from salamandra_data.tokenization.first_pass import GroupCount

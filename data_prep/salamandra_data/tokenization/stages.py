@@ -15,7 +15,7 @@ from salamandra_data.directory_lock import sole_use
 from salamandra_data.execution import ExecutorSettings, Outcome, Stage, run_stages, share
 from salamandra_data.execution.worker_pool import WorkerPool
 from salamandra_data.readers import find_inputs
-from salamandra_data.shard_files import is_whole, tokenizer_file
+from salamandra_data.shards import is_whole, tokenizer_file
 from salamandra_data.storage import Location
 from salamandra_data.tokenization.backends import EncoderChoice, choose_encoder
 from salamandra_data.tokenization.encoder import cached_encoder

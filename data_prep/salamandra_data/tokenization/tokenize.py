@@ -8,9 +8,8 @@ from pathlib import Path
 from salamandra_data.directory_lock import sole_use
 from salamandra_data.execution.progress_line import ProgressLine
 from salamandra_data.execution.worker_pool import WorkerPool
-from salamandra_data.indexed import ShardManifest
 from salamandra_data.readers import find_inputs
-from salamandra_data.shard_files import tokenizer_file
+from salamandra_data.shards import ShardManifest, tokenizer_file
 from salamandra_data.storage import Location
 from salamandra_data.tokenization.backends import choose_encoder
 from salamandra_data.tokenization.encoder import cached_encoder

@@ -45,7 +45,7 @@ def register(commands: Subparsers) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from salamandra_data.inspection import document_text, search_documents, shard_table
+    from salamandra_data.shards import document_text, search_documents, shard_table
 
     if arguments.search is not None:
         found = search_documents(arguments.path, arguments.search, arguments.tokenizer)

@@ -41,9 +41,7 @@ def register(commands: Subparsers) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from salamandra_data.inspection import manifest_table
-    from salamandra_data.resharding import IntoTokens, Whole, reshard
-    from salamandra_data.shard_files import find_shards
+    from salamandra_data.shards import IntoTokens, Whole, find_shards, manifest_table, reshard
 
     cut = Whole() if arguments.shard_tokens is None else IntoTokens(arguments.shard_tokens)
     print(

@@ -36,9 +36,7 @@ def register(commands: Subparsers) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from salamandra_data.inspection import manifest_table
-    from salamandra_data.resharding import IntoParts, IntoTokens, reshard
-    from salamandra_data.shard_files import one_shard
+    from salamandra_data.shards import IntoParts, IntoTokens, manifest_table, one_shard, reshard
 
     cut = IntoTokens(arguments.shard_tokens) if arguments.shards is None else IntoParts(arguments.shards)
     print(

@@ -23,7 +23,7 @@ def register(commands: Subparsers) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from salamandra_data.verification import verify
+    from salamandra_data.blend_plan import verify
 
     report = verify(arguments.path)
     for line in report.lines():

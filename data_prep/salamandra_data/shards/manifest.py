@@ -3,21 +3,71 @@
 from __future__ import annotations
 
 import hashlib
+import heapq
 import json
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from salamandra_data.atomic_write import atomic_write_bytes
 from salamandra_data.errors import DataError
-from salamandra_data.indexed.chunk_checksums import CHUNK_BYTES
-from salamandra_data.indexed.layout import manifest_path
+from salamandra_data.shards.layout import manifest_path
 from salamandra_data.storage import Location
 
 FORMAT = "salamandra-shard-1"
+CHUNK_BYTES = 64 << 20
+MOST_LISTED = 1000
+"""Names in one manifest: more of them, such as the pages of the web, nobody reads."""
 _COUNTS = ("documents", "tokens", "utf8_bytes", "bin_bytes", "chunk_bytes")
 _OPTIONAL_COUNTS = ("shard", "shards", "unlisted_sources", "unlisted_licences")
 _OPTIONAL = {"encoder", *_OPTIONAL_COUNTS}  # shards that were made before these were recorded lack them
+
+
+class ChunkChecksums:
+    """Checksums of consecutive chunks of a stream that arrives in pieces of any size."""
+
+    def __init__(self, chunk_bytes: int = CHUNK_BYTES) -> None:
+        self._chunk_bytes = chunk_bytes
+        self._finished: list[str] = []
+        self._current = hashlib.sha256()
+        self._filled = 0
+
+    def update(self, raw: bytes | memoryview) -> None:
+        """Take the next bytes of the stream."""
+        view = memoryview(raw)
+        while view:
+            part = view[: self._chunk_bytes - self._filled]
+            self._current.update(part)
+            self._filled += len(part)
+            view = view[len(part) :]
+            if self._filled == self._chunk_bytes:
+                self._finished.append(self._current.hexdigest())
+                self._current, self._filled = hashlib.sha256(), 0
+
+    def digests(self) -> tuple[str, ...]:
+        """One checksum per chunk so far; the last one may be of a shorter chunk."""
+        return (*self._finished, self._current.hexdigest()) if self._filled else tuple(self._finished)
+
+
+class LabelCounts:
+    """Documents by name, of which the largest are listed."""
+
+    def __init__(self) -> None:
+        self._counts: Counter[str] = Counter()
+        self._unlisted = 0
+
+    def add(self, counts: Mapping[str, int], unlisted: int = 0) -> None:
+        """Count more documents, ``unlisted`` of them of names that are not known any more."""
+        self._counts.update(counts)
+        self._unlisted += unlisted
+
+    def listed(self) -> tuple[dict[str, int], int]:
+        """The :data:`MOST_LISTED` largest, in the order of their names, and the documents of all others."""
+        largest = heapq.nsmallest(MOST_LISTED, self._counts.items(), key=lambda entry: (-entry[1], entry[0]))
+        unlisted = self._counts.total() - sum(count for _, count in largest) + self._unlisted
+        return dict(sorted(largest)), unlisted
 
 
 @dataclass(frozen=True)

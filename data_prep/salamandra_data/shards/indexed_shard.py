@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import tempfile
 from bisect import bisect_left
 from contextlib import closing
 from functools import cached_property
@@ -11,8 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from salamandra_data.errors import DataError
-from salamandra_data.indexed.layout import HEADER, IndexHeader, bin_path, idx_path, shard_prefix
+from salamandra_data.shards.layout import HEADER, IndexHeader, bin_path, idx_path, shard_prefix
 from salamandra_data.storage import (
+    BlockCache,
+    CachedRemoteFile,
     Location,
     RandomAccess,
     RemotePath,
@@ -22,6 +26,10 @@ from salamandra_data.storage import (
 )
 
 _CHECK_SEQUENCES = 1 << 20
+_COPY_BYTES = 4 << 20
+
+# Who reads documents reads neighbours. Training does not, and reads without a cache.
+_BLOCKS = BlockCache(capacity_bytes=32 << 20)
 
 
 class IndexedShard:
@@ -57,8 +65,6 @@ class IndexedShard:
         """
         place = shard_prefix(as_location(prefix))
         if isinstance(place, RemotePath):
-            from salamandra_data.indexed.remote_shard import RemoteShard
-
             cls = RemoteShard
         index, data = idx_path(place), bin_path(place)
         try:
@@ -210,6 +216,31 @@ class IndexedShard:
         if number == self.sequences:
             return self.tokens
         return int(self.starts[number]) // self.dtype.itemsize
+
+
+class RemoteShard(IndexedShard):
+    """As :class:`IndexedShard`, but ids are read by ranges, and the index once into an unnamed temporary file.
+
+    All remote shards of the process keep 32 MiB of their last ranges together.
+    """
+
+    def _ids_at(self, start_token: int, count: int) -> NDArray[Any]:
+        ids = np.empty(count, dtype=self.dtype)
+        self._data.read_into(ids.data.cast("B"), start_token * self.dtype.itemsize)
+        return ids
+
+    @cached_property
+    def _data(self) -> RandomAccess:
+        data = bin_path(self.prefix)
+        assert isinstance(data, RemotePath)
+        return CachedRemoteFile(data, self.tokens * self.dtype.itemsize, _BLOCKS)
+
+    @cached_property
+    def _index_bytes(self) -> NDArray[np.uint8]:
+        with tempfile.TemporaryFile() as copy, idx_path(self.prefix).open("rb") as stream:
+            shutil.copyfileobj(stream, copy, _COPY_BYTES)
+            copy.flush()
+            return np.memmap(copy, dtype=np.uint8, mode="r")
 
 
 def _last_sequence_end(source: RandomAccess, header: IndexHeader) -> int:

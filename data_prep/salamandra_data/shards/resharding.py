@@ -13,19 +13,12 @@ from salamandra_data.atomic_write import publish, write_error
 from salamandra_data.errors import DataError
 from salamandra_data.execution.progress_line import ProgressLine
 from salamandra_data.execution.worker_pool import Counters, WorkerPool
-from salamandra_data.indexed import (
-    ChunkChecksums,
-    LabelCounts,
-    ShardManifest,
-    ShardWriter,
-    bin_path,
-    idx_path,
-    manifest_path,
-)
-from salamandra_data.resharding.cut import Cut
-from salamandra_data.resharding.document_row import DocumentRow, Piece
-from salamandra_data.resharding.text_bytes import TextBytes
-from salamandra_data.shard_files import keep_tokenizer, shards_tokenizer
+from salamandra_data.shards.document_row import Cut, DocumentRow, Piece
+from salamandra_data.shards.layout import bin_path, idx_path, manifest_path
+from salamandra_data.shards.manifest import ChunkChecksums, LabelCounts, ShardManifest
+from salamandra_data.shards.shard_files import keep_tokenizer, shards_tokenizer
+from salamandra_data.shards.shard_writer import ShardWriter
+from salamandra_data.shards.token_text import TokenText
 from salamandra_data.storage import Location
 from salamandra_data.working_directory import working_directory
 
@@ -61,11 +54,11 @@ def reshard(
             "  choose another --out"
         )
     model = shards_tokenizer(prefixes[0], row.tokenizer, tokenizer)
-    text_bytes = TextBytes(model)
+    token_text = TokenText(model)
     bounds = cut.bounds(row)
     identity = _identity(row, bounds)
     with working_directory(out, "reshard") as staging:
-        copy = _Copy(row, text_bytes, WorkerPool(1, None).counters)
+        copy = _Copy(row, token_text, WorkerPool(1, None).counters)
         names = [f"{language}-{split}-{number:05d}" for number in range(len(bounds) - 1)]
         manifests: list[ShardManifest] = []
         with ProgressLine("copying   ", copy.counters, row.tokens):
@@ -96,10 +89,10 @@ def reshard(
 class _Copy:
     """Reads the row from front to back, once, and checks each shard's checksums as it goes."""
 
-    def __init__(self, row: DocumentRow, text_bytes: TextBytes, counters: Counters) -> None:
+    def __init__(self, row: DocumentRow, token_text: TokenText, counters: Counters) -> None:
         self.counters = counters
         self.text_bytes_of: list[list[int]] = [[] for _ in row.shards]  # of each piece, by shard
-        self._row, self._text_bytes = row, text_bytes
+        self._row, self._token_text = row, token_text
         self._checksums = [ChunkChecksums(manifest.chunk_bytes) for manifest in row.manifests]
 
     def piece(self, writer: ShardWriter, piece: Piece) -> None:
@@ -118,7 +111,7 @@ class _Copy:
                     self._checksums[piece.shard].update(raw)
                     ids = np.frombuffer(raw, dtype=shard.dtype)
                     writer.add_documents(ids, block.tolist(), utf8_bytes=0, sources={}, licences={})
-                    counted += self._text_bytes.count(ids, block)
+                    counted += self._token_text.count_bytes(ids, block)
                     self.counters.add(len(block), ids.nbytes, ids.size)
                     first = last
         except OSError as error:

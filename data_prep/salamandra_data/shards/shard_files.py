@@ -8,15 +8,9 @@ from pathlib import Path
 
 from salamandra_data.atomic_write import atomic_write_bytes, sha256_of_file
 from salamandra_data.errors import DataError
-from salamandra_data.indexed import (
-    IndexedShard,
-    ShardManifest,
-    TokenizerIdentity,
-    bin_path,
-    idx_path,
-    manifest_path,
-)
-from salamandra_data.indexed.layout import shard_prefix
+from salamandra_data.shards.indexed_shard import IndexedShard
+from salamandra_data.shards.layout import bin_path, idx_path, manifest_path, shard_prefix
+from salamandra_data.shards.manifest import ShardManifest, TokenizerIdentity
 from salamandra_data.storage import Location, as_location, is_hidden_below
 
 TOKENIZER_FILE_NAME = "tokenizer.model"

@@ -16,9 +16,7 @@ from numpy.typing import NDArray
 
 from salamandra_data.atomic_write import sync_directory, write_error
 from salamandra_data.errors import DataError
-from salamandra_data.indexed.chunk_checksums import CHUNK_BYTES, ChunkChecksums
-from salamandra_data.indexed.label_counts import LabelCounts
-from salamandra_data.indexed.layout import (
+from salamandra_data.shards.layout import (
     IndexHeader,
     bin_path,
     idx_path,
@@ -26,7 +24,14 @@ from salamandra_data.indexed.layout import (
     publishing_path,
     token_dtype,
 )
-from salamandra_data.indexed.manifest import EncoderRecord, ShardManifest, TokenizerIdentity
+from salamandra_data.shards.manifest import (
+    CHUNK_BYTES,
+    ChunkChecksums,
+    EncoderRecord,
+    LabelCounts,
+    ShardManifest,
+    TokenizerIdentity,
+)
 
 _INDEX_BLOCK = 1 << 20
 _MAX_DOCUMENT_TOKENS = 2**31 - 1

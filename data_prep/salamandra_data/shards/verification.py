@@ -1,29 +1,22 @@
-"""Checking shards and blend plans down to the last byte."""
+"""Checking shards down to the last byte."""
 
 from __future__ import annotations
 
 import hashlib
 from bisect import bisect_right
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
-from pathlib import Path
 
 import numpy as np
 
 from salamandra_data.atomic_write import sha256_of_file
-from salamandra_data.blend_plan import BlendPlan
 from salamandra_data.errors import DataError
-from salamandra_data.indexed import (
-    IndexedShard,
-    ShardManifest,
-    bin_path,
-    idx_path,
-    manifest_path,
-    token_dtype,
-)
-from salamandra_data.shard_files import TOKENIZER_FILE_NAME, find_shards, missing_files
-from salamandra_data.storage import Location, as_location, size_of
+from salamandra_data.shards.indexed_shard import IndexedShard
+from salamandra_data.shards.layout import bin_path, idx_path, manifest_path, token_dtype
+from salamandra_data.shards.manifest import ShardManifest
+from salamandra_data.shards.shard_files import TOKENIZER_FILE_NAME, missing_files
+from salamandra_data.storage import Location, size_of
 
 _READ_BYTES = 4 << 20
 _BLOCK_TOKENS = 1 << 22
@@ -48,24 +41,8 @@ class VerificationReport:
         yield f"{self.shards:,} shards, {self.tokens:,} tokens: {verdict}"
 
 
-def verify(paths: Sequence[Location]) -> VerificationReport:
-    """Check every shard in ``paths`` (prefixes and directories, local or URLs, ``.yaml`` blend plans) completely.
-
-    All problems are gathered; one damaged shard does not hide another.
-
-    Raises:
-        DataError: a path does not exist or holds no shard.
-    """
-    report = VerificationReport()
-    prefixes: dict[Location, None] = {}
-    for path in paths:
-        if isinstance(path, Path) and path.suffix in (".yaml", ".yml"):
-            prefixes |= dict.fromkeys(_plan_shards(path, report))
-        else:
-            found = find_shards([path])
-            prefixes |= dict.fromkeys(found)
-            if as_location(path).is_dir():
-                report.problems += _lost_shards(found)
+def verify_shards(prefixes: Iterable[Location], report: VerificationReport) -> None:
+    """Check each shard completely, and add what is found to ``report``; one damaged shard does not hide another."""
     for prefix in prefixes:
         report.shards += 1
         if missing := missing_files(prefix):
@@ -78,10 +55,9 @@ def verify(paths: Sequence[Location]) -> VerificationReport:
             if problem is not None:
                 report.problems.append(problem)
                 break
-    return report
 
 
-def _lost_shards(prefixes: Sequence[Location]) -> Iterator[str]:
+def lost_shards(prefixes: Sequence[Location]) -> Iterator[str]:
     """Shards of which those in their directory say that they were made together with them, and which are not there."""
     there: dict[tuple[str, str, str, int], set[int]] = {}
     for prefix in prefixes:
@@ -100,18 +76,6 @@ def _lost_shards(prefixes: Sequence[Location]) -> Iterator[str]:
                 f"{directory}: {lost:,} of {shards:,} shards of {language!r}, {split}, are missing, or their "
                 f"manifests: {names}{' ...' if lost > _NAMED else ''}"
             )
-
-
-def _plan_shards(path: Path, report: VerificationReport) -> list[Location]:
-    try:
-        plan = BlendPlan.load(path)
-    except DataError as error:
-        report.problems.append(str(error))
-        try:  # the plan's own list says which shards to look at, whatever is wrong with one of them
-            plan = BlendPlan.parse(path)
-        except DataError:
-            return []
-    return [shard.path for source in plan.sources for shard in (*source.shards, *source.validation_shards)]
 
 
 def _problem(

@@ -7,14 +7,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from salamandra_data.errors import DataError
-from salamandra_data.indexed import IndexedShard, ShardManifest, manifest_path, token_dtype
-from salamandra_data.shard_files import find_shards, shards_tokenizer
+from salamandra_data.shards.indexed_shard import IndexedShard
+from salamandra_data.shards.layout import manifest_path, token_dtype
+from salamandra_data.shards.manifest import ShardManifest
+from salamandra_data.shards.shard_files import find_shards, shards_tokenizer
+from salamandra_data.shards.token_text import TokenText, cached_token_text
 from salamandra_data.storage import Location
 from salamandra_data.text_table import text_table
-from salamandra_data.tokenization.encoder import Encoder, cached_encoder
 
 _HEADING = (
     "shard",
@@ -82,7 +82,7 @@ def document_text(path: Location, number: int, tokenizer: Path | None = None) ->
     for prefix in find_shards([path]):
         shard = IndexedShard.open(prefix)
         if remaining < shard.documents:
-            return _decoded(shard, remaining, _encoder_of(prefix, tokenizer))
+            return _token_text_of(prefix, tokenizer).decode(shard.document(remaining))
         remaining -= shard.documents
     raise DataError(f"{path}: document {number:,} asked for; there are {number - remaining:,}")
 
@@ -121,9 +121,9 @@ def search_documents(path: Location, text: str, tokenizer: Path | None = None) -
         raise DataError("--search: the text to look for is empty")
     before = 0
     for prefix in find_shards([path]):
-        shard, encoder = IndexedShard.open(prefix), _encoder_of(prefix, tokenizer)
+        shard, token_text = IndexedShard.open(prefix), _token_text_of(prefix, tokenizer)
         for number in range(shard.documents):
-            found = _decoded(shard, number, encoder)
+            found = token_text.decode(shard.document(number))
             place = found.find(wanted)
             if place >= 0:
                 tokens = len(shard.document(number))
@@ -133,17 +133,12 @@ def search_documents(path: Location, text: str, tokenizer: Path | None = None) -
         before += shard.documents
 
 
-def _decoded(shard: IndexedShard, number: int, encoder: Encoder) -> str:
-    ids = shard.document(number).astype(np.int32)
-    return encoder.decode(ids[:-1] if len(ids) and ids[-1] == encoder.identity.eod_id else ids)
-
-
 def _excerpt(text: str, place: int, length: int) -> str:
     first, last = max(0, place - _EXCERPT_CHARACTERS), place + length + _EXCERPT_CHARACTERS
     inside = " ".join(text[first:last].split())
     return f"{'…' if first else ''}{inside}{'…' if last < len(text) else ''}"
 
 
-def _encoder_of(prefix: Location, tokenizer: Path | None) -> Encoder:
+def _token_text_of(prefix: Location, tokenizer: Path | None) -> TokenText:
     expected = ShardManifest.load(prefix).tokenizer if manifest_path(prefix).exists() else None
-    return cached_encoder(shards_tokenizer(prefix, expected, tokenizer))
+    return cached_token_text(shards_tokenizer(prefix, expected, tokenizer))
