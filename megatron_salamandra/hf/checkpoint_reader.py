@@ -28,7 +28,8 @@ from torch.distributed.checkpoint.planner_helpers import create_read_items_for_c
 from megatron_salamandra.checkpoint import CheckpointError, read_state, resolve_checkpoint, verify_checkpoint
 from megatron_salamandra.config import ConfigError, RunConfig, load_run_config
 from megatron_salamandra.hf.checkpoint_metadata import load_metadata
-from megatron_salamandra.hf.mapping import RULES, Placement, megatron_shapes, placements
+from megatron_salamandra.hf.mapping import Placement, megatron_shapes, placements
+from megatron_salamandra.weights import WEIGHTS
 
 
 class _OneTensorPlanner(LoadPlanner):
@@ -113,7 +114,7 @@ class ShardedCheckpoint:
     @property
     def stored_dtype(self) -> torch.dtype:
         """Dtype of the model's matrices as stored (that of the embedding)."""
-        dtype: torch.dtype = self._tensor_metadata(RULES[0].megatron).properties.dtype
+        dtype: torch.dtype = self._tensor_metadata(WEIGHTS[0].name).properties.dtype
         return dtype
 
     def read(self, key: str, layer: int | None = None) -> Tensor:
@@ -150,7 +151,7 @@ class ShardedCheckpoint:
 
     def read_placement(self, placement: Placement) -> dict[str, Tensor]:
         """The Hugging Face tensors made of one Megatron tensor (of one layer)."""
-        tensor = self.read(placement.rule.megatron, placement.layer)
+        tensor = self.read(placement.weight.name, placement.layer)
         return placement.to_huggingface(tensor, self.config.model)
 
     def _read_chunk(self, key: str, item: ReadItem, target: Tensor) -> None:

@@ -5,46 +5,23 @@ is cut along the dimension that tensor parallelism splits into blocks of about a
 numbers, and every block has its own generator. A rank draws the blocks that touch its shard
 and nothing else, so that the 40B starts as fast as its shard can be filled.
 
-Standard deviations (facts of the published configurations): ``init_std`` everywhere, divided
-by sqrt(2 x layers) for the two projections that write to the residual stream; norms are 1.
+Which weight is split how and drawn from which distribution is in :mod:`megatron_salamandra.weights`: as in the
+published configurations ``init_std`` everywhere, divided by sqrt(2 x layers) for the two projections that write
+to the residual stream; norms are 1.
 """
 
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import torch
 from megatron.core.models.gpt import GPTModel
 from torch import Tensor, nn
 
+from megatron_salamandra.weights import Initial, TensorSplit, Weight, weight_of
+
 BLOCK_NUMEL = 1 << 20
-
-
-@dataclass(frozen=True)
-class WeightRule:
-    """How one kind of matrix is split and drawn."""
-
-    partition_dim: int
-    """Dimension that tensor parallelism splits: 0 for column parallel, 1 for row parallel."""
-
-    residual: bool = False
-    """True if the matrix writes to the residual stream (smaller standard deviation)."""
-
-    parts: int = 1
-    """Matrices stacked in one, each split on its own: 2 for gate and up."""
-
-
-RULES = {
-    "word_embeddings.weight": WeightRule(0),
-    "output_layer.weight": WeightRule(0),
-    "linear_qkv.weight": WeightRule(0),
-    "linear_fc1.weight": WeightRule(0, parts=2),
-    "linear_proj.weight": WeightRule(1, residual=True),
-    "linear_fc2.weight": WeightRule(1, residual=True),
-}
 
 
 def _generator(seed: int, name: str, block: int) -> torch.Generator:
@@ -70,11 +47,12 @@ def draw_rows(seed: int, name: str, first: int, count: int, width: int) -> Tenso
     return rows
 
 
-def _fill(weight: Tensor, rule: WeightRule, name: str, std: float, seed: int, rank: int, size: int) -> None:
-    """Fill one shard. ``weight`` is the local shard; ``name`` the weight's global name."""
-    view = weight if rule.partition_dim == 0 else weight.t()
-    rows, width = view.shape[0] // rule.parts, view.shape[1]
-    for part in range(rule.parts):
+def _fill(shard: Tensor, weight: Weight, name: str, std: float, seed: int, rank: int, size: int) -> None:
+    """Fill the shard of rank ``rank`` of ``size`` of the matrix with the global name ``name``."""
+    view = shard.t() if weight.split is TensorSplit.COLUMNS else shard
+    parts = weight.separately_split_parts
+    rows, width = view.shape[0] // parts, view.shape[1]
+    for part in range(parts):
         # Part p of the whole matrix starts at row p * rows * size.
         first = part * rows * size + rank * rows
         drawn = draw_rows(seed, name, first, rows, width)
@@ -103,20 +81,21 @@ def initialize_parameters(
         chunk: unwrapped model chunk of this rank.
         layers: layers of the whole model, for the residual projections' standard deviation.
     Raises:
-        ValueError: the model holds a parameter that no rule covers.
+        ValueError: the model holds a parameter that the table of weights has no row for.
     """
     for name, parameter in named_global_parameters(chunk):
-        if parameter.dim() == 1:
+        weight = weight_of(name)
+        rank, size = tensor_rank, tensor_size
+        if weight.split is TensorSplit.WHOLE:
+            rank, size = 0, 1
+        else:
+            # Gradient clipping counts a weight once if it is marked as split. Megatron-Core marks it
+            # itself only from 0.17 on when it does not draw the weights.
+            parameter.tensor_model_parallel = True  # type: ignore[attr-defined]
+            parameter.partition_dim = weight.split.value  # type: ignore[attr-defined]
+            parameter.partition_stride = weight.separately_split_parts  # type: ignore[attr-defined]
+        if weight.initial is Initial.ONES:
             parameter.fill_(1.0)
-            continue
-        suffix = ".".join(name.split(".")[-2:])
-        if suffix not in RULES:
-            raise ValueError(f"no initialisation rule for parameter {name}")
-        rule = RULES[suffix]
-        std = init_std / math.sqrt(2 * layers) if rule.residual else init_std
-        # Gradient clipping counts a weight once if it is marked as split. Megatron-Core marks it
-        # itself only from 0.17 on when it does not draw the weights.
-        parameter.tensor_model_parallel = True  # type: ignore[attr-defined]
-        parameter.partition_dim = rule.partition_dim  # type: ignore[attr-defined]
-        parameter.partition_stride = rule.parts  # type: ignore[attr-defined]
-        _fill(parameter, rule, name, std, seed, tensor_rank, tensor_size)
+        else:
+            std = weight.standard_deviation(layers, init_std)
+            _fill(parameter, weight, name, std, seed, rank, size)

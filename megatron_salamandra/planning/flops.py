@@ -42,7 +42,7 @@ def training_flops_per_token(model: ModelSection) -> FlopCount:
         layer_matrices=6 * parameters.multiplied_per_layer,
         layer_attention=6 * model.sequence_length * model.hidden_size,
         layers=model.layers,
-        head=6 * parameters.head.total,
+        head=6 * parameters.head,
     )
 
 

@@ -21,7 +21,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from megatron_salamandra.config import Layout, PipelineStage, RunConfig
-from megatron_salamandra.planning.parameters import ParameterCount, count_parameters
+from megatron_salamandra.planning.parameters import count_parameters
 
 # Beside the logits themselves. Transformer Engine keeps the gradient in fp32; Megatron-Core fp32 logits, their
 # exponentials and the gradient.
@@ -65,7 +65,7 @@ def _rank_memory(config: RunConfig, layout: Layout, rank: int, chunks: list[Pipe
     tensor = layout.tensor_parallel_size
     element = 2 if config.precision == "bf16" else 4
     count = count_parameters(config.model)
-    parameters = sum(_chunk_parameters(count, chunk, tensor) for chunk in chunks)
+    parameters = sum(count.on_rank(chunk, tensor) for chunk in chunks)
     # Two fp32 moments; with bf16 weights also an fp32 master copy.
     state_bytes = parameters * (12 if config.precision == "bf16" else 8)
     tokens = config.training.micro_batch_size * config.model.sequence_length
@@ -86,15 +86,6 @@ def _logits_bytes(config: RunConfig, tokens: int, tensor: int, element: int) -> 
     return (
         at_once * config.model.vocab_size // tensor * (element + _LOSS_BYTES_PER_LOGIT[config.kernels.loss])
     )
-
-
-def _chunk_parameters(count: ParameterCount, chunk: PipelineStage, tensor: int) -> int:
-    total = chunk.layers * sum(matrix.on_rank(tensor) for matrix in count.layer)
-    if chunk.embedding:
-        total += count.embedding.on_rank(tensor)
-    if chunk.head:
-        total += count.final_norm.on_rank(tensor) + count.head.on_rank(tensor)
-    return total
 
 
 def chunks_in_flight(layout: Layout, rank: int) -> int:

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 
-from megatron_salamandra.config import ModelSection
+from megatron_salamandra.config import ModelSection, PipelineStage
+from megatron_salamandra.weights import WEIGHTS, Part, TensorSplit, Weight
 
 
 @dataclass(frozen=True)
 class Matrix:
-    """One weight of the model under its Megatron-Core name, and how tensor parallelism treats it."""
+    """One kind of weight with the shape it has in a model."""
 
-    name: str
+    weight: Weight
     shape: tuple[int, ...]
     copies: int
-    split_by_tensor: bool
+
+    @property
+    def name(self) -> str:
+        """Name of its Megatron-Core module; a layer's without the number of the layer."""
+        return self.weight.short_name
 
     @property
     def size(self) -> int:
@@ -29,22 +35,18 @@ class Matrix:
 
     def on_rank(self, tensor: int) -> int:
         """Elements of one copy on one tensor-parallel rank."""
-        return self.size // tensor if self.split_by_tensor else self.size
+        return self.size if self.weight.split is TensorSplit.WHOLE else self.size // tensor
 
 
 @dataclass(frozen=True)
 class ParameterCount:
-    """Weights of a model by where they are: before, in and after the layers."""
+    """Weights of a model, in the order of the forward pass."""
 
-    embedding: Matrix
-    layer: tuple[Matrix, ...]
-    final_norm: Matrix
-    head: Matrix
+    matrices: tuple[Matrix, ...]
 
-    @property
-    def matrices(self) -> tuple[Matrix, ...]:
-        """All weights in the order of the forward pass."""
-        return (self.embedding, *self.layer, self.final_norm, self.head)
+    def of(self, *parts: Part) -> tuple[Matrix, ...]:
+        """The weights that are in ``parts`` of the model."""
+        return tuple(matrix for matrix in self.matrices if matrix.weight.part in parts)
 
     @property
     def total(self) -> int:
@@ -52,36 +54,42 @@ class ParameterCount:
         return sum(matrix.total for matrix in self.matrices)
 
     @property
+    def head(self) -> int:
+        """Parameters of the head."""
+        return sum(matrix.total for matrix in self.of(Part.HEAD))
+
+    @property
     def vocabulary(self) -> int:
         """Parameters of the embedding and the head together."""
-        return self.embedding.total + self.head.total
+        return sum(matrix.total for matrix in self.of(Part.EMBEDDING, Part.HEAD))
 
     @property
     def per_layer(self) -> int:
         """Parameters of one layer, norms included."""
-        return sum(matrix.size for matrix in self.layer)
+        return sum(matrix.size for matrix in self.of(Part.LAYER))
 
     @property
     def multiplied_per_layer(self) -> int:
         """Parameters of one layer that take part in matrix products; norms do not."""
-        return sum(matrix.size for matrix in self.layer if len(matrix.shape) == 2)
+        return sum(matrix.size for matrix in self.of(Part.LAYER) if len(matrix.shape) == 2)
+
+    def on_rank(self, stage: PipelineStage, tensor: int) -> int:
+        """Parameters of one pipeline stage on one of ``tensor`` tensor-parallel ranks."""
+        copies = {
+            Part.EMBEDDING: int(stage.embedding),
+            Part.LAYER: stage.layers,
+            Part.FINAL_NORM: int(stage.head),
+            Part.HEAD: int(stage.head),
+        }
+        return sum(copies[matrix.weight.part] * matrix.on_rank(tensor) for matrix in self.matrices)
 
 
-def count_parameters(model: ModelSection) -> ParameterCount:
-    """Every weight of ``model``. The published models give 2,253,490,176, 7,768,117,248 and 40,433,885,184."""
-    hidden, ffn, layers, vocab = model.hidden_size, model.ffn_hidden_size, model.layers, model.vocab_size
-    packed_qkv = (model.attention_heads + 2 * model.groups) * model.head_dim
-    layer = (
-        Matrix("input_layernorm", (hidden,), layers, False),
-        Matrix("self_attention.linear_qkv", (packed_qkv, hidden), layers, True),
-        Matrix("self_attention.linear_proj", (hidden, hidden), layers, True),
-        Matrix("pre_mlp_layernorm", (hidden,), layers, False),
-        Matrix("mlp.linear_fc1", (2 * ffn, hidden), layers, True),
-        Matrix("mlp.linear_fc2", (hidden, ffn), layers, True),
-    )
+def count_parameters(model: ModelSection, table: Iterable[Weight] = WEIGHTS) -> ParameterCount:
+    """Every weight of ``model``. The published models give 2,253,490,176, 7,768,117,248 and 40,433,885,184.
+
+    Args:
+        table: kinds of weights.
+    """
     return ParameterCount(
-        embedding=Matrix("embedding.word_embeddings", (vocab, hidden), 1, True),
-        layer=layer,
-        final_norm=Matrix("decoder.final_layernorm", (hidden,), 1, False),
-        head=Matrix("output_layer", (vocab, hidden), 1, True),
+        tuple(Matrix(weight, weight.shape(model), weight.copies(model)) for weight in table)
     )

@@ -9,7 +9,6 @@ import torch
 
 from megatron_salamandra.config import ModelSection, RunConfig, load_run_config
 from megatron_salamandra.hf.mapping import (
-    RULES,
     huggingface_shapes,
     join_qkv,
     megatron_shapes,
@@ -18,6 +17,7 @@ from megatron_salamandra.hf.mapping import (
     split_qkv,
     stack_from_huggingface,
 )
+from megatron_salamandra.weights import WEIGHTS
 
 ConfigMaker = Callable[..., RunConfig]
 
@@ -55,13 +55,13 @@ def test_to_huggingface_and_back_changes_nothing(small_config: ConfigMaker, quer
     stacked = {key: torch.randn(shape) for key, shape in megatron_shapes(model).items()}
     state = {}
     for placement in placements(model):
-        whole = stacked[placement.rule.megatron]
+        whole = stacked[placement.weight.name]
         state.update(
             placement.to_huggingface(whole if placement.layer is None else whole[placement.layer], model)
         )
     assert {name: tuple(tensor.shape) for name, tensor in state.items()} == huggingface_shapes(model)
-    for rule in RULES:
-        assert torch.equal(stack_from_huggingface(rule, state, model), stacked[rule.megatron])
+    for weight in WEIGHTS:
+        assert torch.equal(stack_from_huggingface(weight, state, model), stacked[weight.name])
 
 
 @pytest.mark.parametrize("query_groups", [2, 4])

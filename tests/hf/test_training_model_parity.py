@@ -10,8 +10,9 @@ from rank_pool import RankPool
 from training_runs import TrainingRuns
 
 from megatron_salamandra.hf import ShardedCheckpoint, export_checkpoint
-from megatron_salamandra.hf.mapping import RULES, stack_from_huggingface
+from megatron_salamandra.hf.mapping import stack_from_huggingface
 from megatron_salamandra.hf.megatron_logits import compare_with_export
+from megatron_salamandra.weights import WEIGHTS
 
 pytest.importorskip("transformers")
 
@@ -55,6 +56,6 @@ def test_transformers_computes_the_logits_of_the_trained_model(
     checkpoint = ShardedCheckpoint.open(run_dir)
     exported = dict(checkpoint.huggingface_tensors())
     whole = runs.tensors(name, 2)
-    for rule in RULES:
-        stacked = stack_from_huggingface(rule, exported, checkpoint.config.model)
-        assert torch.equal(stacked, whole[rule.megatron]), rule.megatron
+    for weight in WEIGHTS:
+        stacked = stack_from_huggingface(weight, exported, checkpoint.config.model)
+        assert torch.equal(stacked, whole[weight.name]), weight.name

@@ -123,6 +123,53 @@ def preset_parameters(preset: str) -> int:
         platform.stop()
 
 
+def built_shapes(preset: str, overrides: Sequence[str]) -> list[dict[str, tuple[int, ...]]]:
+    """Global parameter name -> shape on the first tensor-parallel rank of each pipeline rank.
+
+    Models are built on the meta device, in process groups whose other ranks do not exist.
+    """
+    import torch
+    import torch.distributed as dist
+    from torch.testing._internal.distributed.fake_pg import FakeStore
+
+    from megatron_salamandra.config import load_run_config
+    from megatron_salamandra.model import build_chunk, transformer_config
+    from megatron_salamandra.parallel import start_process_grid
+    from megatron_salamandra.parallel.initialization import named_global_parameters
+    from megatron_salamandra.platform import select_platform
+
+    config = load_run_config(preset, overrides)
+    parallel = config.parallel
+    platform = select_platform("host")
+    platform.start(0)
+    found = []
+    try:
+        for pipeline_rank in range(parallel.pipeline):
+            dist.init_process_group(
+                "fake",
+                store=FakeStore(),
+                rank=pipeline_rank * parallel.tensor,
+                world_size=parallel.tensor * parallel.pipeline,
+            )
+            with start_process_grid(parallel, config.training.seed, platform) as grid, torch.device("meta"):
+                transformer = transformer_config(config, platform_name=platform.name)
+                stages = range(grid.model_chunks) if parallel.virtual_pipeline else [None]
+                chunks = [build_chunk(config, transformer, stage) for stage in stages]
+                found.append(
+                    {
+                        name: tuple(parameter.shape)
+                        for chunk in chunks
+                        for name, parameter in named_global_parameters(chunk)
+                    }
+                )
+            dist.destroy_process_group()
+    finally:
+        if dist.is_initialized():
+            dist.destroy_process_group()
+        platform.stop()
+    return found
+
+
 def decay_groups(overrides: Sequence[str]) -> tuple[list[str], list[str]]:
     """Names of the parameters that weight decay applies to, and of those it spares."""
     from megatron_salamandra.config import load_run_config
