@@ -56,8 +56,8 @@ def main(argv: list[str] | None = None) -> int:
             print(error, file=sys.stderr)
         return EXIT_USAGE
     # Only now: a wrong configuration should not cost the import of torch on every rank.
-    from megatron_salamandra.checkpoint import CheckpointError
     from megatron_salamandra.platform import PlatformError
+    from megatron_salamandra.run_directory import CheckpointError
     from megatron_salamandra.training import Runtime, Trainer
     from megatron_salamandra.training.trainer import TrainingError
     from salamandra_data.errors import DataError

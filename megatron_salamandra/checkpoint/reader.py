@@ -15,10 +15,15 @@ from megatron.core.optimizer import MegatronOptimizer
 from torch.distributed.checkpoint.api import CheckpointException
 
 from megatron_salamandra.checkpoint.contents import model_key, sharded_state
-from megatron_salamandra.checkpoint.directory import CONFIG, SHARDS, CheckpointError, read_state
-from megatron_salamandra.checkpoint.manifest import verify_checkpoint
 from megatron_salamandra.config import RunConfig
 from megatron_salamandra.model import unwrap
+from megatron_salamandra.run_directory import (
+    CONFIG,
+    SHARDS,
+    CheckpointError,
+    read_state,
+    verify_checkpoint,
+)
 
 # What may differ between a checkpoint's model and the run's without touching a tensor.
 _FREE_MODEL_KEYS = {"name", "sequence_length", "init_std"}

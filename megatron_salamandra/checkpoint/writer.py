@@ -24,7 +24,10 @@ from megatron.core.optimizer import MegatronOptimizer
 from torch.distributed.checkpoint.api import CheckpointException
 
 from megatron_salamandra.checkpoint.contents import METADATA, sharded_state
-from megatron_salamandra.checkpoint.directory import (
+from megatron_salamandra.checkpoint.retention import steps_to_delete
+from megatron_salamandra.config import CheckpointSection
+from megatron_salamandra.platform.megatron_versions import background_save_options
+from megatron_salamandra.run_directory import (
     CONFIG,
     MANIFEST,
     PARTIAL,
@@ -32,14 +35,12 @@ from megatron_salamandra.checkpoint.directory import (
     STATE,
     TOKENIZER,
     complete_checkpoints,
+    describe_files,
     partial_directory,
     step_directory,
     step_of,
+    write_manifest,
 )
-from megatron_salamandra.checkpoint.manifest import describe_files, write_manifest
-from megatron_salamandra.checkpoint.retention import steps_to_delete
-from megatron_salamandra.config import CheckpointSection
-from megatron_salamandra.platform.megatron_versions import background_save_options
 from salamandra_data.atomic_write import atomic_write_bytes
 
 LOGGER = logging.getLogger("salamandra")

@@ -27,15 +27,17 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 
 def _list(arguments: argparse.Namespace) -> int:
-    from megatron_salamandra.checkpoint import (
+    from megatron_salamandra.run_directory import (
         CheckpointError,
+        RunDirectory,
         complete_checkpoints,
         read_state,
         verify_checkpoint,
     )
     from salamandra_data.text_table import text_table
 
-    root = arguments.run / "checkpoints" if (arguments.run / "checkpoints").is_dir() else arguments.run
+    checkpoints = RunDirectory(arguments.run).checkpoints
+    root = checkpoints if checkpoints.is_dir() else arguments.run
     rows = []
     for directory in complete_checkpoints(root):
         try:
@@ -51,14 +53,14 @@ def _list(arguments: argparse.Namespace) -> int:
 
 
 def _inspect(arguments: argparse.Namespace) -> int:
-    from megatron_salamandra.checkpoint import read_state, resolve_checkpoint
+    from megatron_salamandra.run_directory import read_state, resolve_checkpoint
 
     print(json.dumps(read_state(resolve_checkpoint(arguments.checkpoint)), indent=1))
     return 0
 
 
 def _verify(arguments: argparse.Namespace) -> int:
-    from megatron_salamandra.checkpoint import resolve_checkpoint, verify_checkpoint
+    from megatron_salamandra.run_directory import resolve_checkpoint, verify_checkpoint
 
     directory = resolve_checkpoint(arguments.checkpoint)
     size = verify_checkpoint(directory)

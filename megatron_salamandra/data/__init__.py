@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 from megatron_salamandra.data.documents import DocumentRules
 from megatron_salamandra.data.ledger import SourceLedger, carried_ordinals, final_ordinals
-from megatron_salamandra.data.phase_start import ORDINALS_LOCK, PhaseStart
+from megatron_salamandra.data.phase_start import PhaseStart
 from megatron_salamandra.data.sample_stream import SampleLocation, SampleStream
 from megatron_salamandra.data.shard_reader import ShardSpan
-from megatron_salamandra.data.step_contents import LOCK, DocumentPart, RunRecord, SampleContents
+from megatron_salamandra.data.step_contents import DocumentPart, RunRecord, SampleContents
 
 if TYPE_CHECKING:
     from megatron_salamandra.data.micro_batch import MicroBatch
@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from megatron_salamandra.data.validation_set import ValidationSet, validation_sets
 
 __all__ = [
-    "LOCK",
-    "ORDINALS_LOCK",
     "DocumentPart",
     "DocumentRules",
     "MicroBatch",

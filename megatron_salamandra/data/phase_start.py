@@ -10,11 +10,9 @@ from pathlib import Path
 
 import yaml
 
+from megatron_salamandra.run_directory import RunDirectory
 from salamandra_data.atomic_write import atomic_write_bytes
 from salamandra_data.errors import DataError
-
-ORDINALS_LOCK = "ordinals.lock.yaml"
-"""The start ordinals as the run was given them, in the run directory."""
 
 _HEADING = "# Where each language starts in this run: ordinals of its first sample, left by an earlier run.\n"
 
@@ -45,7 +43,7 @@ class PhaseStart:
             "start_ordinals": self.start_ordinals,
         }
         text = yaml.safe_dump(contents, sort_keys=False, allow_unicode=True, width=1000)
-        atomic_write_bytes(run_dir / ORDINALS_LOCK, (_HEADING + text).encode())
+        atomic_write_bytes(RunDirectory(run_dir).ordinals_lock, (_HEADING + text).encode())
 
     @classmethod
     def load(cls, run_dir: Path) -> PhaseStart:
@@ -54,7 +52,7 @@ class PhaseStart:
         Raises:
             DataError: it is missing, or not what :meth:`freeze` writes.
         """
-        path = run_dir / ORDINALS_LOCK
+        path = RunDirectory(run_dir).ordinals_lock
         try:
             contents = yaml.safe_load(path.read_bytes())
             return cls(

@@ -13,13 +13,11 @@ from megatron_salamandra.config import RunConfig, load_run_config
 from megatron_salamandra.data.phase_start import PhaseStart
 from megatron_salamandra.data.sample_stream import SampleLocation, SampleStream
 from megatron_salamandra.data.shard_reader import ShardSpan
+from megatron_salamandra.run_directory import RunDirectory
 from salamandra_data.blend_plan import BlendPlan
 from salamandra_data.errors import DataError
 from salamandra_data.shards import IndexedShard
 from salamandra_data.storage import Location
-
-LOCK = "blend.lock.yaml"
-"""The blend as the run read it, in the run directory."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +61,8 @@ class RunRecord:
     """
 
     def __init__(self, run_dir: Path, blend: Path | None = None) -> None:
-        settings, lock = run_dir / "config.yaml", run_dir / LOCK
+        directory = RunDirectory(run_dir)
+        settings, lock = directory.config, directory.blend_lock
         for path in (settings, lock):
             if not path.is_file():
                 raise DataError(

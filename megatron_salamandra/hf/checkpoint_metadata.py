@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch.distributed.checkpoint.metadata import Metadata
 
-from megatron_salamandra.checkpoint import CheckpointError
+from megatron_salamandra.run_directory import CheckpointError
 
 _CHECKPOINT_MODULES = frozenset(
     f"torch.distributed.checkpoint.{name}" for name in ("filesystem", "metadata", "planner")

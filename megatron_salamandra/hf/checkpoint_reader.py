@@ -25,10 +25,16 @@ from torch.distributed.checkpoint.metadata import (
 from torch.distributed.checkpoint.planner import LoadPlan, LoadPlanner, ReadItem
 from torch.distributed.checkpoint.planner_helpers import create_read_items_for_chunk_list
 
-from megatron_salamandra.checkpoint import CheckpointError, read_state, resolve_checkpoint, verify_checkpoint
 from megatron_salamandra.config import ConfigError, RunConfig, load_run_config
 from megatron_salamandra.hf.checkpoint_metadata import load_metadata
 from megatron_salamandra.hf.mapping import Placement, megatron_shapes, placements
+from megatron_salamandra.run_directory import (
+    CONFIG,
+    CheckpointError,
+    read_state,
+    resolve_checkpoint,
+    verify_checkpoint,
+)
 from megatron_salamandra.weights import WEIGHTS
 
 
@@ -96,7 +102,7 @@ class ShardedCheckpoint:
         shards = path / "shards"
         checkpoint = cls(
             path=path,
-            config=_read_config(path / "config.yaml"),
+            config=_read_config(path / CONFIG),
             state=read_state(path),
             _metadata=load_metadata(shards / ".metadata"),
             _reader=FileSystemReader(shards),

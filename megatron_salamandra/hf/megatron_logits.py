@@ -10,12 +10,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from megatron_salamandra.checkpoint import load_checkpoint, resolve_checkpoint
+from megatron_salamandra.checkpoint import load_checkpoint
 from megatron_salamandra.config import ParallelSection, load_run_config
 from megatron_salamandra.hf.parity import LogitParity, check_export
 from megatron_salamandra.model import build_chunk, transformer_config
 from megatron_salamandra.parallel import start_process_grid
 from megatron_salamandra.platform import select_platform
+from megatron_salamandra.run_directory import CONFIG, resolve_checkpoint
 
 
 def megatron_logits(checkpoint: Path, tokens: Tensor, *, platform: str = "host") -> Tensor:
@@ -31,7 +32,7 @@ def megatron_logits(checkpoint: Path, tokens: Tensor, *, platform: str = "host")
         CheckpointError: the checkpoint is missing, incomplete, damaged or of another model.
     """
     directory = resolve_checkpoint(checkpoint)
-    saved = load_run_config(str(directory / "config.yaml"), [])
+    saved = load_run_config(str(directory / CONFIG), [])
     config = saved.model_copy(update={"precision": "fp32", "parallel": ParallelSection()})
     chosen = select_platform(platform)
     chosen.start(0)
@@ -57,7 +58,7 @@ def compare_with_export(
         checkpoint, platform: as for :func:`megatron_logits`.
         export: directory written by an export of the same checkpoint.
     """
-    model = load_run_config(str(resolve_checkpoint(checkpoint) / "config.yaml"), []).model
+    model = load_run_config(str(resolve_checkpoint(checkpoint) / CONFIG), []).model
     generator = torch.Generator().manual_seed(seed)
     tokens = torch.randint(0, model.vocab_size, (2, min(256, model.sequence_length)), generator=generator)
     return check_export(export, tokens, megatron_logits(checkpoint, tokens, platform=platform))

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from megatron_salamandra.checkpoint import read_state, resolve_checkpoint
 from megatron_salamandra.quickstart.errors import QuickstartError
+from megatron_salamandra.run_directory import (
+    RunDirectory,
+    ValidationLog,
+    ValidationRecord,
+    read_state,
+    resolve_checkpoint,
+)
 from salamandra_data.text_table import text_table
 
 AVERAGES = ("macro", "micro")
@@ -35,11 +40,12 @@ def read_results(run: Path) -> list[LanguageResult]:
     """
     state = read_state(resolve_checkpoint(run))
     ledger = {str(entry["language"]): entry for entry in state["ledger"]}
-    validated = _read_validation(run / "validation.jsonl")
+    path = RunDirectory(run).validation
+    validated = _read_validation(path)
     before, after = validated.get(0), validated.get(int(state["step"]))
     if before is None or after is None:
         raise QuickstartError(
-            f"{run / 'validation.jsonl'}: no validation at step {0 if before is None else state['step']}\n"
+            f"{path}: no validation at step {0 if before is None else state['step']}\n"
             "  leave validation.at_start and validation.at_end on"
         )
     total_tokens = sum(int(entry["tokens"]) for entry in ledger.values())
@@ -49,10 +55,10 @@ def read_results(run: Path) -> list[LanguageResult]:
             language=name,
             tokens=int(ledger[name]["tokens"]) if name in ledger else total_tokens,
             epochs=float(ledger[name]["epochs"]) if name in ledger else 0.0,
-            loss_before=float(before[name]["loss"]),
-            loss_after=float(after[name]["loss"]),
-            bits_per_byte_before=float(before[name]["bits_per_byte"]),
-            bits_per_byte_after=float(after[name]["bits_per_byte"]),
+            loss_before=before[name].loss,
+            loss_after=after[name].loss,
+            bits_per_byte_before=before[name].bits_per_byte,
+            bits_per_byte_after=after[name].bits_per_byte,
         )
         for name in rows
     ]
@@ -82,11 +88,9 @@ def _row(result: LanguageResult) -> tuple[str, ...]:
     )
 
 
-def _read_validation(path: Path) -> dict[int, dict[str, dict[str, Any]]]:
+def _read_validation(path: Path) -> dict[int, dict[str, ValidationRecord]]:
     """Scores by step and language; the last line of a pair counts."""
-    scores: dict[int, dict[str, dict[str, Any]]] = {}
-    if path.is_file():
-        for line in path.read_text(encoding="utf-8").splitlines():
-            entry = json.loads(line)
-            scores.setdefault(int(entry["step"]), {})[str(entry["language"])] = entry
+    scores: dict[int, dict[str, ValidationRecord]] = {}
+    for record in ValidationLog(path).read():
+        scores.setdefault(record.step, {})[record.language] = record
     return scores

@@ -18,6 +18,7 @@ from megatron_salamandra.config import load_run_config
 from megatron_salamandra.data import validation_sets
 from megatron_salamandra.hf import check_export
 from megatron_salamandra.hf.megatron_logits import megatron_logits
+from megatron_salamandra.run_directory import RunDirectory
 from salamandra_data.blend_plan import BlendPlan
 
 _WINDOWS = 4
@@ -27,7 +28,7 @@ def main(arguments: list[str]) -> int:
     """Compare on the first validation windows of a few languages."""
     logging.disable_progress_bar()
     run, export, blend = map(Path, arguments)
-    config = load_run_config(str(run / "config.yaml"), [])
+    config = load_run_config(str(RunDirectory(run).config), [])
     sets = validation_sets(BlendPlan.load(blend), config.model.sequence_length, 1)
     chosen = sets[:: max(len(sets) // _WINDOWS, 1)][:_WINDOWS]
     tokens = torch.cat([next(iter(one.micro_batches(1, 0, 1))).tokens for one in chosen])

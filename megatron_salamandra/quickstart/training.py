@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shlex
 
-from megatron_salamandra.checkpoint import latest_checkpoint, read_state
 from megatron_salamandra.config import RunConfig, load_run_config
 from megatron_salamandra.exit_protocol import EXIT_STOPPED
 from megatron_salamandra.local_launch import run_ranks
@@ -13,6 +12,7 @@ from megatron_salamandra.quickstart.errors import QuickstartError
 from megatron_salamandra.quickstart.job import CONFIG, QuickstartJob
 from megatron_salamandra.quickstart.rank_layout import layout_overrides
 from megatron_salamandra.quickstart.stage_book import Stage
+from megatron_salamandra.run_directory import RunDirectory, latest_checkpoint, read_state
 
 
 def run_overrides(job: QuickstartJob, ranks: int) -> list[str]:
@@ -85,5 +85,5 @@ def _train(job: QuickstartJob, ranks: int, overrides: list[str], last_step: int,
 
 
 def _trained_steps(job: QuickstartJob) -> int:
-    directory = latest_checkpoint(job.run / "checkpoints")
+    directory = latest_checkpoint(RunDirectory(job.run).checkpoints)
     return 0 if directory is None else int(read_state(directory)["step"])

@@ -6,9 +6,9 @@ import logging
 import os
 from pathlib import Path
 
-from megatron_salamandra.checkpoint import CheckpointError, read_state, resolve_checkpoint
 from megatron_salamandra.config import ConfigError, RunConfig
 from megatron_salamandra.data import PhaseStart, RunRecord, carried_ordinals, final_ordinals
+from megatron_salamandra.run_directory import CheckpointError, RunDirectory, read_state, resolve_checkpoint
 from salamandra_data.blend_plan import BlendPlan, BlendSource
 from salamandra_data.errors import DataError
 
@@ -38,7 +38,7 @@ def start_after(
     try:
         checkpoint = resolve_checkpoint(continue_from)
         state = read_state(checkpoint)
-        earlier = RunRecord(checkpoint.parent.parent)
+        earlier = RunRecord(RunDirectory.around(checkpoint).path)
     except (CheckpointError, ConfigError, DataError) as error:
         raise DataError(f"data.continue_from = {continue_from}: {error}") from error
     if state["stream"] != earlier.stream.fingerprint():

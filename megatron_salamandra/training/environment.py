@@ -50,7 +50,7 @@ def _git_revision() -> str | None:
         return None
 
 
-def record_environment(run_dir: Path, grid: ProcessGrid, platform: Platform) -> None:
+def record_environment(path: Path, grid: ProcessGrid, platform: Platform) -> None:
     """Write ``environment.json`` from rank 0; collective, because it lists every rank's host."""
     hosts: list[Any] = [None] * grid.world_size
     dist.all_gather_object(hosts, socket.gethostname())
@@ -68,4 +68,4 @@ def record_environment(run_dir: Path, grid: ProcessGrid, platform: Platform) -> 
         "slurm": scheduler,
         "command": sys.argv,
     }
-    atomic_write_bytes(run_dir / "environment.json", json.dumps(contents, indent=1).encode())
+    atomic_write_bytes(path, json.dumps(contents, indent=1).encode())

@@ -11,18 +11,12 @@ LOGGER_NAME = "salamandra"
 FORMAT = "%(asctime)s %(levelname).1s %(message)s"
 
 
-def rank_log_path(run_dir: Path, rank: int) -> Path:
-    """Log file of a rank; error messages name it."""
-    return run_dir / "logs" / f"rank-{rank:04d}.log"
-
-
-def start_logging(run_dir: Path, rank: int) -> logging.Logger:
-    """Return the run's logger: every rank writes its file, rank 0 and all errors go to the console too."""
+def start_logging(path: Path, rank: int) -> logging.Logger:
+    """Return the run's logger: every rank writes its own ``path``, rank 0 and all errors go to the console too."""
     logger = logging.getLogger(LOGGER_NAME)
     stop_logging(logger)
     logger.setLevel(logging.INFO)
     logger.propagate = False
-    path = rank_log_path(run_dir, rank)
     path.parent.mkdir(parents=True, exist_ok=True)
     to_file = logging.FileHandler(path, encoding="utf-8")
     to_file.setFormatter(logging.Formatter(FORMAT))

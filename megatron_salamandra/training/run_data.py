@@ -8,17 +8,17 @@ from pathlib import Path
 
 import torch.distributed as dist
 
-from megatron_salamandra.checkpoint import CheckpointError
 from megatron_salamandra.config import ConfigError, RunConfig
-from megatron_salamandra.data import LOCK, ORDINALS_LOCK, PhaseStart, SampleStream
+from megatron_salamandra.data import PhaseStart, SampleStream
 from megatron_salamandra.parallel import ProcessGrid
+from megatron_salamandra.run_directory import CheckpointError, RunDirectory
 from megatron_salamandra.training.earlier_run import start_after
 from salamandra_data.blend_plan import BlendPlan
 from salamandra_data.errors import DataError
 
 
 def open_data(
-    config: RunConfig, run_dir: Path, grid: ProcessGrid, logger: logging.Logger
+    config: RunConfig, directory: RunDirectory, grid: ProcessGrid, logger: logging.Logger
 ) -> tuple[BlendPlan, SampleStream]:
     """Load ``data.blend`` and make the stream of the run, check them, and freeze what decides them; collective.
 
@@ -39,14 +39,14 @@ def open_data(
             f"of {plan.tokenizer.path}\n  raise model.vocab_size to at least {plan.tokenizer.vocab_size} "
             f"(a multiple of parallel.tensor = {config.parallel.tensor})"
         )
-    lock = run_dir / LOCK
+    lock = directory.blend_lock
     # Compared by content: the data may have been moved since, and the lock names old places.
     if lock.exists() and BlendPlan.parse(lock).fingerprint() != plan.fingerprint():
         raise DataError(
             f"{config.data.blend} differs from {lock}, on which this run was started\n"
             "  restore the blend, or start a new run_dir"
         )
-    start = _phase_start(config, plan, run_dir, grid, logger)
+    start = _phase_start(config, plan, directory, grid, logger)
     ordinals = start.start_ordinals if start else None
     stream = SampleStream(plan, config.model.sequence_length, config.training.seed, ordinals)
     # All ranks have compared before rank 0 may write.
@@ -54,9 +54,9 @@ def open_data(
     if grid.rank == 0 and not lock.exists():
         # The blend comes last: with it the run counts as started.
         if start is None:
-            (run_dir / ORDINALS_LOCK).unlink(missing_ok=True)  # of a start that got no further
+            directory.ordinals_lock.unlink(missing_ok=True)  # of a start that got no further
         else:
-            start.freeze(run_dir)
+            start.freeze(directory.path)
         plan.freeze(lock)
     unused = config.model.vocab_size - plan.tokenizer.vocab_size
     if unused:
@@ -65,14 +65,14 @@ def open_data(
 
 
 def _phase_start(
-    config: RunConfig, plan: BlendPlan, run_dir: Path, grid: ProcessGrid, logger: logging.Logger
+    config: RunConfig, plan: BlendPlan, directory: RunDirectory, grid: ProcessGrid, logger: logging.Logger
 ) -> PhaseStart | None:
     """What the run goes on from, None if from nothing; read by rank 0 for all, so that all agree; collective."""
     found: list[PhaseStart | ValueError | None] = [None]
     if grid.rank == 0:
         try:
-            if (run_dir / LOCK).exists():
-                found[0] = _frozen_start(config, run_dir)
+            if directory.blend_lock.exists():
+                found[0] = _frozen_start(config, directory)
             elif config.data.continue_from is not None:
                 found[0] = start_after(config.data.continue_from, config, plan, logger)
         except (CheckpointError, ConfigError, DataError) as error:  # the other ranks wait for the answer
@@ -83,21 +83,22 @@ def _phase_start(
     return found[0]
 
 
-def _frozen_start(config: RunConfig, run_dir: Path) -> PhaseStart | None:
+def _frozen_start(config: RunConfig, directory: RunDirectory) -> PhaseStart | None:
     """What the run was started with; the earlier run may be gone by now.
 
     Raises:
         ConfigError: the configuration says something else.
     """
-    lock = run_dir / ORDINALS_LOCK
-    frozen = PhaseStart.load(run_dir) if lock.exists() else None
+    lock = directory.ordinals_lock
+    frozen = PhaseStart.load(directory.path) if lock.exists() else None
     before = (frozen.continue_from, frozen.new_text) if frozen else (None, ())
     given = config.data.continue_from
     now = (given and Path(os.path.abspath(given)), tuple(sorted(set(config.data.new_text))))
     for key, was, is_now in zip(("continue_from", "new_text"), before, now, strict=True):
         if was != is_now:
             raise ConfigError(
-                f"data.{key} = {_shown(is_now)} is not what the run in {run_dir} was started with: {_shown(was)}\n"
+                f"data.{key} = {_shown(is_now)} is not what the run in {directory.path} was started with: "
+                f"{_shown(was)}\n"
                 f"  restore data.{key}, or start a new run_dir"
             )
     return frozen

@@ -8,7 +8,6 @@ import socket
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 import torch.distributed as dist
@@ -16,9 +15,9 @@ import torch.distributed as dist
 from megatron_salamandra.config import ConfigError, RunConfig
 from megatron_salamandra.parallel import ProcessGrid, start_process_grid
 from megatron_salamandra.platform import Platform, select_platform
+from megatron_salamandra.run_directory import EventLog, RunDirectory
 from megatron_salamandra.training.environment import record_environment
-from megatron_salamandra.training.events import EventLog
-from megatron_salamandra.training.logs import rank_log_path, start_logging, stop_logging
+from megatron_salamandra.training.logs import start_logging, stop_logging
 from megatron_salamandra.training.signals import SignalWatch
 from salamandra_data.atomic_write import atomic_write_bytes
 
@@ -35,7 +34,7 @@ class Runtime:
     """What a trainer needs to know about its surroundings."""
 
     config: RunConfig
-    run_dir: Path
+    directory: RunDirectory
     platform: Platform
     grid: ProcessGrid
     logger: logging.Logger
@@ -55,6 +54,7 @@ class Runtime:
         if config.run_dir is None:
             raise ConfigError("run_dir is not set\n  name the run's directory: run_dir=runs/my-run")
         config.validate_for_world(int(os.environ.get("WORLD_SIZE", "1")))
+        directory = RunDirectory(config.run_dir)
         platform = select_platform(config.platform)
         with ExitStack() as stack:
             # First in, last out: a second signal while leaving must not kill a rank that has saved.
@@ -62,26 +62,26 @@ class Runtime:
             platform.start(int(os.environ.get("LOCAL_RANK", "0")))
             stack.callback(platform.stop)
             grid = stack.enter_context(start_process_grid(config.parallel, config.training.seed, platform))
-            logger = start_logging(config.run_dir, grid.rank)
+            logger = start_logging(directory.rank_log(grid.rank), grid.rank)
             stack.callback(stop_logging, logger)
-            events = EventLog(config.run_dir / "events.jsonl", enabled=grid.rank == 0)
+            events = EventLog(directory.events, enabled=grid.rank == 0)
             logger.info("%s; %s", grid.describe(), platform.description())
             try:
-                yield cls(config, config.run_dir, platform, grid, logger, events, signals)
+                yield cls(config, directory, platform, grid, logger, events, signals)
             except Exception as error:
                 alone = not is_told_to_the_user(error)
                 if alone or grid.rank == 0:
                     events.write("failure", rank=grid.rank, error=f"{type(error).__name__}: {error}")
                 if alone:
-                    path = rank_log_path(config.run_dir, grid.rank)
+                    path = directory.rank_log(grid.rank)
                     logger.exception("rank %d on %s failed; log: %s", grid.rank, socket.gethostname(), path)
                 raise
 
     def record(self) -> None:
         """Write ``config.yaml`` and ``environment.json`` once the run is known to be sound; collective."""
         if self.grid.rank == 0:
-            atomic_write_bytes(self.run_dir / "config.yaml", self.config.to_yaml().encode())
-        record_environment(self.run_dir, self.grid, self.platform)
+            atomic_write_bytes(self.directory.config, self.config.to_yaml().encode())
+        record_environment(self.directory.environment, self.grid, self.platform)
 
     def sum_over_ranks(self, values: list[float]) -> list[float]:
         """Sum a few numbers over all ranks in fp64; collective."""

@@ -13,12 +13,13 @@ import yaml
 from megatron.core.distributed import DistributedDataParallel, finalize_model_grads
 from megatron.core.optimizer import MegatronOptimizer
 
-from megatron_salamandra.checkpoint import CheckpointError, latest_checkpoint, load_checkpoint
+from megatron_salamandra.checkpoint import load_checkpoint
 from megatron_salamandra.config import ConfigError, RunConfig
 from megatron_salamandra.data import DocumentRules, SampleStream, StepLoader
 from megatron_salamandra.exit_protocol import EXIT_DONE, EXIT_STOPPED
 from megatron_salamandra.model import build_model_chunks
 from megatron_salamandra.optim import apply_schedule, build_optimizer
+from megatron_salamandra.run_directory import CONFIG, CheckpointError, latest_checkpoint
 from megatron_salamandra.training.callbacks import CallbackList, default_callbacks
 from megatron_salamandra.training.environment import package_versions
 from megatron_salamandra.training.forward_backward import run_micro_batches
@@ -65,7 +66,7 @@ class Trainer:
             ConfigError, DataError: blend, earlier phase and configuration do not fit each other.
         """
         config = runtime.config
-        plan, stream = open_data(config, runtime.run_dir, runtime.grid, runtime.logger)
+        plan, stream = open_data(config, runtime.directory, runtime.grid, runtime.logger)
         chunks = build_model_chunks(config, runtime.grid, runtime.platform)
         optimizer = build_optimizer(config, chunks, runtime.platform)
         for chunk in chunks:
@@ -86,7 +87,7 @@ class Trainer:
     @property
     def checkpoints(self) -> Path:
         """Directory of the run's checkpoints."""
-        return self.runtime.run_dir / "checkpoints"
+        return self.runtime.directory.checkpoints
 
     @property
     def consumed_samples(self) -> int:
@@ -128,7 +129,7 @@ class Trainer:
 
     def _tell_changes(self, directory: Path) -> None:
         """Log every setting of the recipe that the checkpoint was trained with and this run changes."""
-        saved = yaml.safe_load((directory / "config.yaml").read_text(encoding="utf-8"))
+        saved = yaml.safe_load((directory / CONFIG).read_text(encoding="utf-8"))
         for change in recipe_changes(saved, self.config.to_dict()):
             self.runtime.logger.warning(
                 "%s was %s and is %s from here on", change.key, change.before, change.now

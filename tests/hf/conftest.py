@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 from torch.distributed import checkpoint as dcp
 
-from megatron_salamandra.checkpoint.manifest import describe_files, write_manifest
 from megatron_salamandra.config import RunConfig
 from megatron_salamandra.hf.mapping import megatron_shapes
+from megatron_salamandra.run_directory import describe_files, write_manifest
 
 LINES = (
     "Tots els éssers humans neixen lliures i iguals en dignitat i en drets.",

@@ -17,11 +17,10 @@ from torch import Tensor
 from torch.distributed import checkpoint as dcp
 from torch.distributed.checkpoint.metadata import ChunkStorageMetadata, MetadataIndex
 
-from megatron_salamandra.checkpoint import CheckpointError
-from megatron_salamandra.checkpoint.manifest import describe_files, write_manifest
 from megatron_salamandra.config import RunConfig
 from megatron_salamandra.hf import ShardedCheckpoint
 from megatron_salamandra.hf.mapping import megatron_shapes
+from megatron_salamandra.run_directory import CheckpointError, describe_files, write_manifest
 
 ConfigMaker = Callable[..., RunConfig]
 Weights = dict[str, Tensor]

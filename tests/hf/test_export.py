@@ -14,7 +14,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from megatron_salamandra.checkpoint import CheckpointError
 from megatron_salamandra.config import ModelSection, RopeScalingSection, RunConfig
 from megatron_salamandra.hf import (
     HuggingFaceError,
@@ -27,6 +26,7 @@ from megatron_salamandra.hf import (
 from megatron_salamandra.hf.model_files import llama_settings
 from megatron_salamandra.hf.sentencepiece_model import SpecialIds
 from megatron_salamandra.model.rotary import rope_scaling
+from megatron_salamandra.run_directory import CheckpointError
 from salamandra_kernels import rope_table
 
 transformers = pytest.importorskip("transformers")

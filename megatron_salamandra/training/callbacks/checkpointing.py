@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from megatron_salamandra.checkpoint import CheckpointError, CheckpointWriter, SaveOutcome
+from megatron_salamandra.checkpoint import CheckpointWriter, SaveOutcome
+from megatron_salamandra.run_directory import CheckpointError
 from megatron_salamandra.training.callbacks.base import Callback
 from megatron_salamandra.training.report import StepReport
 

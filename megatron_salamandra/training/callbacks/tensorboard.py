@@ -19,7 +19,7 @@ class TensorBoard(Callback):
         if self.is_writer:
             # Steps repeated after a crash replace their first reports.
             self._writer = SummaryWriter(
-                str(self.trainer.runtime.run_dir / "tensorboard"), purge_step=self.trainer.step + 1
+                str(self.trainer.runtime.directory.tensorboard), purge_step=self.trainer.step + 1
             )
 
     def after_step(self, report: StepReport) -> None:

@@ -22,8 +22,9 @@ import re
 from pathlib import Path
 from typing import Any
 
+from megatron_salamandra.run_directory.layout import RunDirectory
+
 MANIFEST = "manifest.json"
-CONFIG = "config.yaml"
 STATE = "state.json"
 TOKENIZER = "tokenizer.model"
 SHARDS = "shards"
@@ -86,7 +87,7 @@ def resolve_checkpoint(path: Path) -> Path:
                 f"{path} has no {MANIFEST}: it was never completed; use an earlier checkpoint"
             )
         return path
-    for root in (path, path / "checkpoints"):
+    for root in (path, RunDirectory(path).checkpoints):
         latest = latest_checkpoint(root)
         if latest is not None:
             return latest

@@ -11,16 +11,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from megatron_salamandra.checkpoint import (
+from megatron_salamandra.checkpoint.retention import steps_to_delete
+from megatron_salamandra.config import CheckpointSection
+from megatron_salamandra.run_directory import (
     CheckpointError,
     complete_checkpoints,
+    describe_files,
     latest_checkpoint,
     resolve_checkpoint,
     verify_checkpoint,
+    write_manifest,
 )
-from megatron_salamandra.checkpoint.manifest import describe_files, write_manifest
-from megatron_salamandra.checkpoint.retention import steps_to_delete
-from megatron_salamandra.config import CheckpointSection
 
 
 def make_checkpoint(root: Path, step: int) -> Path:
@@ -110,5 +111,5 @@ def test_keep_last_null_keeps_everything() -> None:
 
 
 def test_listing_does_not_import_torch() -> None:
-    script = "import sys, megatron_salamandra.checkpoint as c; c.latest_checkpoint; assert 'torch' not in sys.modules"
+    script = "import sys, megatron_salamandra.run_directory; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", script], check=True)

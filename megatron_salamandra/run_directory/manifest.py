@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from megatron_salamandra.checkpoint.directory import MANIFEST, CheckpointError
+from megatron_salamandra.run_directory.checkpoints import MANIFEST, CheckpointError
 from salamandra_data.atomic_write import atomic_write_bytes
 
 FORMAT = "salamandra-checkpoint-1"

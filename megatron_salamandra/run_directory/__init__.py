@@ -1,0 +1,54 @@
+"""The directory of a run: what lies where, and records that are written and read in one place. Never imports torch.
+
+Training writes it; reports, doctor, resume checks, evaluation and export read it. ``layout.py`` has all names.
+"""
+
+from __future__ import annotations
+
+from megatron_salamandra.run_directory.checkpoints import (
+    MANIFEST,
+    PARTIAL,
+    SHARDS,
+    STATE,
+    TOKENIZER,
+    CheckpointError,
+    complete_checkpoints,
+    latest_checkpoint,
+    partial_directory,
+    read_state,
+    resolve_checkpoint,
+    step_directory,
+    step_of,
+)
+from megatron_salamandra.run_directory.events import Event, EventLog, read_events
+from megatron_salamandra.run_directory.layout import CONFIG, RunDirectory
+from megatron_salamandra.run_directory.manifest import describe_files, verify_checkpoint, write_manifest
+from megatron_salamandra.run_directory.records import MetricsLog, StepRecord, ValidationLog, ValidationRecord
+
+__all__ = [
+    "CONFIG",
+    "MANIFEST",
+    "PARTIAL",
+    "SHARDS",
+    "STATE",
+    "TOKENIZER",
+    "CheckpointError",
+    "Event",
+    "EventLog",
+    "MetricsLog",
+    "RunDirectory",
+    "StepRecord",
+    "ValidationLog",
+    "ValidationRecord",
+    "complete_checkpoints",
+    "describe_files",
+    "latest_checkpoint",
+    "partial_directory",
+    "read_events",
+    "read_state",
+    "resolve_checkpoint",
+    "step_directory",
+    "step_of",
+    "verify_checkpoint",
+    "write_manifest",
+]

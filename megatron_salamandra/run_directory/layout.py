@@ -1,0 +1,82 @@
+"""Where everything of a run lies: the one place that knows the names in a run directory.
+
+::
+
+    RUN/
+      config.yaml          the configuration with every default spelled out
+      blend.lock.yaml      the blend as it was at the first start
+      ordinals.lock.yaml   where each language started, if the run goes on from an earlier one
+      metrics.jsonl        one object per step                      (metrics.py)
+      validation.jsonl     one object per language and validation   (validation.py)
+      events.jsonl         start, resume, checkpoint, stop, ...     (events.py)
+      environment.json     versions, hosts and layout of the latest start
+      tensorboard/         the same numbers as curves
+      logs/rank-NNNN.log   a log for each rank
+      checkpoints/         one directory for each saved step        (checkpoints.py)
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+CONFIG = "config.yaml"
+"""The resolved configuration: of the latest start in a run directory, of the training in a checkpoint."""
+
+
+@dataclass(frozen=True)
+class RunDirectory:
+    """The paths of one run. Nothing is read or written by asking for them."""
+
+    path: Path
+
+    @classmethod
+    def around(cls, checkpoint: Path) -> RunDirectory:
+        """The run directory that a checkpoint (``RUN/checkpoints/step-NNNNNNNN``) lies in."""
+        # Absolute, so that a checkpoint named from inside its own directory is found as well; links are kept.
+        return cls(Path(os.path.abspath(checkpoint)).parent.parent)
+
+    @property
+    def config(self) -> Path:
+        return self.path / CONFIG
+
+    @property
+    def blend_lock(self) -> Path:
+        return self.path / "blend.lock.yaml"
+
+    @property
+    def ordinals_lock(self) -> Path:
+        return self.path / "ordinals.lock.yaml"
+
+    @property
+    def metrics(self) -> Path:
+        return self.path / "metrics.jsonl"
+
+    @property
+    def validation(self) -> Path:
+        return self.path / "validation.jsonl"
+
+    @property
+    def events(self) -> Path:
+        return self.path / "events.jsonl"
+
+    @property
+    def environment(self) -> Path:
+        return self.path / "environment.json"
+
+    @property
+    def tensorboard(self) -> Path:
+        return self.path / "tensorboard"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
+    def logs(self) -> Path:
+        return self.path / "logs"
+
+    def rank_log(self, rank: int) -> Path:
+        """Log file of a rank, counted from 0; error messages name it."""
+        return self.logs / f"rank-{rank:04d}.log"

@@ -1,0 +1,93 @@
+"""``metrics.jsonl`` and ``validation.jsonl``: every number of a run, written and read here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from megatron_salamandra.run_directory.json_lines import Diary
+
+
+@dataclass(frozen=True)
+class StepRecord:
+    """One optimizer step.
+
+    Attributes:
+        step: its number, from 1.
+        values: everything that was measured, by name (``loss``, ``grad_norm``, ``lr``, ``tokens``, ...): numbers,
+            and mappings of numbers such as ``seconds`` by part. Which names there are is up to those who measure.
+    """
+
+    step: int
+    values: Mapping[str, Any]
+
+    @property
+    def loss(self) -> float:
+        """Mean over the global batch's valid tokens, in nats."""
+        return float(self.values["loss"])
+
+
+@dataclass(frozen=True)
+class ValidationRecord:
+    """Validation of one language, or an average over languages (``macro``, ``micro``), at one step."""
+
+    step: int
+    """0 is before the first step."""
+    language: str
+    loss: float
+    """Mean over predicted tokens, in nats."""
+    perplexity: float
+    """exp(loss)."""
+    bits_per_byte: float
+    """Bits per UTF-8 byte of text; comparable between languages and tokenizers."""
+    tokens: int
+    """Predicted tokens."""
+
+
+class MetricsLog:
+    """``metrics.jsonl``: one object per step."""
+
+    def __init__(self, path: Path) -> None:
+        self._diary = Diary(path)
+
+    def append(self, step: int, values: Mapping[str, Any]) -> None:
+        """Write one step; a full disk is warned about and does not raise."""
+        self._diary.append({"step": step, **values})
+
+    def read(self) -> list[StepRecord]:
+        """All steps in order of the file; torn lines are passed over."""
+        return [
+            StepRecord(int(entry["step"]), {name: value for name, value in entry.items() if name != "step"})
+            for entry in self._diary.entries()
+            if "step" in entry
+        ]
+
+    def forget_after(self, step: int) -> int:
+        """Remove the steps after ``step`` and return how many lines went."""
+        return self._diary.forget_after(step)
+
+
+class ValidationLog:
+    """``validation.jsonl``: one object per language and validation."""
+
+    def __init__(self, path: Path) -> None:
+        self._diary = Diary(path)
+
+    def append(self, record: ValidationRecord) -> None:
+        """Write one score; a full disk is warned about and does not raise."""
+        self._diary.append(asdict(record))
+
+    def read(self) -> list[ValidationRecord]:
+        """All scores in order of the file; of a step and language that come twice, both; torn lines are passed over."""
+        names = ValidationRecord.__dataclass_fields__
+        return [
+            ValidationRecord(**{name: entry[name] for name in names})
+            for entry in self._diary.entries()
+            if names.keys() <= entry.keys()
+        ]
+
+    def forget_after(self, step: int) -> int:
+        """Remove the scores of steps after ``step`` and return how many lines went."""
+        return self._diary.forget_after(step)
