@@ -19,7 +19,8 @@ from collections.abc import Sequence
 from types import FrameType
 
 from megatron_salamandra.config import RunConfig
-from megatron_salamandra.exit_protocol import EXIT_STOPPED
+from megatron_salamandra.foundation.exit_codes import EXIT_STOPPED
+from megatron_salamandra.foundation.launch_environment import local_environment
 
 FORWARDED = {
     signal.SIGTERM: signal.SIGTERM,
@@ -30,14 +31,6 @@ FORWARDED = {
 """What this process receives, and what it sends to the ranks for it."""
 GRACE_SECONDS = 60.0
 """How long other ranks may take to save and end once one has failed, before they are killed."""
-LOCAL_DEFAULTS = {
-    "OMP_NUM_THREADS": "1",
-    # All ranks are here: gloo need not resolve this machine's name, which on some laptops fails.
-    "GLOO_SOCKET_IFNAME": "lo",
-    # Megatron-Core warns on every import that Transformer Engine and Apex are missing.
-    "PYTHONWARNINGS": "ignore::UserWarning,ignore::FutureWarning,ignore::DeprecationWarning",
-}
-"""Environment of ranks that all run on this machine, where the user's own does not say otherwise."""
 POLL_SECONDS = 0.05
 
 
@@ -74,7 +67,7 @@ def run_ranks(module: str, arguments: Sequence[str], ranks: int) -> int:
     """
     address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port())}
     size = {"WORLD_SIZE": str(ranks), "LOCAL_WORLD_SIZE": str(ranks)}
-    environment = {**LOCAL_DEFAULTS, **os.environ, **address, **size}
+    environment = local_environment({**address, **size})
     command = [sys.executable, "-u", "-m", module, *arguments]
     processes: list[subprocess.Popen[bytes]] = []
 

@@ -13,7 +13,7 @@ import socket
 import sys
 
 from megatron_salamandra.config import ConfigError, load_run_config
-from megatron_salamandra.exit_protocol import EXIT_FAILURE, EXIT_USAGE, STOP_SIGNALS
+from megatron_salamandra.foundation.exit_codes import EXIT_FAILURE, EXIT_USAGE, STOP_SIGNALS
 
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from salamandra_data.atomic_write import sha256_of_file
 from salamandra_data.blend_plan import LanguageFactors, build_plan
+from salamandra_data.checksums import sha256_of_file
 from salamandra_data.shards import ShardManifest, TokenizerIdentity
 
 TOKENS = 2_400_000_000_000

@@ -32,8 +32,8 @@ import numpy as np
 from numpy.typing import NDArray
 from own_process import Meter, environment, in_own_process
 
-from salamandra_data.atomic_write import sha256_of_file
 from salamandra_data.blend_plan import BlendPlan, LanguageFactors, build_plan
+from salamandra_data.checksums import sha256_of_file
 from salamandra_data.shards import ShardWriter, TokenizerIdentity
 
 VOCAB_SIZE = 256_000

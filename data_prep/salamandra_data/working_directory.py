@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from salamandra_data.atomic_write import write_error
+from megatron_salamandra.foundation.atomic_files import write_error
 
 
 @contextmanager

@@ -26,6 +26,7 @@ from torch.distributed.checkpoint.api import CheckpointException
 from megatron_salamandra.checkpoint.contents import METADATA, sharded_state
 from megatron_salamandra.checkpoint.retention import steps_to_delete
 from megatron_salamandra.config import CheckpointSection
+from megatron_salamandra.foundation.atomic_files import atomic_write_bytes
 from megatron_salamandra.platform.megatron_versions import background_save_options
 from megatron_salamandra.run_directory import (
     CONFIG,
@@ -41,7 +42,6 @@ from megatron_salamandra.run_directory import (
     step_of,
     write_manifest,
 )
-from salamandra_data.atomic_write import atomic_write_bytes
 
 LOGGER = logging.getLogger("salamandra")
 WRITER_PROCESSES = 2

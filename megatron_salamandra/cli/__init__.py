@@ -17,14 +17,13 @@ from importlib import import_module
 from typing import cast
 
 from megatron_salamandra import __version__
-from megatron_salamandra.cli._interruption import INTERRUPTED, Interruption
-from megatron_salamandra.exit_protocol import EXIT_FAILURE, EXIT_USAGE
+from megatron_salamandra.foundation.errors import Notice, UserError
+from megatron_salamandra.foundation.exit_codes import EXIT_FAILURE
+from megatron_salamandra.foundation.signals import INTERRUPTED, Interruption
 
 GROUPS = tuple(sorted(module.name for module in pkgutil.iter_modules(__path__) if module.name[0] != "_"))
 
 _PYTHONS_FORMAT = warnings.formatwarning
-
-_OUR_PACKAGES = ("megatron_salamandra.", "salamandra_data.", "salamandra_kernels.")
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -54,9 +53,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(argv: Sequence[str] | None) -> int:
-    # In here, because it takes a while, in which Ctrl-C may come.
-    from megatron_salamandra.config import ConfigError
-
     warnings.formatwarning = _format_warning
     arguments = _parse(argv)
     handler = cast(Callable[[argparse.Namespace], int], arguments.handler)
@@ -64,16 +60,14 @@ def _run(argv: Sequence[str] | None) -> int:
         code = handler(arguments)
         sys.stdout.flush()
         return code
-    except ConfigError as error:
-        print(error, file=sys.stderr)
-        return EXIT_USAGE
     except BrokenPipeError:
         # The reader of our output (head, less) left. Give the interpreter's last flush somewhere to go.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_FAILURE
-    except (ValueError, FileNotFoundError) as error:
-        if isinstance(error, ValueError) and not type(error).__module__.startswith(_OUR_PACKAGES):
-            raise
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return error.exit_code
+    except FileNotFoundError as error:
         print(error, file=sys.stderr)
         return EXIT_FAILURE
 
@@ -82,7 +76,7 @@ def _format_warning(
     message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
 ) -> str:
     """Our own warnings as one line; those of other packages as Python shows them."""
-    if category.__module__.startswith(_OUR_PACKAGES):
+    if issubclass(category, Notice):
         return f"warning: {message}\n"
     return _PYTHONS_FORMAT(message, category, filename, lineno, line)
 

@@ -5,9 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from megatron_salamandra.foundation.errors import UserError
+from megatron_salamandra.foundation.exit_codes import EXIT_USAGE
 
-class ConfigError(ValueError):
+
+class ConfigError(UserError):
     """The configuration cannot be used; the message names file, key, value, reason and remedy."""
+
+    exit_code = EXIT_USAGE
 
 
 @dataclass(frozen=True)

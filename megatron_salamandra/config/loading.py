@@ -19,7 +19,7 @@ from megatron_salamandra.config.errors import ConfigError, KeyOrigins
 from megatron_salamandra.config.explain import problems_of
 from megatron_salamandra.config.presets import preset_names, presets_directory
 from megatron_salamandra.config.run_config import RunConfig
-from megatron_salamandra.config.yaml_file import parse_yaml, read_yaml_mapping
+from megatron_salamandra.foundation.yaml_files import parse_yaml, read_yaml_mapping
 
 COMMAND_LINE = "command line"
 _OVERRIDE = re.compile(r"(?P<key>[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*)=(?P<value>.*)", re.DOTALL)
@@ -129,7 +129,7 @@ def _extends_chain(path: Path) -> list[tuple[str, dict[str, Any]]]:
             route = " -> ".join(str(step) for step in [*visited[visited.index(identity) :], identity])
             raise ConfigError(f"{chain[-1][0]}: extends = a file that extends this one: {route}")
         visited.append(identity)
-        content = read_yaml_mapping(following)
+        content = read_yaml_mapping(following, error_class=ConfigError)
         parent = content.pop("extends", None)
         chain.append((str(following), content))
         if parent is None:
@@ -162,5 +162,5 @@ def _parse_overrides(overrides: Sequence[str]) -> dict[str, Any]:
                     f"{COMMAND_LINE}: {argument!r} goes inside a key that was given a plain value"
                 )
             target = inside
-        target[name] = parse_yaml(parts["value"], f"{COMMAND_LINE}: {argument}")
+        target[name] = parse_yaml(parts["value"], f"{COMMAND_LINE}: {argument}", error_class=ConfigError)
     return content

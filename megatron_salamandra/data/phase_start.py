@@ -10,8 +10,8 @@ from pathlib import Path
 
 import yaml
 
+from megatron_salamandra.foundation.atomic_files import atomic_write_bytes
 from megatron_salamandra.run_directory import RunDirectory
-from salamandra_data.atomic_write import atomic_write_bytes
 from salamandra_data.errors import DataError
 
 _HEADING = "# Where each language starts in this run: ordinals of its first sample, left by an earlier run.\n"

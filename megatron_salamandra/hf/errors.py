@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from megatron_salamandra.foundation.errors import UserError
 
-class HuggingFaceError(ValueError):
+
+class HuggingFaceError(UserError):
     """An export, import or load that cannot be done as asked; the message says what would work."""
 
 

@@ -6,8 +6,10 @@ from abc import ABC, abstractmethod
 
 import torch
 
+from megatron_salamandra.foundation.errors import UserError
 
-class PlatformError(ValueError):
+
+class PlatformError(UserError):
     """The requested platform cannot be used here; the message names the remedy."""
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from megatron_salamandra.foundation.errors import UserError
 
-class QuickstartError(ValueError):
+
+class QuickstartError(UserError):
     """A stage failed; the message says which, where its log is, and how to go on."""

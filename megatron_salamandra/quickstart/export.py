@@ -9,11 +9,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from megatron_salamandra.local_launch import LOCAL_DEFAULTS
+from megatron_salamandra.foundation.atomic_files import atomic_write_bytes
+from megatron_salamandra.foundation.launch_environment import local_environment
 from megatron_salamandra.quickstart.errors import QuickstartError
 from megatron_salamandra.quickstart.job import QuickstartJob
 from megatron_salamandra.quickstart.stage_book import Stage
-from salamandra_data.atomic_write import atomic_write_bytes
 from salamandra_data.demo import load_demo_corpus
 
 LOGIT_TOLERANCE = 1e-4
@@ -65,8 +65,8 @@ def _check_logits(job: QuickstartJob) -> None:
     command = [sys.executable, "-m", "megatron_salamandra.quickstart.logit_check"]
     command += [str(job.run), str(job.hf), str(job.blend)]
     alone = {"RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"}
-    environment = {**LOCAL_DEFAULTS, "HF_HUB_OFFLINE": "1"}
-    environment |= {name: value for name, value in os.environ.items() if name not in alone}
+    offline = {"HF_HUB_OFFLINE": os.environ.get("HF_HUB_OFFLINE", "1")}
+    environment = {name: value for name, value in local_environment(offline).items() if name not in alone}
     done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=False)
     if done.returncode != 0:
         raise QuickstartError(

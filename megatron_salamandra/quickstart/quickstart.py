@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from importlib.util import find_spec
 
 from megatron_salamandra.config import load_run_config
+from megatron_salamandra.foundation.atomic_files import atomic_write_bytes
 from megatron_salamandra.quickstart.closing_table import closing_table, read_results, results_as_json
 from megatron_salamandra.quickstart.errors import QuickstartError
 from megatron_salamandra.quickstart.export import export_stages, logits_file, texts_file
@@ -15,7 +16,6 @@ from megatron_salamandra.quickstart.preparation import preparation_stages
 from megatron_salamandra.quickstart.rank_layout import choose_ranks
 from megatron_salamandra.quickstart.stage_book import BOOK_NAME, Stage, StageBook, holds_a_book, remove
 from megatron_salamandra.quickstart.training import run_overrides, training_stages
-from salamandra_data.atomic_write import atomic_write_bytes
 
 
 def run_quickstart(job: QuickstartJob) -> None:

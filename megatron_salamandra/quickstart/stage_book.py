@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import megatron_salamandra
-from salamandra_data.atomic_write import atomic_write_bytes
+from megatron_salamandra.foundation.atomic_files import atomic_write_bytes
 
 BOOK_NAME = "stages.json"
 _DONE, _STARTED = "done", "started"

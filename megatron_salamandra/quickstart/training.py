@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 
 from megatron_salamandra.config import RunConfig, load_run_config
-from megatron_salamandra.exit_protocol import EXIT_STOPPED
+from megatron_salamandra.foundation.exit_codes import EXIT_STOPPED
 from megatron_salamandra.local_launch import run_ranks
 from megatron_salamandra.planning import make_plan, render_plan
 from megatron_salamandra.quickstart.errors import QuickstartError

@@ -22,6 +22,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+from megatron_salamandra.foundation.errors import UserError
 from megatron_salamandra.run_directory.layout import RunDirectory
 
 MANIFEST = "manifest.json"
@@ -33,7 +34,7 @@ _STEP = re.compile(r"step-(\d{8,})")
 PARTIAL = ".partial-"
 
 
-class CheckpointError(ValueError):
+class CheckpointError(UserError):
     """A checkpoint cannot be used; the message names the directory and the remedy."""
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from salamandra_data.atomic_write import atomic_write_bytes
+from megatron_salamandra.foundation.atomic_files import atomic_write_bytes
 
 LOGGER = logging.getLogger("salamandra")
 

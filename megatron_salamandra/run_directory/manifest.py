@@ -8,8 +8,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from megatron_salamandra.foundation.atomic_files import atomic_write_bytes
 from megatron_salamandra.run_directory.checkpoints import MANIFEST, CheckpointError
-from salamandra_data.atomic_write import atomic_write_bytes
 
 FORMAT = "salamandra-checkpoint-1"
 REMEDY = "move the directory away to resume from an earlier one"

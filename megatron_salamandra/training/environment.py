@@ -15,9 +15,9 @@ from typing import Any
 import torch.distributed as dist
 
 from megatron_salamandra import __version__
+from megatron_salamandra.foundation.atomic_files import atomic_write_bytes
 from megatron_salamandra.parallel import ProcessGrid
 from megatron_salamandra.platform import Platform
-from salamandra_data.atomic_write import atomic_write_bytes
 
 PACKAGES = ("torch", "megatron-core", "transformer-engine", "apex", "triton", "numpy", "sentencepiece")
 

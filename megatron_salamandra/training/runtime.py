@@ -13,13 +13,13 @@ import torch
 import torch.distributed as dist
 
 from megatron_salamandra.config import ConfigError, RunConfig
+from megatron_salamandra.foundation.atomic_files import atomic_write_bytes
+from megatron_salamandra.foundation.signals import SignalWatch
 from megatron_salamandra.parallel import ProcessGrid, start_process_grid
 from megatron_salamandra.platform import Platform, select_platform
 from megatron_salamandra.run_directory import EventLog, RunDirectory
 from megatron_salamandra.training.environment import record_environment
 from megatron_salamandra.training.logs import start_logging, stop_logging
-from megatron_salamandra.training.signals import SignalWatch
-from salamandra_data.atomic_write import atomic_write_bytes
 
 
 def is_told_to_the_user(error: Exception) -> bool:

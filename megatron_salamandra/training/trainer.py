@@ -16,7 +16,8 @@ from megatron.core.optimizer import MegatronOptimizer
 from megatron_salamandra.checkpoint import load_checkpoint
 from megatron_salamandra.config import ConfigError, RunConfig
 from megatron_salamandra.data import DocumentRules, SampleStream, StepLoader
-from megatron_salamandra.exit_protocol import EXIT_DONE, EXIT_STOPPED
+from megatron_salamandra.foundation.errors import UserError
+from megatron_salamandra.foundation.exit_codes import EXIT_DONE, EXIT_STOPPED
 from megatron_salamandra.model import build_model_chunks
 from megatron_salamandra.optim import apply_schedule, build_optimizer
 from megatron_salamandra.run_directory import CONFIG, CheckpointError, latest_checkpoint
@@ -30,7 +31,7 @@ from megatron_salamandra.training.runtime import Runtime
 from salamandra_data.blend_plan import BlendPlan
 
 
-class TrainingError(ValueError):
+class TrainingError(UserError):
     """Training cannot go on; the message says at which step and what to do."""
 
 

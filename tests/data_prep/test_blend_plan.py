@@ -12,11 +12,11 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from salamandra_data.atomic_write import sha256_of_file
 from salamandra_data.blend_plan import BlendPlan, LanguageFactors, build_plan
 from salamandra_data.blend_plan.factors import parse_factor
 from salamandra_data.blend_plan.plan_file import factor_text
 from salamandra_data.blend_plan.report import blend_table, blend_warnings, draws, pass_tokens
+from salamandra_data.checksums import sha256_of_file
 from salamandra_data.errors import DataError
 from salamandra_data.shards import ShardWriter, TokenizerIdentity
 

@@ -21,7 +21,6 @@ from megatron_salamandra.config import presets_directory
 from megatron_salamandra.data import SampleStream, carried_ordinals, final_ordinals
 from megatron_salamandra.data.simulation import Phase, PhaseResult, Schedule, simulate
 from megatron_salamandra.data.simulation.report import phase_tables, repeated_languages, simulation_csv
-from salamandra_data.atomic_write import sha256_of_file
 from salamandra_data.blend_plan import (
     BlendPlan,
     LanguageFactors,
@@ -30,6 +29,7 @@ from salamandra_data.blend_plan import (
     plan_of_counts,
     temperature_factors,
 )
+from salamandra_data.checksums import sha256_of_file
 from salamandra_data.errors import DataError
 from salamandra_data.shards import ShardWriter, TokenizerIdentity
 

@@ -17,8 +17,8 @@ import lock_holder
 import pytest
 
 from megatron_salamandra.cli import main
-from salamandra_data.directory_lock import LOCK, sole_use
-from salamandra_data.errors import DataError
+from megatron_salamandra.foundation.directory_lock import LOCK, sole_use
+from megatron_salamandra.foundation.errors import UserError
 
 
 @contextmanager
@@ -34,7 +34,7 @@ def held(directory: Path) -> Iterator[subprocess.Popen[str]]:
 def test_the_holder_is_named_and_a_killed_one_is_not_in_the_way(tmp_path: Path) -> None:
     with held(tmp_path / "out") as holder:
         words = rf"out: is being written by process {holder.pid} on {socket.gethostname()} since 20"
-        with pytest.raises(DataError, match=words), sole_use(tmp_path / "out"):
+        with pytest.raises(UserError, match=words), sole_use(tmp_path / "out"):
             pass
     assert (tmp_path / "out" / LOCK).exists()  # as a killed process leaves it
     with sole_use(tmp_path / "out"):
@@ -54,7 +54,7 @@ def test_a_file_that_its_last_holder_removed_meanwhile_is_not_taken_for_the_lock
         flock(lock, operation)
 
     monkeypatch.setattr(fcntl, "flock", after_its_removal)
-    with sole_use(tmp_path), pytest.raises(DataError, match="is being written"), sole_use(tmp_path):
+    with sole_use(tmp_path), pytest.raises(UserError, match="is being written"), sole_use(tmp_path):
         pass
 
 

@@ -15,9 +15,12 @@ from typing import Any
 
 import pytest
 
-from megatron_salamandra.cli._interruption import Interruption
-from salamandra_data.directory_lock import LOCK
-from salamandra_data.execution.interrupts import interruption_deferred, interruption_unseen_by_children
+from megatron_salamandra.foundation.directory_lock import LOCK
+from megatron_salamandra.foundation.signals import (
+    Interruption,
+    interruption_deferred,
+    interruption_unseen_by_children,
+)
 from salamandra_data.tokenization import TokenizeJob, tokenize
 from salamandra_data.tokenization.backends.gigatoken_backend import GigatokenBackend
 

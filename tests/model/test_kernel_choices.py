@@ -17,7 +17,7 @@ from rank_jobs import SMALL_CONFIG, loss_and_gradients, train
 from rank_pool import RankPool
 
 from megatron_salamandra.config import ConfigError, installed, load_run_config
-from megatron_salamandra.exit_protocol import EXIT_USAGE
+from megatron_salamandra.foundation.exit_codes import EXIT_USAGE
 from megatron_salamandra.model import transformer_config
 from megatron_salamandra.model.activation import SwiGLU, TransformerEngineSwiGLU
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from salamandra_data.directory_lock import sole_use
+from megatron_salamandra.foundation.directory_lock import sole_use
 
 if __name__ == "__main__":
     with sole_use(Path(sys.argv[1])):

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from salamandra_data.atomic_write import sha256_of_file
 from salamandra_data.blend_plan.factors import LanguageFactors
 from salamandra_data.blend_plan.plan import (
     BlendPlan,
@@ -17,6 +16,7 @@ from salamandra_data.blend_plan.plan import (
     common_denominator,
 )
 from salamandra_data.blend_plan.plan_file import check_distinct, read_shard_ref
+from salamandra_data.checksums import sha256_of_file
 from salamandra_data.errors import DataError
 from salamandra_data.shards import (
     TOKENIZER_FILE_NAME,

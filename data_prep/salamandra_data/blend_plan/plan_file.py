@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from salamandra_data.atomic_write import atomic_write_bytes, sha256_of_file
+from megatron_salamandra.foundation.atomic_files import atomic_write_bytes
 from salamandra_data.blend_plan.factors import parse_factor
 from salamandra_data.blend_plan.plan import (
     FORMAT,
@@ -21,6 +21,7 @@ from salamandra_data.blend_plan.plan import (
     assemble_source,
     common_denominator,
 )
+from salamandra_data.checksums import sha256_of_file
 from salamandra_data.errors import DataError
 from salamandra_data.shards import IndexedShard, ShardManifest, bin_path, manifest_path
 from salamandra_data.storage import Location, RemotePath, as_location, is_url

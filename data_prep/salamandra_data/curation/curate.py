@@ -11,7 +11,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from salamandra_data.atomic_write import sha256_of_file, write_error
+from megatron_salamandra.foundation.atomic_files import write_error
+from megatron_salamandra.foundation.directory_lock import LOCK, sole_use
+from salamandra_data.checksums import sha256_of_file
 from salamandra_data.curation.declared_language import declared_language, unknown_language
 from salamandra_data.curation.earlier_start import check_output, forget_stale_tasks
 from salamandra_data.curation.packages import check_packages
@@ -19,7 +21,6 @@ from salamandra_data.curation.report import PAGE, REPORT
 from salamandra_data.curation.settings import CurationSettings
 from salamandra_data.curation.stages import stages_of
 from salamandra_data.curation.work import REASONS, Work
-from salamandra_data.directory_lock import LOCK, sole_use
 from salamandra_data.errors import DataError
 from salamandra_data.execution import ExecutorSettings, Outcome, run_stages
 from salamandra_data.readers import find_inputs

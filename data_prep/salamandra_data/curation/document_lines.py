@@ -10,7 +10,7 @@ from pathlib import Path
 
 from datatrove.data import Document
 
-from salamandra_data.atomic_write import atomic_write_bytes
+from megatron_salamandra.foundation.atomic_files import atomic_write_bytes
 from salamandra_data.storage import Location
 
 _LINE_BYTES = 8

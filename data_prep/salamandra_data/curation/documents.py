@@ -10,7 +10,7 @@ import orjson
 import zstandard
 from datatrove.data import Document
 
-from salamandra_data.atomic_write import atomic_file
+from megatron_salamandra.foundation.atomic_files import atomic_file
 from salamandra_data.curation.declared_language import declared_language, keys_of, unknown_language
 from salamandra_data.curation.removals import UNREADABLE, Removals, Tally
 from salamandra_data.curation.settings import CurationSettings

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pickle
 from collections.abc import Iterator
 
-from salamandra_data.atomic_write import atomic_write_bytes
+from megatron_salamandra.foundation.atomic_files import atomic_write_bytes
 from salamandra_data.curation.report import PAGE, REPORT
 from salamandra_data.curation.work import FILTER, FileCount, Work
 from salamandra_data.errors import DataError

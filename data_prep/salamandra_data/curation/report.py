@@ -10,7 +10,7 @@ from typing import Any
 
 import orjson
 
-from salamandra_data.atomic_write import atomic_file, atomic_write_bytes
+from megatron_salamandra.foundation.atomic_files import atomic_file, atomic_write_bytes
 from salamandra_data.curation.removals import Tally
 from salamandra_data.curation.work import FILTER, REASONS, FileCount, Work
 from salamandra_data.errors import DataError

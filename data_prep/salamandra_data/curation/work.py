@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from salamandra_data.atomic_write import atomic_write_bytes
+from megatron_salamandra.foundation.atomic_files import atomic_write_bytes
 from salamandra_data.curation.removals import Removals, Tally
 from salamandra_data.curation.settings import CurationSettings
 from salamandra_data.storage import Location

@@ -7,12 +7,14 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from megatron_salamandra.foundation.errors import UserError
+
 _MO_MAGIC = 0x950412DE
 _CONTEXT_SEPARATOR = b"\x04"
 _PLURAL_SEPARATOR = b"\0"
 
 
-class CatalogueError(ValueError):
+class CatalogueError(UserError):
     """A catalogue that is damaged or in an encoding other than UTF-8."""
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from salamandra_data.atomic_write import atomic_write_bytes
+from megatron_salamandra.foundation.atomic_files import atomic_write_bytes
 from salamandra_data.demo.debian import add_debian_packages
 from salamandra_data.demo.documents import CorpusWriter, packages_in_turn
 from salamandra_data.demo.python_code import add_python_code

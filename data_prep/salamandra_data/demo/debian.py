@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from salamandra_data.atomic_write import sha256_of_file
+from salamandra_data.checksums import sha256_of_file
 from salamandra_data.demo.debian_text import extract, rule_for
 from salamandra_data.demo.documents import CorpusWriter, Document, clean, group, packages_in_turn
 from salamandra_data.errors import DataError

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, TypeVar
 
-from salamandra_data.atomic_write import publish
+from megatron_salamandra.foundation.atomic_files import publish
 
 Package = TypeVar("Package")
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from salamandra_data.atomic_write import sha256_of_file
+from salamandra_data.checksums import sha256_of_file
 from salamandra_data.demo.catalogue import CatalogueError, Message, read_mo, read_po
 from salamandra_data.demo.documents import CorpusWriter, Document, clean, group
 from salamandra_data.errors import DataError

@@ -11,10 +11,10 @@ from contextlib import redirect_stderr
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from salamandra_data.atomic_write import atomic_write_bytes
+from megatron_salamandra.foundation.atomic_files import atomic_write_bytes
+from megatron_salamandra.foundation.progress import ProgressLine
 from salamandra_data.errors import DataError
 from salamandra_data.execution.outcome import Outcome
-from salamandra_data.execution.progress_line import ProgressLine
 from salamandra_data.execution.ray_cluster import ray_cluster
 from salamandra_data.execution.settings import (
     ExecutorSettings,
@@ -140,7 +140,12 @@ def _run_here(step: StageStep, workers: int) -> None:
         [step], tasks=step.stage.tasks, workers=workers, logging_dir=str(step.record.directory)
     )
     pool = WorkerPool(min(workers, len(tasks)), executor)
-    with ProgressLine(f"{step.stage.name:<16}", pool.counters, len(tasks), of_tasks=True):
+    counters = pool.counters
+
+    def tasks_done(seconds: float) -> list[str]:
+        return [f"{counters.units():,} of {len(tasks):,} tasks"]
+
+    with ProgressLine(f"{step.stage.name:<16}", counters.units, len(tasks), tasks_done):
         for _ in pool.run(_run_task, tasks):
             pass
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import cast
 
-from salamandra_data.atomic_write import atomic_write_bytes
+from megatron_salamandra.foundation.atomic_files import atomic_write_bytes
 from salamandra_data.errors import DataError
 
 Jobs = Mapping[str, Sequence[str]]

@@ -7,7 +7,7 @@ from typing import Any
 
 from datatrove.pipeline.base import PipelineStep
 
-from salamandra_data.atomic_write import atomic_write_bytes
+from megatron_salamandra.foundation.atomic_files import atomic_write_bytes
 from salamandra_data.errors import DataError
 from salamandra_data.execution.stage import Stage
 from salamandra_data.execution.stage_record import StageRecord

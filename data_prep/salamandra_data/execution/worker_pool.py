@@ -15,8 +15,8 @@ from multiprocessing.process import BaseProcess
 from multiprocessing.synchronize import Event
 from typing import Any, Generic, TypeVar
 
+from megatron_salamandra.foundation.signals import interruption_deferred, interruption_unseen_by_children
 from salamandra_data.errors import DataError
-from salamandra_data.execution.interrupts import interruption_deferred, interruption_unseen_by_children
 
 State = TypeVar("State")
 Task = TypeVar("Task")
@@ -48,6 +48,19 @@ class Counters:
     def values(self) -> tuple[int, int, int]:
         """Documents, bytes of text and units so far."""
         return self._shared[DOCUMENTS], self._shared[TEXT_BYTES], self._shared[UNITS]
+
+    def units(self) -> int:
+        """Units so far."""
+        return int(self._shared[UNITS])
+
+    def rates(self, seconds: float) -> list[str]:
+        """Documents and text so far and per second, for a progress line."""
+        documents, text_bytes, _ = self.values()
+        return [
+            f"{documents:,} documents",
+            f"{text_bytes / 1e6 / seconds:,.1f} MB/s",
+            f"{documents / seconds:,.0f} documents/s",
+        ]
 
     def stop(self) -> None:
         """Make the next ``add`` of each worker raise."""

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from salamandra_data.atomic_write import atomic_write_bytes
+from megatron_salamandra.foundation.atomic_files import atomic_write_bytes
 from salamandra_data.errors import DataError
 from salamandra_data.shards.layout import manifest_path
 from salamandra_data.storage import Location

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-from salamandra_data.atomic_write import publish, write_error
+from megatron_salamandra.foundation.atomic_files import publish, write_error
+from megatron_salamandra.foundation.progress import ProgressLine
 from salamandra_data.errors import DataError
-from salamandra_data.execution.progress_line import ProgressLine
 from salamandra_data.execution.worker_pool import Counters, WorkerPool
 from salamandra_data.shards.document_row import Cut, DocumentRow, Piece
 from salamandra_data.shards.layout import bin_path, idx_path, manifest_path
@@ -61,7 +61,7 @@ def reshard(
         copy = _Copy(row, token_text, WorkerPool(1, None).counters)
         names = [f"{language}-{split}-{number:05d}" for number in range(len(bounds) - 1)]
         manifests: list[ShardManifest] = []
-        with ProgressLine("copying   ", copy.counters, row.tokens):
+        with ProgressLine("copying   ", copy.counters.units, row.tokens, copy.counters.rates):
             for number, name in enumerate(names):
                 writer = ShardWriter(
                     staging / name,

@@ -6,7 +6,8 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from salamandra_data.atomic_write import atomic_write_bytes, sha256_of_file
+from megatron_salamandra.foundation.atomic_files import atomic_write_bytes
+from salamandra_data.checksums import sha256_of_file
 from salamandra_data.errors import DataError
 from salamandra_data.shards.indexed_shard import IndexedShard
 from salamandra_data.shards.layout import bin_path, idx_path, manifest_path, shard_prefix

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from salamandra_data.atomic_write import sync_directory, write_error
+from megatron_salamandra.foundation.atomic_files import sync_directory, write_error
 from salamandra_data.errors import DataError
 from salamandra_data.shards.layout import (
     IndexHeader,

@@ -10,7 +10,7 @@ from itertools import islice
 
 import numpy as np
 
-from salamandra_data.atomic_write import sha256_of_file
+from salamandra_data.checksums import sha256_of_file
 from salamandra_data.errors import DataError
 from salamandra_data.shards.indexed_shard import IndexedShard
 from salamandra_data.shards.layout import bin_path, idx_path, manifest_path, token_dtype

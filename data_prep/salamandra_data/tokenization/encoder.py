@@ -10,7 +10,7 @@ import numpy as np
 import sentencepiece
 from numpy.typing import NDArray
 
-from salamandra_data.atomic_write import sha256_of_file
+from salamandra_data.checksums import sha256_of_file
 from salamandra_data.errors import DataError
 from salamandra_data.shards import TokenizerIdentity
 from salamandra_data.tokenization.token_rows import TokenRows

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from salamandra_data.atomic_write import atomic_file
+from megatron_salamandra.foundation.atomic_files import atomic_file
 from salamandra_data.errors import DataError
 from salamandra_data.readers import DocumentFile
 from salamandra_data.shards import ShardManifest, keep_tokenizer

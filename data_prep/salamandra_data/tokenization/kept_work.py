@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from salamandra_data.atomic_write import atomic_write_bytes, write_error
+from megatron_salamandra.foundation.atomic_files import atomic_write_bytes, write_error
 from salamandra_data.errors import DataError
 from salamandra_data.execution.worker_pool import WorkerDied
 from salamandra_data.readers import fingerprint

@@ -11,7 +11,7 @@ import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from salamandra_data.directory_lock import sole_use
+from megatron_salamandra.foundation.directory_lock import sole_use
 from salamandra_data.execution import ExecutorSettings, Outcome, Stage, run_stages, share
 from salamandra_data.execution.worker_pool import WorkerPool
 from salamandra_data.readers import find_inputs

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from salamandra_data.directory_lock import sole_use
-from salamandra_data.execution.progress_line import ProgressLine
+from megatron_salamandra.foundation.directory_lock import sole_use
+from megatron_salamandra.foundation.progress import ProgressLine
 from salamandra_data.execution.worker_pool import WorkerPool
 from salamandra_data.readers import find_inputs
 from salamandra_data.shards import ShardManifest, tokenizer_file
@@ -57,7 +57,7 @@ def _survey(job: TokenizeJob, files: list[Location], work: Path) -> list[Survey]
     if open_tasks:
         size_left = round(size * sum(file.share for task in open_tasks for file in task))
         pool = WorkerPool(min(job.workers, len(open_tasks)), FirstPass(job, work))
-        with ProgressLine("reading   ", pool.counters, size_left):
+        with ProgressLine("reading   ", pool.counters.units, size_left, pool.counters.rates):
             for survey in pool.run(survey_files, open_tasks):
                 keep(work, names[survey.first_file], survey)
     return [kept(work, name) for _, name in sorted(names.items())]
@@ -67,5 +67,7 @@ def _write_shards(job: TokenizeJob, state: SecondPass, tasks: list[ShardTask]) -
     if not tasks:
         return {}
     pool = WorkerPool(min(job.workers, len(tasks)), state)
-    with ProgressLine("tokenizing", pool.counters, sum(task.text_bytes for task in tasks)):
+    with ProgressLine(
+        "tokenizing", pool.counters.units, sum(task.text_bytes for task in tasks), pool.counters.rates
+    ):
         return dict(pool.run(write_shard, tasks))

@@ -15,7 +15,8 @@ from typing import Any
 
 import sentencepiece
 
-from salamandra_data.atomic_write import atomic_write_bytes, sha256_of_file
+from megatron_salamandra.foundation.atomic_files import atomic_write_bytes
+from salamandra_data.checksums import sha256_of_file
 from salamandra_data.errors import DataError
 from salamandra_data.readers import Document, DocumentFile, DocumentKeys, find_inputs
 from salamandra_data.storage import Location

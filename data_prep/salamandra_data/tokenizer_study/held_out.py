@@ -10,7 +10,7 @@ from pathlib import Path
 
 import orjson
 
-from salamandra_data.atomic_write import atomic_file
+from megatron_salamandra.foundation.atomic_files import atomic_file
 from salamandra_data.errors import DataError
 from salamandra_data.readers import Document
 from salamandra_data.tokenization.document_hash import is_validation

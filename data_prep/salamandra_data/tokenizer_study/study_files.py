@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from salamandra_data.atomic_write import atomic_write_bytes
+from megatron_salamandra.foundation.atomic_files import atomic_write_bytes
 from salamandra_data.figures import html_page, html_table, png, svg
 from salamandra_data.tokenizer_study.fertility import Fertility
 from salamandra_data.tokenizer_study.plots import fertility_plot

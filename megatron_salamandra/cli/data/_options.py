@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
-from megatron_salamandra.cli._interruption import INTERRUPTED, Interruption
+from megatron_salamandra.foundation.signals import INTERRUPTED, Interruption
 
 Subparsers: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 

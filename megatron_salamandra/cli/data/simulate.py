@@ -46,7 +46,7 @@ def _run(arguments: argparse.Namespace) -> int:
         simulation_csv,
         simulation_plot,
     )
-    from salamandra_data.atomic_write import atomic_write_bytes
+    from megatron_salamandra.foundation.atomic_files import atomic_write_bytes
     from salamandra_data.blend_plan.report import factor_warnings
     from salamandra_data.figures import check_matplotlib, png, svg
 

@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 import orjson
 
-from salamandra_data.atomic_write import atomic_write_bytes
-from salamandra_data.execution.interrupts import interruption_deferred
+from megatron_salamandra.foundation.atomic_files import atomic_write_bytes
+from megatron_salamandra.foundation.signals import interruption_deferred
 from salamandra_data.tokenization.backends.backend import INSTALL, BackendUnavailable
 from salamandra_data.tokenization.backends.model_file import SPACE, ModelFile, read_model
 from salamandra_data.tokenization.token_rows import TokenRows

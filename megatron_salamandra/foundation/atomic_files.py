@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from salamandra_data.errors import DataError
-from salamandra_data.storage import Location
+from megatron_salamandra.foundation.errors import UserError
 
-_HASH_BLOCK_BYTES = 1 << 20
+
+class WriteError(UserError):
+    """The system refused to write a file: a full disk, permissions, a name that is taken."""
 
 
 @contextmanager
@@ -23,7 +23,7 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
     file is removed and whatever was at ``path`` stays.
 
     Raises:
-        DataError: the system refused to write (full disk, permissions).
+        WriteError: the system refused to write (full disk, permissions).
     """
     temporary = path.with_name(f".{path.name}.partial-{os.getpid()}")
     try:
@@ -45,6 +45,11 @@ def atomic_write_bytes(path: Path, contents: bytes) -> None:
         stream.write(contents)
 
 
+def atomic_write_text(path: Path, text: str) -> None:
+    """Replace ``path`` by ``text`` in UTF-8 in one step."""
+    atomic_write_bytes(path, text.encode())
+
+
 def publish(temporary: Path, path: Path) -> None:
     """Give a finished, synced file its final name, and make the name itself durable."""
     os.replace(temporary, path)
@@ -60,22 +65,10 @@ def sync_directory(directory: Path) -> None:
         os.close(opened)
 
 
-def write_error(path: Path, error: OSError) -> DataError:
-    """A DataError that says which file could not be written and what would help."""
+def write_error(path: Path, error: OSError) -> WriteError:
+    """A WriteError that says which file could not be written and what would help."""
     reason = error.strerror or str(error)
-    return DataError(
+    return WriteError(
         f"{path}: cannot be written: {reason}\n  nothing incomplete was left under this name; "
         "free space or choose another place, then run the command again"
     )
-
-
-def sha256_of_file(path: Location) -> str:
-    """Hexadecimal SHA-256 of a whole file, read in blocks."""
-    digest = hashlib.sha256()
-    try:
-        with path.open("rb") as stream:
-            while block := stream.read(_HASH_BLOCK_BYTES):
-                digest.update(block)
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror or error}") from error
-    return digest.hexdigest()

@@ -1,4 +1,7 @@
-"""Reading YAML files without YAML's surprises."""
+"""Reading YAML files without YAML's surprises: the one reader of what people write.
+
+A key written twice is refused, ``no`` is a word (and Norwegian), ``2e-4`` is a number.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,11 @@ from typing import Any
 
 import yaml
 
-from megatron_salamandra.config.errors import ConfigError
+from megatron_salamandra.foundation.errors import UserError
+
+
+class YamlError(UserError):
+    """A file is not readable as YAML, or not of the expected form."""
 
 
 class _StrictLoader(yaml.SafeLoader):
@@ -18,6 +25,8 @@ class _StrictLoader(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         seen: set[Hashable] = set()
         for key_node, _ in node.value:
+            if key_node.tag == _MERGE_TAG:  # `<<` stands for keys, it is none
+                continue
             key = self.construct_object(key_node, deep=True)
             if not isinstance(key, Hashable):
                 continue
@@ -29,7 +38,12 @@ class _StrictLoader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
+class _ExactLoader(_StrictLoader):
+    """The same, but decimals stay the text that was written, so that 0.1 is a tenth."""
+
+
 _FLOAT = re.compile(r"^[-+]?(?:\d[\d_]*\.?[\d_]*|\.\d[\d_]*)[eE][-+]?\d+$")
+_MERGE_TAG = "tag:yaml.org,2002:merge"
 _BOOLEAN = re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$")
 
 # YAML 1.1 reads yes, no, on and off as booleans: `no` is also Norwegian. Keep true and false only.
@@ -42,37 +56,53 @@ _StrictLoader.add_implicit_resolver("tag:yaml.org,2002:bool", _BOOLEAN, list("tT
 _StrictLoader.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, list("-+.0123456789"))
 
 
-def parse_yaml(text: str, origin: str) -> Any:
+_ExactLoader.yaml_implicit_resolvers = {
+    letter: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:float"]
+    for letter, resolvers in _StrictLoader.yaml_implicit_resolvers.items()
+}
+
+
+def parse_yaml(
+    text: str, origin: str, *, exact: bool = False, error_class: type[UserError] = YamlError
+) -> Any:
     """Parse one YAML document.
 
+    Args:
+        origin: what is named in errors, a path or ``command line``.
+        exact: leave decimals as the text that was written.
+        error_class: what is raised, so that a room's callers see the room's own errors.
     Raises:
-        ConfigError: the text is not YAML, or a key is written twice; names ``origin`` and the line.
+        error_class: the text is not YAML, or a key is written twice; names ``origin`` and the line.
     """
     try:
-        return yaml.load(text, Loader=_StrictLoader)
+        return yaml.load(text, Loader=_ExactLoader if exact else _StrictLoader)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
         place = f"{origin}:{mark.line + 1}" if mark is not None else origin
-        raise ConfigError(f"{place}: not readable as YAML: {error.problem}") from None
+        raise error_class(f"{place}: not readable as YAML: {error.problem}") from None
     except yaml.YAMLError as error:
-        raise ConfigError(f"{origin}: not readable as YAML: {error}") from None
+        raise error_class(f"{origin}: not readable as YAML: {error}") from None
 
 
-def read_yaml_mapping(path: Path) -> dict[str, Any]:
+def read_yaml_mapping(
+    path: Path, *, exact: bool = False, error_class: type[UserError] = YamlError
+) -> dict[str, Any]:
     """Read a file whose top level is a mapping with text keys; an empty file is an empty mapping.
 
+    Args:
+        exact, error_class: as for :func:`parse_yaml`.
     Raises:
-        ConfigError: the file cannot be read, is not UTF-8 YAML, or is not a mapping.
+        error_class: the file cannot be read, is not UTF-8 YAML, or is not a mapping.
     """
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
-        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
+        raise error_class(f"{path}: cannot be read: {error.strerror}") from None
     except UnicodeDecodeError as error:
-        raise ConfigError(f"{path}: not UTF-8 at byte {error.start}") from None
-    content = parse_yaml(text, str(path))
+        raise error_class(f"{path}: not UTF-8 at byte {error.start}") from None
+    content = parse_yaml(text, str(path), exact=exact, error_class=error_class)
     if content is None:
         return {}
     if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
-        raise ConfigError(f"{path}: the top level must be sections and keys, found {type(content).__name__}")
+        raise error_class(f"{path}: the top level must be sections and keys, found {type(content).__name__}")
     return content

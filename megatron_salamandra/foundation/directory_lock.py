@@ -11,11 +11,15 @@ from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 
-from salamandra_data.atomic_write import write_error
-from salamandra_data.errors import DataError
+from megatron_salamandra.foundation.atomic_files import write_error
+from megatron_salamandra.foundation.errors import UserError
 
 LOCK = ".lock"
 """Name of the file in the directory; it says who holds it."""
+
+
+class DirectoryInUse(UserError):
+    """Another process writes into the directory; the message names it."""
 
 
 @contextmanager
@@ -26,7 +30,8 @@ def sole_use(directory: Path) -> Iterator[None]:
     where the file system has locks that all of them see; where it has none at all, that is warned about.
 
     Raises:
-        DataError: another process holds the lock (it is named), or ``directory`` cannot be written.
+        DirectoryInUse: another process holds the lock; it is named.
+        WriteError: ``directory`` cannot be written.
     """
     path = directory / LOCK
     try:
@@ -49,7 +54,7 @@ def _taken(path: Path) -> int:
         except BlockingIOError as error:
             holder = os.read(lock, 1000).decode(errors="replace").strip()
             os.close(lock)
-            raise DataError(
+            raise DirectoryInUse(
                 f"{path.parent}: is being written by {holder or 'another process'}\n"
                 "  wait until that ends, or choose another --out"
             ) from error

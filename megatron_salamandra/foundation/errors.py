@@ -1,0 +1,22 @@
+"""What a user can put right: the one root of such errors, and of warnings."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from megatron_salamandra.foundation.exit_codes import EXIT_FAILURE
+
+
+class UserError(ValueError):
+    """Bad input, a damaged file or an impossible request: told in full, without a traceback.
+
+    The message names the file, key or rank, the value, what is wrong with it and, on an indented second line, what
+    would help. Each room has a subclass of its own, so that a caller may tell them apart.
+    """
+
+    exit_code: ClassVar[int] = EXIT_FAILURE
+    """What a command ends with when this error ends it."""
+
+
+class Notice(UserWarning):
+    """What a user should know although the command goes on; the command line shows it on stderr as one line."""
