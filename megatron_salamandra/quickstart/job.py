@@ -66,3 +66,7 @@ class QuickstartJob:
     @property
     def report(self) -> Path:
         return self.out / "report.json"
+
+    @property
+    def plot(self) -> Path:
+        return self.out / "bits-per-byte.svg"

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from importlib.util import find_spec
 
 from megatron_salamandra.config import load_run_config
-from megatron_salamandra.foundation.atomic_files import atomic_write_bytes
+from megatron_salamandra.foundation.atomic_files import atomic_write_text
+from megatron_salamandra.foundation.json_files import write_json
+from megatron_salamandra.foundation.packages import check_installed
+from megatron_salamandra.quickstart.closing_plot import closing_plot
 from megatron_salamandra.quickstart.closing_table import closing_table, read_results, results_as_json
 from megatron_salamandra.quickstart.errors import QuickstartError
 from megatron_salamandra.quickstart.export import export_stages, logits_file, texts_file
@@ -66,18 +68,20 @@ def refuse_foreign_directory(job: QuickstartJob) -> None:
 
 
 def remove_what_stages_make(job: QuickstartJob, stages: Sequence[Stage]) -> None:
-    """Delete outputs of stages, report and book; all else stays. The book goes last: it says the rest is ours."""
-    for path in [*(path for stage in stages for path in stage.outputs), job.report, job.out / BOOK_NAME]:
+    """Delete outputs of stages, report, plot and book; all else stays. The book goes last: it says the rest is ours."""
+    for path in [
+        *(path for stage in stages for path in stage.outputs),
+        job.report,
+        job.plot,
+        job.out / BOOK_NAME,
+    ]:
         remove(path)
 
 
 def _need_packages() -> None:
     """Missing packages of the last stages are to be told before the first."""
-    missing = [name for name in ("transformers", "tokenizers", "safetensors") if find_spec(name) is None]
-    if missing:
-        raise QuickstartError(
-            f"not installed: {', '.join(missing)}\n  remedy: pip install 'megatron-salamandra[hf]', or make quickstart"
-        )
+    needed = ("transformers", "tokenizers", "safetensors", "matplotlib")
+    check_installed(*needed, extra="data,hf", purpose="the quick start")
 
 
 def _usable_gpus(job: QuickstartJob) -> int:
@@ -99,7 +103,8 @@ def _close(job: QuickstartJob, book: StageBook) -> None:
         "texts": texts,
         "seconds": book.seconds(),
     }
-    atomic_write_bytes(job.report, (json.dumps(report, ensure_ascii=False, indent=1) + "\n").encode())
+    write_json(job.report, report)
+    atomic_write_text(job.plot, closing_plot(results))
     print(f"\n{closing_table(results)}\n")
     print(f"transformers and our model: {logits['summary']}")
     for language, text in texts.items():
@@ -107,4 +112,4 @@ def _close(job: QuickstartJob, book: StageBook) -> None:
     print(f"\nall stages together, when they ran: {sum(book.seconds().values()) / 60:.1f} min")
     print(f"  the run         {job.run}   (tensorboard --logdir {job.run}/tensorboard)")
     print(f"  the model       {job.hf}   (salamandra generate --hf {job.hf} --prompt 'Bon dia')")
-    print(f"  this table      {job.report}")
+    print(f"  this table      {job.report}   (as a plot: {job.plot})")

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from megatron_salamandra.quickstart import QuickstartError
+from megatron_salamandra.quickstart.closing_plot import closing_plot
 from megatron_salamandra.quickstart.closing_table import closing_table, read_results
 
 
@@ -54,3 +55,12 @@ def test_a_missing_validation_is_named(tmp_path: Path, steps: list[int], missing
     write_run(tmp_path, steps)
     with pytest.raises(QuickstartError, match=f"no validation at step {missing}"):
         read_results(tmp_path)
+
+
+def test_the_plot_names_every_language_and_is_drawn_the_same_twice(tmp_path: Path) -> None:
+    write_run(tmp_path, [0, 20])
+    drawn = closing_plot(read_results(tmp_path))
+    assert drawn == closing_plot(read_results(tmp_path))
+    assert drawn.startswith("<svg")
+    # matplotlib writes each text as a comment beside its outline.
+    assert "<!-- ca -->" in drawn and "<!-- en -->" in drawn and "<!-- macro -->" not in drawn
