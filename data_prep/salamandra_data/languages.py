@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 _CODES = (
     "bg ca cs cy da de el en es et eu fi fr ga gl hr hu it lt lv mt nl nn no oc pl pt ro ru sh sk sl sr sv uk"
@@ -13,6 +14,13 @@ LANGUAGES: tuple[str, ...] = tuple(_CODES.split())
 CODE = "code"
 
 _SAME_LANGUAGE = {"nb": "no"}
+_THREE_LETTERS = (
+    "bul:bg cat:ca ces:cs cze:cs cym:cy wel:cy dan:da deu:de ger:de ell:el gre:el eng:en spa:es est:et ekk:et eus:eu "
+    "baq:eu fin:fi fra:fr fre:fr gle:ga glg:gl hrv:hr hun:hu ita:it lit:lt lav:lv lvs:lv mlt:mt nld:nl dut:nl nno:nn "
+    "nor:no nob:no oci:oc pol:pl por:pt ron:ro rum:ro rus:ru hbs:sh slk:sk slo:sk slv:sl srp:sr swe:sv ukr:uk"
+)
+_ISO_639_3 = dict(pair.split(":") for pair in _THREE_LETTERS.split())
+"""Codes of ISO 639-3, and of 639-2 where those differ: what FLORES, FineWeb-2 and HPLT put before a script."""
 _SERBIAN = ("sr", "sh")
 _CYRILLIC = re.compile(r"[\u0400-\u04ff]")
 _LETTER = re.compile(r"[^\W\d_]")
@@ -31,6 +39,29 @@ def language_of_locale(locale: str) -> str | None:
     if language == "sr" and ("latn" in parts[1:] or modifier.lower() in ("latin", "latn")):
         return "sh"
     return language if language in LANGUAGES else None
+
+
+@lru_cache(maxsize=1024)
+def corpus_language(name: str) -> str | None:
+    """The corpus language that a data set's name for it means.
+
+    Args:
+        name: a locale as :func:`language_of_locale` takes it, ``code``, or a code of ISO 639-3, with a script or not:
+            ``cat_Latn``, ``srp_Cyrl``, ``CA`` or ``en-US``.
+    Returns:
+        One of :data:`LANGUAGES` or :data:`CODE`, or None for a language that is not in the corpus.
+    """
+    if name.lower() == CODE:
+        return CODE
+    first, _, rest = name.replace("-", "_").partition("_")
+    first = _ISO_639_3.get(first.lower(), first)
+    return language_of_locale(f"{first}_{rest}" if rest else first)
+
+
+@lru_cache(maxsize=1024)
+def known_language(name: str) -> str:
+    """The corpus language that a name means, or the name as it is for a language that is not in the corpus."""
+    return corpus_language(name) or name
 
 
 def language_of_text(language: str, text: str) -> str:

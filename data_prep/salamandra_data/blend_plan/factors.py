@@ -13,11 +13,14 @@ from typing import Any
 import yaml
 
 from salamandra_data.errors import DataError
+from salamandra_data.languages import corpus_language
 
 _NEST_KEYS = ("languages", "factors")
 _DEFAULT_KEYS = ("default", "default_factor")
 _ENTRY_KEYS = ("factor", "corpus_a", "corpus_b")
 """Of an entry that is a mapping. The published shares ``corpus_a`` and ``corpus_b`` are for comparison only."""
+
+_LONGEST_NUMBER, _MOST_DIGITS = 60, 18  # characters of a factor as written, and its powers of ten
 
 _MISSPELT = 0.8  # similarity from which a language of a file without nesting is taken for a misspelt key
 
@@ -33,8 +36,18 @@ class LanguageFactors:
     default: Fraction = Fraction(1)
 
     def factor(self, language: str) -> Fraction:
-        """The factor of one language."""
-        return self.by_language.get(language, self.default)
+        """The factor of one language, under its own name or another name of the same language."""
+        entry = self.entry(language)
+        return self.default if entry is None else self.by_language[entry]
+
+    def entry(self, language: str) -> str | None:
+        """The name in the file for ``language``: its own, or one that means the same, as ``ca`` and ``cat_Latn`` do."""
+        if language in self.by_language:
+            return language
+        meant = corpus_language(language)
+        if meant is None:
+            return None
+        return next((name for name in self.by_language if corpus_language(name) == meant), None)
 
     @classmethod
     def load(cls, path: Path | str) -> LanguageFactors:
@@ -128,12 +141,27 @@ def parse_factor(value: Any, name: str) -> Fraction:
     try:
         if isinstance(value, bool) or not isinstance(value, (int, float, str, Decimal, Fraction)):
             raise ValueError
-        factor = Fraction(str(value))
-    except (ValueError, ZeroDivisionError) as error:
-        raise DataError(f"{name} = {value!r} is not a number such as 2, 0.5 or 1/3") from error
+        text = str(value)
+        if len(text) > _LONGEST_NUMBER or ("/" not in text and abs(Decimal(text).adjusted()) > _MOST_DIGITS):
+            raise DataError(
+                f"{name} = {text[:_LONGEST_NUMBER]}: is written with more than {_LONGEST_NUMBER} characters, or is not "
+                f"between 1e-{_MOST_DIGITS} and 1e{_MOST_DIGITS}"
+            )
+        factor = Fraction(text)
+    except DataError:
+        raise
+    except (ValueError, ArithmeticError) as error:
+        raise DataError(f"{name} is not a number such as 2, 0.5 or 1/3: {_shown(value)}") from error
     if factor < 0:
         raise DataError(f"{name} = {value} is negative; a factor is how many times a language is walked")
     return factor
+
+
+def _shown(value: Any) -> str:
+    try:
+        return repr(value)[:_LONGEST_NUMBER]
+    except ValueError:  # a whole number of thousands of digits
+        return "a number of thousands of digits"
 
 
 class _ExactLoader(yaml.SafeLoader):

@@ -98,10 +98,15 @@ def factor_warnings(plan: BlendPlan, factors: LanguageFactors) -> list[str]:
     warnings: list[str] = []
     blended = {source.language for source in plan.sources}
     wanted = {language for language, factor in factors.by_language.items() if factor > 0}
-    if missing := sorted(wanted - blended):
+    named = {language: factors.entry(language) for language in blended}
+    if missing := sorted(wanted - {entry for entry in named.values() if entry is not None}):
         warnings.append(f"no text for {len(missing)} languages of the factors file: {', '.join(missing)}")
     if left_out := sorted(factors.by_language.keys() - wanted):
         warnings.append(f"left out by factor 0: {', '.join(left_out)}")
     if factors.default == 0:
         warnings.append("the default factor is 0: languages that the factors file does not name are left out")
+    if unnamed := sorted(language for language, entry in named.items() if entry is None):
+        warnings.append(
+            f"not named in the factors file, so of the default factor {float(factors.default):g}: {', '.join(unnamed)}"
+        )
     return warnings

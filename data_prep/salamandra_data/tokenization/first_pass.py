@@ -13,6 +13,7 @@ import numpy as np
 
 from salamandra_data.errors import DataError
 from salamandra_data.execution.worker_pool import Counters
+from salamandra_data.languages import known_language
 from salamandra_data.readers import Document, DocumentFile, Malformed
 from salamandra_data.storage import Location
 from salamandra_data.tokenization.backends.exactness import may_be_fast
@@ -55,7 +56,10 @@ class GroupCount:
 
 @dataclass
 class Survey:
-    """What some input files hold, and where their documents are now. ``malformed`` names a file of lines."""
+    """What some input files hold, and where their documents are now.
+
+    ``malformed`` names a file of lines, ``renamed`` the corpus language of each name that means one.
+    """
 
     first_file: int
     runs: list[Run] = field(default_factory=list)
@@ -63,6 +67,7 @@ class Survey:
     empty: Counter[str] = field(default_factory=Counter)
     malformed_lines: int = 0
     malformed: Path | None = None
+    renamed: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -96,7 +101,7 @@ def _survey_file(
     reported = 0
     for entries in file.batches():
         documents = _with_text(state, survey, file, entries)
-        for group, members in _by_group(documents, state.job.validation_fraction).items():
+        for group, members in _by_group(survey, documents, state.job.validation_fraction).items():
             held = _held(state.job.seed, number, members)
             digests.setdefault(group, ContentDigest()).update(
                 held.records, held.lines, held.text_bytes, held.label_bytes
@@ -123,15 +128,20 @@ def _with_text(
         elif entry.text:
             documents.append(entry)
         else:
-            survey.empty[entry.language] += 1
+            survey.empty[known_language(entry.language)] += 1
     return documents
 
 
-def _by_group(documents: list[Document], validation_fraction: float) -> dict[Group, list[Document]]:
+def _by_group(
+    survey: Survey, documents: list[Document], validation_fraction: float
+) -> dict[Group, list[Document]]:
     groups: dict[Group, list[Document]] = {}
     for document in documents:
         split = "validation" if is_validation(document.text, validation_fraction) else "train"
-        groups.setdefault((document.language, split), []).append(document)
+        language = known_language(document.language)
+        if language != document.language:
+            survey.renamed[document.language] = language
+        groups.setdefault((language, split), []).append(document)
     return groups
 
 

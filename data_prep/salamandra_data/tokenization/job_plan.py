@@ -36,6 +36,7 @@ class JobPlan:
         encoder: which encodes.
         empty_documents: by language.
         malformed_lines: passed over; ``skipped_report`` lists them.
+        renamed: the corpus language of each name that means one.
     """
 
     shards: list[ShardTask]
@@ -45,6 +46,7 @@ class JobPlan:
     empty_documents: Counter[str]
     malformed_lines: int
     skipped_report: Path | None
+    renamed: dict[str, str]
 
     def finished(self, job: TokenizeJob) -> dict[Path, ShardManifest]:
         """Shards of this very job that are there.
@@ -71,6 +73,7 @@ class JobPlan:
             skipped_report=self.skipped_report,
             shards_already_done=len(kept),
             encoder=self.encoder,
+            renamed=self.renamed,
             documents_checked=sum(
                 manifest.encoder.documents_checked for manifest in made.values() if manifest.encoder
             ),
@@ -100,9 +103,9 @@ def survey_tasks(job: TokenizeJob, files: Sequence[Location]) -> tuple[list[list
     total = sum(sizes)
     together = max(_TOGETHER_BYTES, total // MOST_RUNS)
     tasks: list[list[InputFile]] = []
-    held = together
+    held = 0
     for number, (path, size) in enumerate(zip(files, sizes, strict=True)):
-        if held + size > together:
+        if not tasks or held + size > together:
             tasks.append([])
             held = 0
         tasks[-1].append(InputFile(number, path, size / max(total, 1)))
@@ -162,6 +165,7 @@ def plan_shards(
         empty_documents=sum((survey.empty for survey in surveys), Counter()),
         malformed_lines=sum(survey.malformed_lines for survey in surveys),
         skipped_report=_write_skipped_report(job, surveys),
+        renamed=dict(sorted(item for survey in surveys for item in survey.renamed.items())),
     )
 
 

@@ -32,6 +32,7 @@ class TokenizeResult:
         malformed_lines: lines passed over; ``skipped_report`` lists them.
         shards_already_done: shards of an earlier run that were kept.
         encoder: what encoded the others, and why no faster one did.
+        renamed: the corpus language of each name in the input that means one, such as ``cat_Latn``.
         documents_checked: how many documents SentencePiece encoded as well, with the same ids.
     """
 
@@ -42,6 +43,7 @@ class TokenizeResult:
     shards_already_done: int
     encoder: EncoderChoice
     documents_checked: int
+    renamed: dict[str, str] = field(default_factory=dict)
 
     def table(self) -> str:
         """Documents, tokens, bytes and bytes per token of each language and split."""

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from salamandra_data.errors import DataError
+from salamandra_data.languages import known_language
 from salamandra_data.shards import ShardManifest, bin_path, idx_path, is_whole, manifest_path, publishing_path
 from salamandra_data.tokenization.backends import GuardedEncoder, TextBatch
 from salamandra_data.tokenization.document_hash import even_bounds
@@ -24,6 +25,8 @@ _PART_BYTES = 32 << 20
 _SAMPLE_BYTES = 8 << 20  # of text is encoded to know how much of it makes a token
 PREPARATION = "salamandra-tokenize-5"
 """Changes when the same job would give other bytes, or leave its intermediate work in another form."""
+
+_MANIFEST_NAME = re.compile(r"(?P<language>.+)-(train|validation)-\d{5,}\.json")
 
 
 def plan_group(
@@ -89,10 +92,10 @@ def finished_shards(
     for task in planned:
         _refuse_foreign(task.prefix)
     expected = {task.prefix: task.preparation for task in planned}
-    names = re.compile(rf"({'|'.join(map(re.escape, sorted(languages)))})-(train|validation)-\d{{5,}}\.json")
     finished: dict[Path, ShardManifest] = {}
     for path in sorted(job.out.iterdir()):
-        if names.fullmatch(path.name):
+        name = _MANIFEST_NAME.fullmatch(path.name)
+        if name and known_language(name["language"]) in languages:
             prefix = path.with_suffix("")
             manifest = ShardManifest.load(prefix)
             if expected.get(prefix) != manifest.preparation:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -67,8 +68,8 @@ def plan_sampling(
         raise DataError(f"alpha = {alpha:g} is not between 0 (uniform over languages) and 1 (natural shares)")
     if budget_bytes <= 0:
         raise DataError(f"bytes budget = {budget_bytes} is not positive")
-    if max_repeats < 1:
-        raise DataError(f"max repeats = {max_repeats:g} is below 1")
+    if not 1 <= max_repeats < math.inf:
+        raise DataError(f"max repeats = {max_repeats:g} is not a number from 1 up")
     proportions = {
         language: (sizes[language] / total) ** alpha for language, size in available_bytes.items() if size
     }

@@ -45,6 +45,14 @@ FIRST_BPE_ID = FIRST_BYTE_ID + BYTE_PIECES
 
 MAX_SENTENCE_BYTES = 35_145_728
 
+RESERVED = "\u2585".encode()
+"""What SentencePiece's trainer uses for an unknown character; it passes over every line that holds one."""
+
+
+def is_learnt_from(line: bytes) -> bool:
+    """Whether SentencePiece's trainer takes a line: it is not empty, not too long and without :data:`RESERVED`."""
+    return 0 < len(line) <= MAX_SENTENCE_BYTES and RESERVED not in line
+
 
 def trainer_options(vocab_size: int, normalization_rules: Path) -> dict[str, Any]:
     """Arguments for ``SentencePieceTrainer.train``; what is not named keeps SentencePiece's default."""

@@ -18,12 +18,13 @@ import sentencepiece
 from megatron_salamandra.foundation.atomic_files import atomic_write_bytes
 from salamandra_data.checksums import sha256_of_file
 from salamandra_data.errors import DataError
+from salamandra_data.languages import known_language
 from salamandra_data.readers import Document, DocumentFile, DocumentKeys, find_inputs
 from salamandra_data.storage import Location
 from salamandra_data.text_table import text_table
 from salamandra_data.tokenizer.language_sampling import LanguageSample, plan_sampling
 from salamandra_data.tokenizer.nfc_rules import nfc_rules_tsv
-from salamandra_data.tokenizer.recipe import FIRST_BPE_ID, MAX_SENTENCE_BYTES, trainer_options
+from salamandra_data.tokenizer.recipe import FIRST_BPE_ID, is_learnt_from, trainer_options
 
 FORMAT = "salamandra-tokenizer-1"
 DEFAULT_MAX_BUDGET_BYTES = 1 << 30
@@ -57,16 +58,39 @@ class TokenizerTraining:
     skip_malformed: bool = False
     language_sizes: Mapping[str, int] | None = None
 
+    def check(self) -> None:
+        """Refuse values outside their range.
+
+        Raises:
+            DataError: naming the option, or the value and its range.
+        """
+        self.keys.check()
+        if self.vocab_size <= FIRST_BPE_ID:
+            raise DataError(
+                f"vocabulary size {self.vocab_size} leaves no room for text: ids 0 to {FIRST_BPE_ID - 1} are fixed\n"
+                f"  choose more than {FIRST_BPE_ID} plus the number of different characters"
+            )
+        if self.vocab_size >= 2**31:
+            raise DataError(f"vocabulary size {self.vocab_size} is too large: ids have 31 bits")
+        if not -(2**63) <= self.seed < 2**63:
+            raise DataError(f"--seed {self.seed} does not fit in 64 bits")
+        if self.budget_bytes is not None and self.budget_bytes >= 2**63:
+            raise DataError(f"bytes budget = {self.budget_bytes} does not fit in 64 bits")
+
 
 @dataclass(frozen=True)
 class TrainedTokenizer:
-    """A tokenizer on disk, and what it was trained on."""
+    """A tokenizer on disk, and what it was trained on.
+
+    ``refused_lines`` counts, by language, lines that SentencePiece's trainer passes over; their bytes count nowhere.
+    """
 
     model: Path
     vocab_size: int
     samples: dict[str, LanguageSample]
     used_bytes: dict[str, int]
     malformed_lines: int
+    refused_lines: dict[str, int] = field(default_factory=dict)
 
     def table(self) -> str:
         """Bytes available and used per language."""
@@ -99,12 +123,7 @@ def train_tokenizer(job: TokenizerTraining, out: Path) -> TrainedTokenizer:
         DataError: bad input, a vocabulary that is too small for the fixed ids and characters of the text,
             or too large for the amount of text.
     """
-    job.keys.check()
-    if job.vocab_size <= FIRST_BPE_ID:
-        raise DataError(
-            f"vocabulary size {job.vocab_size} leaves no room for text: ids 0 to {FIRST_BPE_ID - 1} are fixed\n"
-            f"  choose more than {FIRST_BPE_ID} plus the number of different characters"
-        )
+    job.check()
     lines = _Lines(job, find_inputs(job.inputs))
     available = lines.count_bytes()
     all_bytes = sum(available.values())
@@ -114,7 +133,7 @@ def train_tokenizer(job: TokenizerTraining, out: Path) -> TrainedTokenizer:
         alpha=job.alpha,
         budget_bytes=budget,
         max_repeats=job.max_repeats,
-        language_sizes=job.language_sizes,
+        language_sizes=_by_known_language(job.language_sizes),
     )
     used: Counter[str] = Counter()
     model = _train(job, lines.sample(samples, used))
@@ -127,46 +146,74 @@ def train_tokenizer(job: TokenizerTraining, out: Path) -> TrainedTokenizer:
     atomic_write_bytes(out / "tokenizer.vocab", "".join(pieces).encode())
     atomic_write_bytes(path, model)
     trained = TrainedTokenizer(
-        path, len(processor), samples, {language: used[language] for language in samples}, lines.malformed
+        path,
+        len(processor),
+        samples,
+        {language: used[language] for language in samples},
+        lines.malformed,
+        dict(sorted(lines.refused.items())),
     )
     atomic_write_bytes(out / "training.json", _record(job, trained))
     return trained
 
 
+def _by_known_language(sizes: Mapping[str, int] | None) -> Mapping[str, int] | None:
+    if sizes is None:
+        return None
+    by_language: Counter[str] = Counter()
+    for name, size in sizes.items():
+        by_language[known_language(name)] += size
+    return by_language
+
+
 class _Lines:
-    """The lines of all documents, read as often as needed."""
+    """The lines of all documents, read as often as needed.
+
+    ``malformed`` counts lines of the last reading; ``refused``, of :meth:`count_bytes`, by language those that
+    SentencePiece passes over.
+    """
 
     def __init__(self, job: TokenizerTraining, files: list[Location]) -> None:
         self.malformed = 0
+        self.refused: Counter[str] = Counter()
         self._job, self._files = job, files
 
     def count_bytes(self) -> dict[str, int]:
+        """Bytes by language that can be learnt from."""
         sizes: Counter[str] = Counter()
-        self.malformed = 0
-        for _, document in self._documents():
-            sizes[document.language] += sum(len(line) for line in document.text.split(b"\n"))
+        self.refused.clear()
+        for _, language, document in self._documents():
+            if is_learnt_from(document.text):  # then all of its lines are
+                sizes[language] += len(document.text) - document.text.count(b"\n")
+                continue
+            for line in document.text.split(b"\n"):
+                if is_learnt_from(line):
+                    sizes[language] += len(line)
+                elif line:
+                    self.refused[language] += 1
         return dict(sizes)
 
     def sample(self, samples: dict[str, LanguageSample], used: Counter[str]) -> Iterator[str]:
         """The lines to train on; ``used`` counts their bytes by language."""
-        for file_number, document in self._documents():
-            sample = samples.get(document.language)
+        for file_number, language, document in self._documents():
+            sample = samples.get(language)
             if sample is None:
                 continue
             place = f"{file_number}:{document.line}:".encode()
             for number, line in enumerate(document.text.split(b"\n")):
-                if not line or len(line) > MAX_SENTENCE_BYTES:
+                if not is_learnt_from(line):
                     continue
                 copies = sample.copies(self._job.seed, place + b"%d" % number)
-                used[document.language] += copies * len(line)
+                used[language] += copies * len(line)
                 yield from [line.decode()] * copies
 
-    def _documents(self) -> Iterator[tuple[int, Document]]:
+    def _documents(self) -> Iterator[tuple[int, str, Document]]:
+        """Each document with the number of its file and the language that its name for it means."""
         self.malformed = 0
         for file_number, path in enumerate(self._files):
             for entry in DocumentFile(path, self._job.keys):
                 if isinstance(entry, Document):
-                    yield file_number, entry
+                    yield file_number, known_language(entry.language), entry
                 elif self._job.skip_malformed:
                     self.malformed += 1
                 else:
@@ -242,6 +289,7 @@ def _record(job: TokenizerTraining, trained: TrainedTokenizer) -> bytes:
         "recipe": trainer_options(job.vocab_size, Path(_RULES_NAME)),
         "inputs": [str(path) for path in job.inputs],
         "malformed_lines": trained.malformed_lines,
+        **({"refused_lines": trained.refused_lines} if trained.refused_lines else {}),
         "languages": {
             language: {
                 "available_bytes": sample.available_bytes,

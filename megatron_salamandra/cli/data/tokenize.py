@@ -124,6 +124,9 @@ def _report(result: TokenizeResult) -> int:
         print(f"a faster encoder was passed over: {reason}")
     if result.shards_already_done:
         print(f"shards kept from an earlier run: {result.shards_already_done:,}")
+    if result.renamed:
+        names = ", ".join(f"{name} is {language}" for name, language in result.renamed.items())
+        print(f"names of languages that mean one of the corpus: {names}")
     for language, count in sorted(result.empty_documents.items()):
         print(f"empty documents passed over: {count:,} in {language}")
     if result.skipped_report is not None:

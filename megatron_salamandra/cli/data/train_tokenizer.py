@@ -74,5 +74,7 @@ def _run(arguments: argparse.Namespace) -> int:
     print(trained.table())
     if trained.malformed_lines:
         print(f"malformed lines passed over: {trained.malformed_lines:,}")
+    for language, count in trained.refused_lines.items():
+        print(f"lines passed over that SentencePiece does not learn from: {count:,} in {language}")
     print(f"{trained.model}: {trained.vocab_size:,} ids")
     return 0
