@@ -1,7 +1,8 @@
 """The ``salamandra`` command.
 
-Each group of commands is a module of this package with ``register(subparsers)``, which sets ``handler``, a
-function from the parsed arguments to an exit code. A module imports torch only inside its handlers.
+Each group of commands is a module of this package with ``register(subparsers)``, which adds its commands: for each
+a model of its options and a function from these to an exit code (``_command.add_command``). A module imports torch
+only inside these functions.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from importlib import import_module
 from typing import cast
 
 from megatron_salamandra import __version__
+from megatron_salamandra.cli._command import CommandParser
 from megatron_salamandra.foundation.errors import Notice, UserError
 from megatron_salamandra.foundation.exit_codes import EXIT_FAILURE
 from megatron_salamandra.foundation.signals import INTERRUPTED, Interruption
@@ -26,9 +28,9 @@ GROUPS = tuple(sorted(module.name for module in pkgutil.iter_modules(__path__) i
 _PYTHONS_FORMAT = warnings.formatwarning
 
 
-def build_parser() -> argparse.ArgumentParser:
+def build_parser() -> CommandParser:
     """The whole command line, every group registered."""
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="salamandra",
         description="Prepare multilingual text, train on it with Megatron-Core, export and look at the result.",
         epilog="Exit codes: 0 done, 1 failed, 2 bad usage or configuration, 75 stopped early with everything saved.",

@@ -7,8 +7,10 @@ import json
 import sys
 from pathlib import Path
 
+from megatron_salamandra.cli._command import Subparsers
 
-def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+
+def register(subparsers: Subparsers) -> None:
     """Add the ``checkpoint`` group."""
     group = subparsers.add_parser("checkpoint", help="list, inspect and verify checkpoints")
     commands = group.add_subparsers(title="commands", metavar="COMMAND", required=True)

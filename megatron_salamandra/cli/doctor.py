@@ -5,8 +5,10 @@ from __future__ import annotations
 import argparse
 import json
 
+from megatron_salamandra.cli._command import Subparsers
 
-def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+
+def register(subparsers: Subparsers) -> None:
     """Add ``doctor`` to the command line."""
     parser = subparsers.add_parser(
         "doctor",

@@ -8,10 +8,12 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from megatron_salamandra.cli._command import Subparsers
+
 EXIT_FAILURE = 1
 
 
-def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def register(subparsers: Subparsers) -> None:
     """Add the group to the command line."""
     group = subparsers.add_parser("hf", help="export a checkpoint for Hugging Face transformers")
     commands = group.add_subparsers(title="commands", metavar="COMMAND", required=True)
@@ -19,7 +21,7 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     _add_compare(commands)
 
 
-def _add_export(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def _add_export(commands: Subparsers) -> None:
     export = commands.add_parser(
         "export",
         help="write a checkpoint as a LlamaForCausalLM directory",
@@ -64,7 +66,7 @@ def _add_export(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     export.set_defaults(handler=_export)
 
 
-def _add_compare(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def _add_compare(commands: Subparsers) -> None:
     compare = commands.add_parser(
         "compare",
         help="compare the logits of an export with those of the training model",

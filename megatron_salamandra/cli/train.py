@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import argparse
 
+from megatron_salamandra.cli._command import Subparsers
 from megatron_salamandra.train import add_arguments, all_overrides
 
 
-def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def register(subparsers: Subparsers) -> None:
     """Add the ``train`` command."""
     parser = subparsers.add_parser(
         "train",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pkgutil
 from importlib import import_module
 
-from megatron_salamandra.cli.data._options import Subparsers
+from megatron_salamandra.cli._command import Subparsers
 
 COMMANDS = tuple(sorted(module.name for module in pkgutil.iter_modules(__path__) if module.name[0] != "_"))
 

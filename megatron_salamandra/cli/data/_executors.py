@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from megatron_salamandra.cli.data._options import at_least_one
 
 if TYPE_CHECKING:
-    from salamandra_data.execution import ExecutorSettings, Outcome
+    from salamandra_data.execution import ExecutorSettings
 
 
 def add_executor_options(parser: argparse.ArgumentParser, *, cut_into_tasks: bool = True) -> None:
@@ -119,17 +119,3 @@ def _given(**values: Any) -> dict[str, Any]:
 def _name_and_value(option: str) -> tuple[str, str]:
     name, _, value = option.partition("=")
     return name.removeprefix("--"), value
-
-
-def tell_submission(outcome: Outcome) -> None:
-    """Which SLURM jobs will do the work, if it is not done."""
-    if outcome.failure is not None:
-        print(f"of what was submitted before, this failed and is submitted again:\n{outcome.failure}")
-    if outcome.jobs and not outcome.submitted:
-        print("nothing was submitted: jobs of this run are pending or running")
-    for stage, numbers in outcome.jobs.items():
-        print(f"{'submitted ' if outcome.submitted else ''}{stage}: SLURM job {', '.join(numbers)}")
-    if not outcome.done:
-        print(
-            "run the same command again: it shows the result once the jobs are done, or submits what failed"
-        )

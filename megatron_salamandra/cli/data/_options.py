@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import signal
-import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 
-from megatron_salamandra.foundation.signals import INTERRUPTED, Interruption
-
-Subparsers: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
+from megatron_salamandra.cli._command import Subparsers
 
 if TYPE_CHECKING:
     from salamandra_data.readers import DocumentKeys
@@ -104,19 +100,3 @@ def at_least_one(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number, 1 or more")
     return int(text)
-
-
-def until_interrupted(work: Callable[[], int], stays: str) -> int:
-    """Do ``work``; SIGTERM ends it as Ctrl-C does, and the user is told what ``stays``.
-
-    Returns:
-        What ``work`` does, or :data:`INTERRUPTED`.
-    """
-    with Interruption(signal.SIGINT, signal.SIGTERM, tidy=True) as interruption:
-        try:
-            return work()
-        except BaseException:
-            if not interruption.arrived:
-                raise
-    print(f"\ninterrupted: {stays} stay; run the same command again to continue", file=sys.stderr)
-    return INTERRUPTED

@@ -5,14 +5,14 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from megatron_salamandra.cli.data._executors import add_executor_options, executor_settings, tell_submission
+from megatron_salamandra.cli._command import Subparsers
+from megatron_salamandra.cli.data._executors import add_executor_options, executor_settings
+from megatron_salamandra.cli.data._long_work import tell_submission, until_interrupted
 from megatron_salamandra.cli.data._options import (
-    Subparsers,
     add_command,
     add_input_options,
     document_keys,
     place_to_write,
-    until_interrupted,
 )
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 import sys
 
+from megatron_salamandra.cli._command import Subparsers
 from megatron_salamandra.cli.data._options import (
-    Subparsers,
     add_command,
     add_input_options,
     at_least_one,

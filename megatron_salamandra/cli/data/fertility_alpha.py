@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 import sys
 
+from megatron_salamandra.cli._command import Subparsers
 from megatron_salamandra.cli.data._natural_shares import add_natural_share_options
 from megatron_salamandra.cli.data._options import (
-    Subparsers,
     add_command,
     add_input_options,
     at_least_one,

@@ -6,7 +6,8 @@ import argparse
 from itertools import islice
 from pathlib import Path
 
-from megatron_salamandra.cli.data._options import Subparsers, add_command, at_least_one, location
+from megatron_salamandra.cli._command import Subparsers
+from megatron_salamandra.cli.data._options import add_command, at_least_one, location
 
 
 def register(commands: Subparsers) -> None:

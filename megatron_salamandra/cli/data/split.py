@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import argparse
 
+from megatron_salamandra.cli._command import Subparsers
 from megatron_salamandra.cli.data._options import (
-    Subparsers,
     add_command,
     add_reshard_options,
     at_least_one,

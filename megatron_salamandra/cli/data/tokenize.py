@@ -6,19 +6,18 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from megatron_salamandra.cli._command import Subparsers
 from megatron_salamandra.cli.data._executors import (
     add_executor_options,
     executor_settings,
     executor_tasks,
-    tell_submission,
 )
+from megatron_salamandra.cli.data._long_work import tell_submission, until_interrupted
 from megatron_salamandra.cli.data._options import (
-    Subparsers,
     add_command,
     add_input_options,
     document_keys,
     place_to_write,
-    until_interrupted,
 )
 
 if TYPE_CHECKING:

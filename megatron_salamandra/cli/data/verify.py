@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 
-from megatron_salamandra.cli.data._options import Subparsers, add_command, location
+from megatron_salamandra.cli._command import Subparsers
+from megatron_salamandra.cli.data._options import add_command, location
 
 
 def register(commands: Subparsers) -> None:

@@ -1,0 +1,61 @@
+"""How a command joins the command line: a help line, a model of its options, and what runs."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Sequence
+from typing import TypeAlias
+
+from megatron_salamandra.foundation.options import OptionsType, add_options, read_options
+
+
+class CommandParser(argparse.ArgumentParser):
+    """A parser whose arguments are added when it is first needed, so that no command waits for another's modules."""
+
+    fill: Callable[[CommandParser], None] | None = None
+
+    def parse_known_args(  # type: ignore[override]  # argparse types it for namespaces of any class
+        self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
+    ) -> tuple[argparse.Namespace, list[str]]:
+        """As argparse does, of the arguments that the command has."""
+        self.filled()
+        return super().parse_known_args(args, namespace)
+
+    def format_help(self) -> str:
+        """The help of the command, all its arguments included."""
+        return super(CommandParser, self.filled()).format_help()
+
+    def filled(self) -> CommandParser:
+        """This parser, with its arguments."""
+        if (fill := self.fill) is not None:
+            self.fill = None
+            fill(self)
+        return self
+
+
+Subparsers: TypeAlias = "argparse._SubParsersAction[CommandParser]"
+
+
+def add_command(
+    commands: Subparsers,
+    name: str,
+    options: Callable[[], type[OptionsType]],
+    run: Callable[[OptionsType], int],
+    *,
+    text: str,
+    description: str,
+    epilog: str | None = None,
+) -> CommandParser:
+    """Add one command.
+
+    Args:
+        options: gives the model of the command's options; called only when the command is chosen, so that it may
+            import what is heavy.
+        run: does the command and returns its exit code.
+        text: the line in the list of commands.
+        description, epilog: what ``--help`` of the command says above and below its options.
+    """
+    parser = commands.add_parser(name, help=text, description=description, epilog=epilog)
+    parser.fill = lambda parser: add_options(parser, options())
+    parser.set_defaults(handler=lambda arguments: run(read_options(options(), arguments)))
+    return parser
