@@ -11,9 +11,14 @@ import os
 import signal
 import socket
 import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from megatron_salamandra.config import ConfigError, load_run_config
 from megatron_salamandra.foundation.exit_codes import EXIT_FAILURE, EXIT_USAGE, STOP_SIGNALS
+
+if TYPE_CHECKING:
+    from megatron_salamandra.training import Runtime, Trainer
 
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
@@ -43,8 +48,12 @@ def all_overrides(arguments: argparse.Namespace) -> list[str]:
     return [*arguments.overrides, *platform]
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Run one rank and return its exit code."""
+def main(argv: list[str] | None = None, build: Callable[[Runtime], Trainer] | None = None) -> int:
+    """Run one rank and return its exit code.
+
+    Args:
+        build: makes the trainer; ``Trainer.build`` unless a program or a test has parts of its own.
+    """
     arguments = parse_arguments(argv)
     first = os.environ.get("RANK", "0") == "0"
     try:
@@ -64,7 +73,7 @@ def main(argv: list[str] | None = None) -> int:
 
     try:
         with Runtime.start(config) as runtime:
-            return Trainer.build(runtime).run()
+            return (build or Trainer.build)(runtime).run()
     except PlatformError as error:
         # May be true of one node only.
         print(f"rank {os.environ.get('RANK', '0')} on {socket.gethostname()}: {error}", file=sys.stderr)

@@ -1,7 +1,7 @@
 """Optimizer and learning-rate schedules.
 
 Public names: :func:`build_optimizer`, :class:`GroupStepAdamW`, :func:`learning_rate`,
-:func:`apply_schedule`.
+:func:`apply_schedule`, :func:`ready_gradients`, :func:`apply_update`.
 """
 
 from __future__ import annotations
@@ -9,5 +9,13 @@ from __future__ import annotations
 from megatron_salamandra.optim.adamw import GroupStepAdamW
 from megatron_salamandra.optim.build import apply_schedule, build_optimizer
 from megatron_salamandra.optim.schedule import learning_rate
+from megatron_salamandra.optim.update import apply_update, ready_gradients
 
-__all__ = ["GroupStepAdamW", "apply_schedule", "build_optimizer", "learning_rate"]
+__all__ = [
+    "GroupStepAdamW",
+    "apply_schedule",
+    "apply_update",
+    "build_optimizer",
+    "learning_rate",
+    "ready_gradients",
+]

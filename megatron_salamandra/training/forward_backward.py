@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from megatron.core.distributed import DistributedDataParallel
@@ -28,6 +28,19 @@ class LossSum:
 
     nats: float
     tokens: float
+
+
+class ForwardBackward(Protocol):
+    """The signature of :func:`run_micro_batches`, for what stands in its place."""
+
+    def __call__(
+        self,
+        chunks: list[DistributedDataParallel],
+        batches: list[MicroBatch],
+        config: RunConfig,
+        grid: ProcessGrid,
+    ) -> LossSum:
+        """Forward and backward over the micro-batches of a step."""
 
 
 def masked_sum(loss_mask: Tensor, loss_bs: Tensor) -> Reduced:

@@ -2,7 +2,27 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What is known of a step before its update is made; equal on all ranks."""
+
+    step: int
+    """Number of the step, from 1."""
+    loss: float
+    """Mean over the global batch's valid tokens, in nats."""
+    grad_norm: float
+    """Global L2 norm before clipping."""
+    lr: float
+    """Learning rate the update would have."""
+
+    @property
+    def finite(self) -> bool:
+        """False if the update would spoil the weights."""
+        return math.isfinite(self.loss) and math.isfinite(self.grad_norm)
 
 
 @dataclass
@@ -21,6 +41,8 @@ class StepReport:
     """Tokens trained on since the beginning of the run, this step included."""
     step_tokens: int
     """Tokens of this step over all ranks."""
+    applied: bool = True
+    """False if a callback had the update skipped."""
     seconds: dict[str, float] = field(default_factory=dict)
     """Rank 0's wall time by part: data, forward_backward, optimizer, step."""
     memory_bytes: int = 0

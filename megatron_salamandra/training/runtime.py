@@ -88,3 +88,9 @@ class Runtime:
         tensor = torch.tensor(values, dtype=torch.float64, device=self.platform.device)
         dist.all_reduce(tensor)
         return [float(value) for value in tensor.tolist()]
+
+    def max_over_ranks(self, value: int) -> int:
+        """The largest of the ranks' values; collective."""
+        tensor = torch.tensor([value], dtype=torch.int64, device=self.platform.device)
+        dist.all_reduce(tensor, op=dist.ReduceOp.MAX)
+        return int(tensor.item())

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,20 +20,31 @@ from megatron_salamandra.data import DocumentRules, SampleStream, StepLoader
 from megatron_salamandra.foundation.errors import UserError
 from megatron_salamandra.foundation.exit_codes import EXIT_DONE, EXIT_STOPPED
 from megatron_salamandra.model import build_model_chunks
-from megatron_salamandra.optim import apply_schedule, build_optimizer
+from megatron_salamandra.optim import build_optimizer
 from megatron_salamandra.run_directory import CONFIG, CheckpointError, latest_checkpoint
 from megatron_salamandra.training.callbacks import CallbackList, default_callbacks
+from megatron_salamandra.training.decision import Action, Decision, strongest
 from megatron_salamandra.training.environment import package_versions
-from megatron_salamandra.training.forward_backward import run_micro_batches
+from megatron_salamandra.training.forward_backward import ForwardBackward, run_micro_batches
 from megatron_salamandra.training.recipe_changes import recipe_changes
-from megatron_salamandra.training.report import StepReport
+from megatron_salamandra.training.report import Measurement, StepReport
 from megatron_salamandra.training.run_data import open_data
 from megatron_salamandra.training.runtime import Runtime
+from megatron_salamandra.training.train_step import TrainStep
 from salamandra_data.blend_plan import BlendPlan
 
 
 class TrainingError(UserError):
     """Training cannot go on; the message says at which step and what to do."""
+
+
+@dataclass(frozen=True)
+class TrainerParts:
+    """What a program or a test may replace in a trainer."""
+
+    forward_backward: ForwardBackward = run_micro_batches
+    open_loader: Callable[..., StepLoader] = StepLoader
+    clock: Callable[[], float] = time.perf_counter
 
 
 class Trainer:
@@ -45,8 +57,10 @@ class Trainer:
         stream: SampleStream,
         chunks: list[DistributedDataParallel],
         optimizer: MegatronOptimizer,
+        parts: TrainerParts | None = None,
     ) -> None:
         """Use :meth:`build`; the parts are arguments so that tests can replace them."""
+        parts = parts or TrainerParts()
         self.runtime = runtime
         self.config: RunConfig = runtime.config
         self.plan = plan
@@ -58,11 +72,23 @@ class Trainer:
         self.stop_reason: str | None = None
         """Why the run ends before its last step; None while it goes on or is complete."""
         self.callbacks = CallbackList(default_callbacks(self))
+        self._open_loader = parts.open_loader
+        self._rolled_back_steps: set[int] = set()
+        self._train_step = TrainStep(
+            runtime,
+            chunks,
+            optimizer,
+            forward_backward=parts.forward_backward,
+            decide=self._decide,
+            clock=parts.clock,
+        )
 
     @classmethod
-    def build(cls, runtime: Runtime) -> Trainer:
+    def build(cls, runtime: Runtime, parts: TrainerParts | None = None) -> Trainer:
         """Check the data, then build model and optimizer (the expensive part).
 
+        Args:
+            parts: replacements for parts of the step; the real ones where not given.
         Raises:
             ConfigError, DataError: blend, earlier phase and configuration do not fit each other.
         """
@@ -75,7 +101,7 @@ class Trainer:
             chunk.config.grad_scale_func = optimizer.scale_loss
             if config.optimizer.overlap_grad_reduce:
                 chunk.config.no_sync_func = [c.no_sync for c in chunks] if len(chunks) > 1 else chunk.no_sync
-        return cls(runtime, plan, stream, chunks, optimizer)
+        return cls(runtime, plan, stream, chunks, optimizer, parts)
 
     @property
     def document_rules(self) -> DocumentRules | None:
@@ -106,10 +132,7 @@ class Trainer:
         Raises:
             CheckpointError: it is damaged, of another model, or of another stream of data.
         """
-        # Rank 0 decides: file systems of clusters show a new directory to every node in its own time.
-        found = [latest_checkpoint(self.checkpoints) if self.runtime.grid.rank == 0 else None]
-        dist.broadcast_object_list(found, src=0)
-        directory = found[0]
+        directory = self._newest_checkpoint()
         if directory is None:
             self.runtime.events.write("start", layout=self.runtime.grid.describe())
             return
@@ -127,6 +150,13 @@ class Trainer:
         self.runtime.events.write(
             "resume", step=self.step, checkpoint=directory.name, layout=self.runtime.grid.describe()
         )
+
+    def _newest_checkpoint(self) -> Path | None:
+        """The newest complete checkpoint, or None; collective."""
+        # Rank 0 decides: file systems of clusters show a new directory to every node in its own time.
+        found = [latest_checkpoint(self.checkpoints) if self.runtime.grid.rank == 0 else None]
+        dist.broadcast_object_list(found, src=0)
+        return found[0]
 
     def _tell_changes(self, directory: Path) -> None:
         """Log every setting of the recipe that the checkpoint was trained with and this run changes."""
@@ -177,70 +207,97 @@ class Trainer:
         """Train until the last step, a stop request, or a signal; yields after each optimizer step."""
         training = self.config.training
         stop_after = min(training.stop_after_steps or self.config.total_steps, self.config.total_steps)
-        with StepLoader(
-            self.stream,
-            micro_batch_size=training.micro_batch_size,
-            global_batch_size=training.global_batch_size,
-            data_parallel_rank=self.runtime.grid.data_rank,
-            data_parallel_size=self.runtime.grid.data_size,
-            first_step=self.step,
-            prefetch_steps=self.config.data.prefetch_steps,
-            documents=self.document_rules,
-        ) as loader:
-            while self.step < stop_after and self.stop_reason is None:
-                report = self._train_step(loader)
-                self.step = report.step
-                if self.step == stop_after < self.config.total_steps:
-                    self.stop_reason = "training.stop_after_steps"
-                yield report
+        while self.step < stop_after and self.stop_reason is None:
+            with self._open_loader(
+                self.stream,
+                micro_batch_size=training.micro_batch_size,
+                global_batch_size=training.global_batch_size,
+                data_parallel_rank=self.runtime.grid.data_rank,
+                data_parallel_size=self.runtime.grid.data_size,
+                first_step=self.step,
+                prefetch_steps=self.config.data.prefetch_steps,
+                documents=self.document_rules,
+            ) as loader:
+                yield from self._steps_without_roll_back(loader, stop_after)
 
-    def _train_step(self, loader: StepLoader) -> StepReport:
-        platform, step = self.runtime.platform, self.step + 1
-        started = time.perf_counter()
-        batches = loader.next_step()
-        data_ready = time.perf_counter()
-        for chunk in self.chunks:
-            chunk.train()
-            chunk.zero_grad_buffer()
-        self.optimizer.zero_grad()
-        loss = run_micro_batches(self.chunks, batches, self.config, self.runtime.grid)
-        nats, tokens, stops = self.runtime.sum_over_ranks(
-            [loss.nats, loss.tokens, float(self.runtime.signals.received is not None)]
-        )
-        mean = nats / tokens
-        if not math.isfinite(mean):
+    def _steps_without_roll_back(self, loader: StepLoader, stop_after: int) -> Iterator[StepReport]:
+        """Steps in the loader's order, until the run ends here or is somewhere else after a roll-back."""
+        while self.step < stop_after and self.stop_reason is None:
+            step = self.step + 1
+            outcome = self._train_step.run(loader, step)
+            if outcome.signalled:
+                self.stop_reason = f"signal {self.runtime.signals.received or 'on another rank'}"
+            if outcome.decision.action is not Action.APPLY:
+                self._tell_decision(step, outcome.decision)
+            if outcome.decision.action is Action.ROLL_BACK:
+                self._roll_back(step, outcome.decision)
+                return
+            if outcome.decision.action is Action.STOP:
+                self.stop_reason = outcome.decision.reason
+                return
+            assert outcome.report is not None
+            self.step = step
+            if self.step == stop_after < self.config.total_steps:
+                self.stop_reason = "training.stop_after_steps"
+            yield outcome.report
+
+    def _tell_decision(self, step: int, decision: Decision) -> None:
+        kind = decision.action.name.lower()
+        self.runtime.logger.warning("step %d: %s: %s", step, kind.replace("_", " "), decision.reason)
+        self.runtime.events.write(kind, step=step, reason=decision.reason)
+
+    def _roll_back(self, step: int, decision: Decision) -> None:
+        """Load the newest complete checkpoint in place; the position in the data follows from its step; collective.
+
+        Raises:
+            TrainingError: there is no checkpoint, or the same step was rolled back before: everything up to it
+                repeats to the bit, so it would be rolled back for ever.
+        """
+        if step in self._rolled_back_steps:
             raise TrainingError(
-                f"the loss of step {step} is {mean}; nothing was updated\n"
-                "  resume from the last checkpoint with a lower learning rate, or look at the data of this step"
+                f"step {step} was to be rolled back a second time: {decision.reason}\n"
+                "  the callback must change something, such as skip the update of this step when it comes again"
             )
-        platform.synchronize()
-        gradients_ready = time.perf_counter()
-        rate = apply_schedule(self.optimizer, self.config, step)
-        _, grad_norm, _ = self.optimizer.step()
-        platform.synchronize()
-        ended = time.perf_counter()
-        if grad_norm is None or not math.isfinite(grad_norm):
+        self._rolled_back_steps.add(step)
+        self.callbacks.before_roll_back()
+        directory = self._newest_checkpoint()
+        if directory is None:
             raise TrainingError(
-                f"the gradient norm of step {step} is {grad_norm}; the weights in memory are lost\n"
-                "  resume from the last checkpoint with a lower learning rate"
+                f"step {step} was to be rolled back, and there is no checkpoint yet: {decision.reason}\n"
+                "  save more often: checkpoint.every_steps"
             )
-        if stops:
-            self.stop_reason = f"signal {self.runtime.signals.received or 'on another rank'}"
-        return StepReport(
-            step=step,
-            loss=mean,
-            grad_norm=float(grad_norm),
-            lr=rate,
-            tokens=step * self.config.tokens_per_step,
-            step_tokens=self.config.tokens_per_step,
-            seconds={
-                "data": data_ready - started,
-                "forward_backward": gradients_ready - data_ready,
-                "optimizer": ended - gradients_ready,
-                "step": ended - started,
-            },
-            memory_bytes=platform.peak_memory_bytes(),
+        state = load_checkpoint(directory, self.config, self.chunks, self.optimizer)
+        self._check_same_stream(directory, state)
+        self.step = int(state["step"])
+        self.runtime.logger.info("rolled back to %s", directory)
+        self.callbacks.after_roll_back(self.step)
+
+    def _decide(self, measured: Measurement) -> Decision:
+        """What becomes of an update, the same on all ranks.
+
+        Raises:
+            TrainingError: it would spoil the weights, and no callback has another answer.
+        """
+        decision = self._agree(self.callbacks.before_update(measured))
+        if decision.action is not Action.APPLY or measured.finite:
+            return decision
+        name, value = ("loss", measured.loss)
+        if math.isfinite(measured.loss):
+            name, value = ("gradient norm", measured.grad_norm)
+        raise TrainingError(
+            f"the {name} of step {measured.step} is {value}; nothing was updated\n"
+            "  resume from the last checkpoint with a lower learning rate, or look at the data of this step"
         )
+
+    def _agree(self, mine: Decision) -> Decision:
+        """The strongest decision of all ranks; collective where a callback has a say."""
+        if not self.callbacks.have_a_say:
+            return mine
+        if self.runtime.max_over_ranks(mine.action) == Action.APPLY:
+            return mine
+        found: list[Any] = [None] * self.runtime.grid.world_size
+        dist.all_gather_object(found, mine)
+        return strongest(found)
 
     def run(self) -> int:
         """Resume, train to the end or to a stop, save, and return the exit code."""

@@ -36,29 +36,29 @@ def train_on_a_full_disk(overrides: Sequence[str]) -> int:
 
 def train_until_nan(overrides: Sequence[str]) -> int:
     """Like :func:`train`, but the loss of step 3 is not a number."""
-    from unittest import mock
+    from megatron_salamandra.train import main
+    from megatron_salamandra.training import Trainer, TrainerParts
+    from megatron_salamandra.training.forward_backward import LossSum, run_micro_batches
 
-    from megatron_salamandra.training import trainer
-    from megatron_salamandra.training.forward_backward import LossSum
+    calls: list[Any] = []
 
-    real, calls = trainer.run_micro_batches, []
-
-    def run_micro_batches(*arguments: Any, **options: Any) -> LossSum:
+    def spoilt(*arguments: Any) -> LossSum:
         calls.append(arguments)
-        loss = real(*arguments, **options)
+        loss = run_micro_batches(*arguments)
         return LossSum(float("nan"), loss.tokens) if len(calls) == 3 else loss
 
-    with mock.patch.object(trainer, "run_micro_batches", run_micro_batches):
-        return train(overrides)
+    parts = TrainerParts(forward_backward=spoilt)
+    return main([str(SMALL_CONFIG), *overrides], lambda runtime: Trainer.build(runtime, parts))
 
 
 def train_by_a_clock(overrides: Sequence[str]) -> int:
     """Like :func:`train`, but no time passes except 1 s per step for waiting for batches, 10 s for clearing gradients
     and 100 s for forward and backward.
     """
-    from unittest import mock
-
-    from megatron_salamandra.training import trainer
+    from megatron_salamandra.data import StepLoader
+    from megatron_salamandra.train import main
+    from megatron_salamandra.training import Runtime, Trainer, TrainerParts
+    from megatron_salamandra.training.forward_backward import run_micro_batches
 
     clock = [0.0]
 
@@ -69,14 +69,19 @@ def train_by_a_clock(overrides: Sequence[str]) -> int:
 
         return call
 
-    chunk, loader = trainer.DistributedDataParallel, trainer.StepLoader
-    with (
-        mock.patch.object(trainer.time, "perf_counter", lambda: clock[0]),
-        mock.patch.object(chunk, "zero_grad_buffer", slow(chunk.zero_grad_buffer, 10.0)),
-        mock.patch.object(loader, "next_step", slow(loader.next_step, 1.0)),
-        mock.patch.object(trainer, "run_micro_batches", slow(trainer.run_micro_batches, 100.0)),
-    ):
-        return train(overrides)
+    class SlowLoader(StepLoader):
+        def next_step(self) -> Any:
+            clock[0] += 1.0
+            return super().next_step()
+
+    def build(runtime: Runtime) -> Trainer:
+        parts = TrainerParts(slow(run_micro_batches, 100.0), SlowLoader, lambda: clock[0])
+        trainer = Trainer.build(runtime, parts)
+        for chunk in trainer.chunks:
+            chunk.zero_grad_buffer = slow(chunk.zero_grad_buffer, 10.0)
+        return trainer
+
+    return main([str(SMALL_CONFIG), *overrides], build)
 
 
 def initial_weights(overrides: Sequence[str]) -> dict[tuple[str, int], list[list[float]]]:

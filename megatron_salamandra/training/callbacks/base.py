@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from megatron_salamandra.training.report import LanguageScore, StepReport
+from megatron_salamandra.training.decision import Decision, strongest
+from megatron_salamandra.training.report import LanguageScore, Measurement, StepReport
 
 if TYPE_CHECKING:
     from megatron_salamandra.training.trainer import Trainer
@@ -25,8 +26,21 @@ class Callback:
     def start(self) -> None:
         """Before the first step of this process, after a checkpoint was loaded."""
 
+    def before_update(self, measured: Measurement) -> Decision:
+        """When the gradients of a step are ready and nothing was updated.
+
+        Of several answers the strongest counts, over callbacks and over ranks.
+        """
+        return Decision.apply()
+
     def after_step(self, report: StepReport) -> None:
-        """After every optimizer step."""
+        """After every optimizer step, also one whose update was skipped."""
+
+    def before_roll_back(self) -> None:
+        """Before the newest complete checkpoint is looked for, which the run goes back to."""
+
+    def after_roll_back(self, step: int) -> None:
+        """When weights, moments and position are those of the checkpoint of ``step``."""
 
     def after_validation(self, step: int, scores: Sequence[LanguageScore]) -> None:
         """After validation at ``step``."""
@@ -44,15 +58,34 @@ class CallbackList:
     def __init__(self, callbacks: Sequence[Callback]) -> None:
         self._callbacks = list(callbacks)
 
+    @property
+    def have_a_say(self) -> bool:
+        """True if a callback answers before updates; ranks need not agree on answers that nobody gives."""
+        return any(type(callback).before_update is not Callback.before_update for callback in self._callbacks)
+
     def start(self) -> None:
         """See :meth:`Callback.start`."""
         for callback in self._callbacks:
             callback.start()
 
+    def before_update(self, measured: Measurement) -> Decision:
+        """The strongest answer; all callbacks are asked, because each may keep statistics."""
+        return strongest([callback.before_update(measured) for callback in self._callbacks])
+
     def after_step(self, report: StepReport) -> None:
         """See :meth:`Callback.after_step`."""
         for callback in self._callbacks:
             callback.after_step(report)
+
+    def before_roll_back(self) -> None:
+        """See :meth:`Callback.before_roll_back`."""
+        for callback in self._callbacks:
+            callback.before_roll_back()
+
+    def after_roll_back(self, step: int) -> None:
+        """See :meth:`Callback.after_roll_back`."""
+        for callback in self._callbacks:
+            callback.after_roll_back(step)
 
     def after_validation(self, step: int, scores: Sequence[LanguageScore]) -> None:
         """See :meth:`Callback.after_validation`."""

@@ -55,6 +55,13 @@ class Checkpointing(Callback):
                 "  free space and start the run again: it continues from the last complete checkpoint"
             )
 
+    def before_roll_back(self) -> None:
+        """Complete a save that is still being written: it is the newest checkpoint then."""
+        self._tell(self._writer.poll(wait=True))
+
+    def after_roll_back(self, step: int) -> None:
+        self._requested_step = step
+
     def abandon(self) -> None:
         """Complete a save that is still being written: it is from before the trouble."""
         self._tell(self._writer.poll(wait=True))

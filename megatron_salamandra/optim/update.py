@@ -1,0 +1,41 @@
+"""An optimizer step in two halves, so that something can be decided between them.
+
+Together they do what ``MegatronOptimizer.step()`` of Megatron-Core 0.16.1 to 0.19 does, in its order, with the same
+bits. Behind the first half the gradients and their norm are known and nothing was updated; leaving out the
+second half leaves weights and moments as they were.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from megatron.core.optimizer import ChainedOptimizer, MegatronOptimizer
+from megatron.core.optimizer.clip_grads import clip_grad_by_total_norm_fp32
+
+
+def ready_gradients(optimizer: MegatronOptimizer) -> float:
+    """Hand the model's reduced gradients to the optimizer and return their global L2 norm; collective.
+
+    Returns:
+        the norm before clipping, equal on all ranks; infinite or NaN if a gradient is.
+    """
+    if optimizer.prepare_grads():
+        return math.inf
+    norm = optimizer.get_grad_norm()
+    return math.nan if norm is None else float(norm)
+
+
+@torch.no_grad()
+def apply_update(optimizer: MegatronOptimizer, grad_norm: float) -> None:
+    """Clip the gradients to the optimizer's limit and update the weights; collective.
+
+    Args:
+        grad_norm: what :func:`ready_gradients` returned for this step.
+    """
+    parts = optimizer.chained_optimizers if isinstance(optimizer, ChainedOptimizer) else [optimizer]
+    for part in parts:
+        # A rank may hold no parameter of a part, and has nothing to clip then.
+        if part.config.clip_grad > 0.0 and (parameters := part.get_parameters()):
+            clip_grad_by_total_norm_fp32(parameters, part.config.clip_grad, grad_norm)
+    optimizer.step_with_ready_grads()

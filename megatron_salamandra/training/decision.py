@@ -1,0 +1,53 @@
+"""What a callback may answer when a step's gradients are ready and nothing was updated yet."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import IntEnum
+
+
+class Action(IntEnum):
+    """What becomes of an update, from the weakest answer to the strongest."""
+
+    APPLY = 0
+    """Update the weights."""
+    SKIP = 1
+    """Leave weights and moments as they are; the samples count as read, and the step as done."""
+    ROLL_BACK = 2
+    """Leave the weights, load the newest complete checkpoint, and go on from its step."""
+    STOP = 3
+    """Leave the weights, and end the run as it is before this step."""
+
+
+@dataclass(frozen=True)
+class Decision:
+    """An answer and its reason, which events and logs repeat."""
+
+    action: Action
+    reason: str = ""
+
+    @classmethod
+    def apply(cls) -> Decision:
+        """Update the weights."""
+        return cls(Action.APPLY)
+
+    @classmethod
+    def skip(cls, reason: str) -> Decision:
+        """Leave the weights; the step counts as done."""
+        return cls(Action.SKIP, reason)
+
+    @classmethod
+    def roll_back(cls, reason: str) -> Decision:
+        """Go back to the newest complete checkpoint."""
+        return cls(Action.ROLL_BACK, reason)
+
+    @classmethod
+    def stop(cls, reason: str) -> Decision:
+        """End the run before this step."""
+        return cls(Action.STOP, reason)
+
+
+def strongest(decisions: Iterable[Decision]) -> Decision:
+    """The strongest of several answers; the first of equal ones; to apply if there are none."""
+    return max(decisions, key=lambda decision: decision.action, default=Decision.apply())

@@ -1,0 +1,106 @@
+"""One optimizer step in five phases: read, forward and backward, reduce, decide, update."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from megatron.core.distributed import DistributedDataParallel
+from megatron.core.optimizer import MegatronOptimizer
+
+from megatron_salamandra.data import MicroBatch, StepLoader
+from megatron_salamandra.optim import apply_schedule, apply_update, ready_gradients
+from megatron_salamandra.training.decision import Action, Decision
+from megatron_salamandra.training.forward_backward import ForwardBackward, LossSum
+from megatron_salamandra.training.report import Measurement, StepReport
+from megatron_salamandra.training.runtime import Runtime
+
+
+@dataclass(frozen=True)
+class StepOutcome:
+    """What was measured and decided; a step that is rolled back or stopped has no report."""
+
+    decision: Decision
+    report: StepReport | None
+    signalled: bool
+    """True on all ranks if a rank was asked by a signal to save and leave."""
+
+
+class TrainStep:
+    """Runs steps. Every phase is a method; nothing changes the weights before the last one."""
+
+    def __init__(
+        self,
+        runtime: Runtime,
+        chunks: list[DistributedDataParallel],
+        optimizer: MegatronOptimizer,
+        *,
+        forward_backward: ForwardBackward,
+        decide: Callable[[Measurement], Decision],
+        clock: Callable[[], float],
+    ) -> None:
+        """Take the parts of a step.
+
+        Args:
+            decide: asks the callbacks and agrees with the other ranks; may raise, and nothing was updated then.
+            clock: seconds since any moment.
+        """
+        self._runtime = runtime
+        self._config = runtime.config
+        self._chunks = chunks
+        self._optimizer = optimizer
+        self._run_micro_batches = forward_backward
+        self._decide = decide
+        self._clock = clock
+
+    def run(self, loader: StepLoader, step: int) -> StepOutcome:
+        """Do ``step``, the number of which the loader hands out next; collective."""
+        started = self._clock()
+        batches = loader.next_step()
+        data_ready = self._clock()
+        loss = self._forward_backward(batches)
+        nats, tokens, signals = self._reduce(loss)
+        gradients_ready = self._clock()
+        measured = self._measure(step, nats / tokens)
+        decision = self._decide(measured)
+        if decision.action is Action.APPLY:
+            apply_update(self._optimizer, measured.grad_norm)
+        self._runtime.platform.synchronize()
+        ended = self._clock()
+        report = StepReport(
+            step=step,
+            loss=measured.loss,
+            grad_norm=measured.grad_norm,
+            lr=measured.lr,
+            tokens=step * self._config.tokens_per_step,
+            step_tokens=self._config.tokens_per_step,
+            applied=decision.action is Action.APPLY,
+            seconds={
+                "data": data_ready - started,
+                "forward_backward": gradients_ready - data_ready,
+                "optimizer": ended - gradients_ready,
+                "step": ended - started,
+            },
+            memory_bytes=self._runtime.platform.peak_memory_bytes(),
+        )
+        done = decision.action in (Action.APPLY, Action.SKIP)
+        return StepOutcome(decision, report if done else None, signalled=signals > 0)
+
+    def _forward_backward(self, batches: list[MicroBatch]) -> LossSum:
+        for chunk in self._chunks:
+            chunk.train()
+            chunk.zero_grad_buffer()
+        self._optimizer.zero_grad()
+        return self._run_micro_batches(self._chunks, batches, self._config, self._runtime.grid)
+
+    def _reduce(self, loss: LossSum) -> list[float]:
+        """Sum what the ranks have to say: nats, tokens, and whether a signal came."""
+        signalled = float(self._runtime.signals.received is not None)
+        sums = self._runtime.sum_over_ranks([loss.nats, loss.tokens, signalled])
+        self._runtime.platform.synchronize()
+        return sums
+
+    def _measure(self, step: int, loss: float) -> Measurement:
+        """Everything that is known of the update before it is made, equal on all ranks."""
+        rate = apply_schedule(self._optimizer, self._config, step)
+        return Measurement(step, loss, ready_gradients(self._optimizer), rate)
