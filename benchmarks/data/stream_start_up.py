@@ -69,12 +69,13 @@ def main() -> int:
 def measure_start(plan_file: Path, ranks: int) -> dict[str, Any]:
     """From the plan's file to the first step's tensors of one of ``ranks`` data-parallel ranks, and some steps on."""
     from megatron_salamandra.data import SampleStream, StepLoader
+    from megatron_salamandra.timeline import Timeline
 
     def loader() -> StepLoader:
         return StepLoader(
             stream,
+            timeline=timeline,
             micro_batch_size=1,
-            global_batch_size=GLOBAL_BATCH,
             data_parallel_rank=0,
             data_parallel_size=ranks,
         )
@@ -82,6 +83,9 @@ def measure_start(plan_file: Path, ranks: int) -> dict[str, Any]:
     samples = GLOBAL_BATCH // ranks
     steps = TIMED_SAMPLES // samples
     descriptors = open_descriptors()
+    timeline = Timeline.of_one_phase(
+        "main", steps=steps + 3, batch_size=GLOBAL_BATCH, sequence_length=SEQUENCE_LENGTH
+    )
     meter = Meter()
     stream = SampleStream(BlendPlan.load(plan_file), SEQUENCE_LENGTH, seed=1234)
     checked = meter.read()

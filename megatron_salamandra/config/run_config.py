@@ -25,6 +25,7 @@ from megatron_salamandra.config.sections import (
     TrainingSection,
     ValidationSection,
 )
+from megatron_salamandra.timeline import Timeline
 
 
 class RunConfig(Section):
@@ -76,6 +77,16 @@ class RunConfig(Section):
             return self.training.steps
         assert self.training.tokens is not None  # find_problems saw that exactly one is given
         return -(-self.training.tokens // self.tokens_per_step)
+
+    @property
+    def timeline(self) -> Timeline:
+        """Which samples each step takes, as far as the configuration decides it."""
+        return Timeline.of_one_phase(
+            "main",
+            steps=self.total_steps,
+            batch_size=self.training.global_batch_size,
+            sequence_length=self.model.sequence_length,
+        )
 
     def validate_for_world(self, world_size: int) -> Layout:
         """Check the layout against ``world_size`` ranks and return it.

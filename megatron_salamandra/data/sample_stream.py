@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -133,19 +133,31 @@ class SampleStream:
         source, _, _, window = self._window_of(sample)
         return self._readers[source].read(window * self.sequence_length, self.sequence_length + 1)
 
-    def ledger(self, consumed_samples: int) -> list[SourceLedger]:
-        """Return what samples ``0 .. consumed_samples - 1`` have drawn from each source, by language. O(S)."""
+    def ledger(self, consumed_samples: int, skipped: Sequence[range] = ()) -> list[SourceLedger]:
+        """Return what samples ``0 .. consumed_samples - 1`` have drawn from each source, by language. O(S).
+
+        Args:
+            skipped: samples among them that were passed over. They count for the place that a source has reached, but
+                not for what was drawn from it.
+        """
+        passed_over = [0] * len(self._sources)
+        for samples in skipped:
+            ends = zip(self._tree.counts(samples.start), self._tree.counts(samples.stop), strict=True)
+            passed_over = [
+                before + stop - start for before, (start, stop) in zip(passed_over, ends, strict=True)
+            ]
         return [
             SourceLedger(
                 language=language,
-                samples=samples,
-                tokens=samples * self.sequence_length,
-                next_ordinal=start + samples,
-                epochs=(start + samples) / windows,
+                samples=reached - passed,
+                tokens=(reached - passed) * self.sequence_length,
+                next_ordinal=start + reached,
+                epochs=(start + reached) / windows,
             )
-            for language, samples, start, windows in zip(
+            for language, reached, passed, start, windows in zip(
                 self.languages,
                 self._tree.counts(consumed_samples),
+                passed_over,
                 self._start_ordinals,
                 self._windows,
                 strict=True,

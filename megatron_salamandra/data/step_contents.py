@@ -13,7 +13,8 @@ from megatron_salamandra.config import RunConfig, load_run_config
 from megatron_salamandra.data.phase_start import PhaseStart
 from megatron_salamandra.data.sample_stream import SampleLocation, SampleStream
 from megatron_salamandra.data.shard_reader import ShardSpan
-from megatron_salamandra.run_directory import RunDirectory
+from megatron_salamandra.run_directory import CheckpointError, RunDirectory, latest_checkpoint, read_state
+from megatron_salamandra.timeline import Timeline, trained_steps
 from salamandra_data.blend_plan import BlendPlan
 from salamandra_data.errors import DataError
 from salamandra_data.shards import IndexedShard
@@ -81,6 +82,8 @@ class RunRecord:
         self.stream = SampleStream(
             self.plan, self.config.model.sequence_length, self.config.training.seed, self.start_ordinals
         )
+        trained = _trained_steps(run_dir)
+        self.timeline = self.config.timeline.going_on_from(trained) if trained else self.config.timeline
         self._shards: dict[Location, IndexedShard] = {}
 
     def step_samples(self, step: int) -> range:
@@ -89,10 +92,9 @@ class RunRecord:
         Raises:
             DataError: the run has no such step.
         """
-        if not 1 <= step <= self.config.total_steps:
-            raise DataError(f"--step {step}: the run has steps 1 to {self.config.total_steps:,}")
-        size = self.config.training.global_batch_size
-        return range((step - 1) * size, step * size)
+        if not 1 <= step <= self.timeline.total_steps:
+            raise DataError(f"--step {step}: the run has steps 1 to {self.timeline.total_steps:,}")
+        return self.timeline.step_samples(step)
 
     def contents(self, sample: int) -> SampleContents:
         """The documents of one sample. Reads indexes only.
@@ -138,3 +140,14 @@ class RunRecord:
                 )
             self._shards[prefix] = shard
         return self._shards[prefix]
+
+
+def _trained_steps(run_dir: Path) -> Timeline | None:
+    """What the latest complete checkpoint says was trained on; what was passed over is recorded there alone."""
+    checkpoint = latest_checkpoint(RunDirectory(run_dir).checkpoints)
+    if checkpoint is None:
+        return None
+    try:
+        return trained_steps(read_state(checkpoint))
+    except (CheckpointError, KeyError, ValueError) as error:
+        raise DataError(f"{checkpoint}: it cannot be read which samples were trained on: {error}") from error

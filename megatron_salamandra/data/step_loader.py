@@ -1,8 +1,8 @@
 """The micro-batches of each step for one data-parallel rank, read ahead by a background thread.
 
-Step t trains on samples ``t * G .. (t + 1) * G - 1`` of the stream, G being the global batch size. Micro-batch m
-of data-parallel rank r holds samples ``t * G + (m * R + r) * B + i`` for i in 0 .. B - 1, with R ranks and
-micro-batch size B. So every step sees the same samples whatever R and B are.
+The timeline of the run says which consecutive samples of the stream a step trains on. If they start at s, micro-batch
+m of data-parallel rank r holds samples ``s + (m * R + r) * B + i`` for i in 0 .. B - 1, with R ranks and micro-batch
+size B. So every step sees the same samples whatever R and B are.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from megatron_salamandra.data.documents import DocumentRules
 from megatron_salamandra.data.micro_batch import MicroBatch, micro_batch
 from megatron_salamandra.data.sample_stream import SampleStream
+from megatron_salamandra.timeline import Timeline
 
 LOGGER = logging.getLogger("salamandra")
 
@@ -35,56 +36,59 @@ class StepLoader:
 
     Args:
         stream: where samples come from.
+        timeline: which samples each step takes.
         micro_batch_size: samples per micro-batch.
-        global_batch_size: samples per step over all ranks.
         data_parallel_rank: this rank, from 0.
         data_parallel_size: number of data-parallel ranks.
-        first_step: number of the first step to hand out; resuming is naming the next step.
+        first_step: steps done before; resuming is naming them. The steps behind it up to the end of their phase can be
+            handed out: another phase is another stream.
         prefetch_steps: how many steps are ready or being read at most, besides those handed out.
         documents: how the ends of documents count; not at all when not given.
 
     Raises:
-        ValueError: the global batch does not divide into whole micro-batches, or the rank is out of range.
+        ValueError: a global batch does not divide into whole micro-batches, the rank is out of range, or no step is
+            left.
     """
 
     def __init__(
         self,
         stream: SampleStream,
         *,
+        timeline: Timeline,
         micro_batch_size: int,
-        global_batch_size: int,
         data_parallel_rank: int,
         data_parallel_size: int,
         first_step: int = 0,
         prefetch_steps: int = 2,
         documents: DocumentRules | None = None,
     ) -> None:
-        if min(micro_batch_size, global_batch_size, data_parallel_size, prefetch_steps) < 1:
+        if min(micro_batch_size, data_parallel_size, prefetch_steps) < 1:
             raise ValueError(
-                "batch sizes, data_parallel_size and prefetch_steps must be at least 1; got "
-                f"micro_batch_size={micro_batch_size}, global_batch_size={global_batch_size}, "
-                f"data_parallel_size={data_parallel_size}, prefetch_steps={prefetch_steps}"
+                "micro_batch_size, data_parallel_size and prefetch_steps must be at least 1; got "
+                f"micro_batch_size={micro_batch_size}, data_parallel_size={data_parallel_size}, "
+                f"prefetch_steps={prefetch_steps}"
             )
-        if global_batch_size % (micro_batch_size * data_parallel_size):
-            raise ValueError(
-                f"global_batch_size = {global_batch_size} is not a multiple of micro_batch_size * "
-                f"data_parallel_size = {micro_batch_size} * {data_parallel_size}"
-            )
+        phase = timeline.phase(first_step + 1)
+        for segment in timeline.segments:
+            if segment.phase == phase and segment.batch_size % (micro_batch_size * data_parallel_size):
+                raise ValueError(
+                    f"a global batch of {segment.batch_size} is not a multiple of micro_batch_size * "
+                    f"data_parallel_size = {micro_batch_size} * {data_parallel_size}"
+                )
         if not 0 <= data_parallel_rank < data_parallel_size:
             raise ValueError(
                 f"data_parallel_rank = {data_parallel_rank} is outside [0, {data_parallel_size})"
             )
-        if first_step < 0:
-            raise ValueError(f"first_step = {first_step} must not be negative")
         self._stream = stream
         self._micro_batch_size = micro_batch_size
-        self._global_batch_size = global_batch_size
+        self._timeline = timeline
+        self._last_step = timeline.last_step(phase)
         self._rank = data_parallel_rank
         self._ranks = data_parallel_size
         self._prefetch_steps = prefetch_steps
         self._documents = documents
         self._readers = REMOTE_READERS if stream.remote else 1
-        self.next_step_number = first_step  # of the step next_step() returns next
+        self.steps_done = first_step  # before the step that next_step() returns next
         self.wait_seconds = 0.0  # how long the last next_step() kept the trainer waiting
 
         self._changed = threading.Condition()  # guards the three fields below
@@ -101,7 +105,10 @@ class StepLoader:
             DataError: a shard could not be read; names its path. Raised at the step that needs it, after the
                 steps before it have been handed out, and again at any further call.
             RuntimeError: the loader is closed.
+            ValueError: the phase has no further step.
         """
+        if self.steps_done >= self._last_step:
+            raise ValueError(f"step {self._last_step:,} is the last one of its phase")
         started = time.perf_counter()
         with self._changed:
             self._changed.wait_for(lambda: self._ready or self._failure or self._closed)
@@ -112,7 +119,7 @@ class StepLoader:
                 raise self._failure
             batches = self._ready.popleft()
             self._changed.notify_all()
-        self.next_step_number += 1
+        self.steps_done += 1
         self.wait_seconds = time.perf_counter() - started
         return batches
 
@@ -146,8 +153,7 @@ class StepLoader:
         self.close()
 
     def _read_ahead(self) -> None:
-        step = self.next_step_number
-        while True:
+        for step in range(self.steps_done + 1, self._last_step + 1):
             with self._changed:
                 self._changed.wait_for(lambda: len(self._ready) < self._prefetch_steps or self._closed)
             try:
@@ -162,14 +168,13 @@ class StepLoader:
                     return
                 self._ready.append(batches)
                 self._changed.notify_all()
-            step += 1
 
     def _read_step(self, step: int) -> list[MicroBatch]:
         """The rank's micro-batches of a step; without meaning if the loader is closed meanwhile."""
-        size, step_start = self._micro_batch_size, step * self._global_batch_size
+        size, whole = self._micro_batch_size, self._timeline.step_samples(step)
         samples = [
-            step_start + first + row
-            for first in range(self._rank * size, self._global_batch_size, self._ranks * size)
+            whole[first + row]
+            for first in range(self._rank * size, len(whole), self._ranks * size)
             for row in range(size)
         ]
         windows = np.empty((len(samples), self._stream.sequence_length + 1), dtype=np.int64)

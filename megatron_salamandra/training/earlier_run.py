@@ -47,7 +47,7 @@ def start_after(
             "run directory around it describes\n  restore the run directory, or name another checkpoint"
         )
     reached = final_ordinals(
-        earlier.stream.ledger(int(state["consumed_samples"])),
+        earlier.stream.ledger(earlier.timeline.reached_sample(0, int(state["step"]))),
         earlier.start_ordinals,
     )
     start = carried_ordinals(reached, config.data.new_text)

@@ -10,6 +10,7 @@ from megatron.core.optimizer import MegatronOptimizer
 
 from megatron_salamandra.data import MicroBatch, StepLoader
 from megatron_salamandra.optim import apply_schedule, apply_update, ready_gradients
+from megatron_salamandra.timeline import Timeline
 from megatron_salamandra.training.decision import Action, Decision
 from megatron_salamandra.training.forward_backward import ForwardBackward, LossSum
 from megatron_salamandra.training.report import Measurement, StepReport
@@ -53,8 +54,12 @@ class TrainStep:
         self._decide = decide
         self._clock = clock
 
-    def run(self, loader: StepLoader, step: int) -> StepOutcome:
-        """Do ``step``, the number of which the loader hands out next; collective."""
+    def run(self, loader: StepLoader, step: int, timeline: Timeline) -> StepOutcome:
+        """Do ``step``, whose batches the loader hands out next; collective.
+
+        Args:
+            timeline: of the run; says what the step and those before it were trained on.
+        """
         started = self._clock()
         batches = loader.next_step()
         data_ready = self._clock()
@@ -72,8 +77,8 @@ class TrainStep:
             loss=measured.loss,
             grad_norm=measured.grad_norm,
             lr=measured.lr,
-            tokens=step * self._config.tokens_per_step,
-            step_tokens=self._config.tokens_per_step,
+            tokens=timeline.tokens(step),
+            step_tokens=timeline.step_tokens(step),
             applied=decision.action is Action.APPLY,
             seconds={
                 "data": data_ready - started,

@@ -16,12 +16,13 @@ from megatron.core.optimizer import MegatronOptimizer
 
 from megatron_salamandra.checkpoint import load_checkpoint
 from megatron_salamandra.config import ConfigError, RunConfig
-from megatron_salamandra.data import DocumentRules, SampleStream, StepLoader
+from megatron_salamandra.data import DocumentRules, SampleStream, SourceLedger, StepLoader
 from megatron_salamandra.foundation.errors import UserError
 from megatron_salamandra.foundation.exit_codes import EXIT_DONE, EXIT_STOPPED
 from megatron_salamandra.model import build_model_chunks
 from megatron_salamandra.optim import build_optimizer
 from megatron_salamandra.run_directory import CONFIG, CheckpointError, latest_checkpoint
+from megatron_salamandra.timeline import Timeline, trained_steps
 from megatron_salamandra.training.callbacks import CallbackList, default_callbacks
 from megatron_salamandra.training.decision import Action, Decision, strongest
 from megatron_salamandra.training.environment import package_versions
@@ -67,6 +68,8 @@ class Trainer:
         self.stream = stream
         self.chunks = chunks
         self.optimizer = optimizer
+        self.timeline = self.config.timeline
+        """Which samples each step of the run takes."""
         self.step = 0
         """Optimizer steps done since the beginning of the run."""
         self.stop_reason: str | None = None
@@ -119,7 +122,12 @@ class Trainer:
     @property
     def consumed_samples(self) -> int:
         """Samples trained on since the beginning of the run."""
-        return self.step * self.config.training.global_batch_size
+        return self.timeline.samples(self.step)
+
+    def ledger(self, step: int) -> list[SourceLedger]:
+        """What the run has drawn from each source after ``step`` steps."""
+        skipped = [passed.samples for passed in self.timeline.skipped(step)]
+        return self.stream.ledger(self.timeline.reached_sample(0, step), skipped)
 
     @property
     def exit_code(self) -> int:
@@ -139,6 +147,7 @@ class Trainer:
         state = load_checkpoint(directory, self.config, self.chunks, self.optimizer)
         self._check_same_stream(directory, state)
         self.step = int(state["step"])
+        self.timeline = self._timeline_after(directory, state)
         self.runtime.logger.info("resumed from %s at step %d", directory, self.step)
         self._tell_changes(directory)
         if state["total_steps"] != self.config.total_steps:
@@ -173,13 +182,28 @@ class Trainer:
                 f"{directory} was trained on another stream of samples: the blend's shards or factors, the "
                 "start ordinals, the sequence length or the seed differ\n  restore them, or start a new run_dir"
             )
-        expected = int(state["step"]) * self.config.training.global_batch_size
-        if state["consumed_samples"] != expected:
+
+    def _timeline_after(self, directory: Path, state: dict[str, Any]) -> Timeline:
+        """The run's timeline, of which the checkpoint has the beginning.
+
+        Raises:
+            CheckpointError: the checkpoint contradicts itself.
+            ConfigError: its steps were of another size.
+        """
+        try:
+            trained = trained_steps(state)
+        except ValueError as error:
+            raise CheckpointError(f"{directory}: {error}; use another checkpoint") from error
+        if trained is None:
+            return self.timeline
+        before, now = trained.segments[-1].batch_size, self.config.training.global_batch_size
+        if before != now:
             raise ConfigError(
-                f"training.global_batch_size = {self.config.training.global_batch_size} is not that of "
-                f"{directory}, which consumed {state['consumed_samples']} samples in {state['step']} steps\n"
-                f"  use {state['consumed_samples'] // int(state['step'])}, or start a new run_dir"
+                f"training.global_batch_size = {now} is not that of {directory}, which consumed "
+                f"{state['consumed_samples']} samples in {state['step']} steps\n"
+                f"  use {before}, or start a new run_dir"
             )
+        return self.timeline.going_on_from(trained)
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint records besides tensors (``state.json``)."""
@@ -187,7 +211,8 @@ class Trainer:
             "step": self.step,
             "total_steps": self.config.total_steps,
             "consumed_samples": self.consumed_samples,
-            "consumed_tokens": self.consumed_samples * self.config.model.sequence_length,
+            "consumed_tokens": self.timeline.tokens(self.step),
+            "position": trained.to_dict() if (trained := self.timeline.until(self.step)) else None,
             "stream": self.stream.fingerprint(),
             "layout": self.runtime.grid.describe(),
             "versions": package_versions(),
@@ -199,7 +224,7 @@ class Trainer:
                     "epochs": entry.epochs,
                     "next_ordinal": entry.next_ordinal,
                 }
-                for entry in self.stream.ledger(self.consumed_samples)
+                for entry in self.ledger(self.step)
             ],
         }
 
@@ -210,8 +235,8 @@ class Trainer:
         while self.step < stop_after and self.stop_reason is None:
             with self._open_loader(
                 self.stream,
+                timeline=self.timeline,
                 micro_batch_size=training.micro_batch_size,
-                global_batch_size=training.global_batch_size,
                 data_parallel_rank=self.runtime.grid.data_rank,
                 data_parallel_size=self.runtime.grid.data_size,
                 first_step=self.step,
@@ -224,7 +249,7 @@ class Trainer:
         """Steps in the loader's order, until the run ends here or is somewhere else after a roll-back."""
         while self.step < stop_after and self.stop_reason is None:
             step = self.step + 1
-            outcome = self._train_step.run(loader, step)
+            outcome = self._train_step.run(loader, step, self.timeline)
             if outcome.signalled:
                 self.stop_reason = f"signal {self.runtime.signals.received or 'on another rank'}"
             if outcome.decision.action is not Action.APPLY:

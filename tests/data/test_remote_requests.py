@@ -15,6 +15,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 from synthetic_blend import write_blend
 
 from megatron_salamandra.data import SampleStream, StepLoader, step_loader, validation_sets
+from megatron_salamandra.timeline import Timeline
 from salamandra_data.blend_plan import BlendPlan, LanguageFactors, build_plan
 from salamandra_data.shards import IndexedShard, bin_path
 from salamandra_data.storage import BlockCache, CachedRemoteFile, RemotePath
@@ -92,8 +93,8 @@ def test_requests_of_a_step_overlap_and_are_bounded(
     monkeypatch.setattr(MemoryFileSystem, "cat_file", cat_file)
     with StepLoader(
         stream,
+        timeline=Timeline.of_one_phase("main", steps=10, batch_size=40, sequence_length=LENGTH),
         micro_batch_size=2,
-        global_batch_size=40,
         data_parallel_rank=0,
         data_parallel_size=1,
         prefetch_steps=1,

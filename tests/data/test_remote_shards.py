@@ -15,6 +15,7 @@ from synthetic_blend import write_blend
 
 from megatron_salamandra.cli import main
 from megatron_salamandra.data import SampleStream, StepLoader
+from megatron_salamandra.timeline import Timeline
 from salamandra_data.blend_plan import BlendPlan, LanguageFactors, build_plan
 from salamandra_data.errors import DataError
 from salamandra_data.shards import IndexedShard
@@ -120,7 +121,11 @@ def test_lasting_trouble_surfaces_from_the_background_thread_with_the_shards_nam
     trouble(10_000, TimeoutError("no answer"))
     with (
         StepLoader(
-            stream, micro_batch_size=1, global_batch_size=1, data_parallel_rank=0, data_parallel_size=1
+            stream,
+            timeline=Timeline.of_one_phase("main", steps=1, batch_size=1, sequence_length=128),
+            micro_batch_size=1,
+            data_parallel_rank=0,
+            data_parallel_size=1,
         ) as loader,
         pytest.raises(DataError, match=r"memory://bucket/shards/\w+-train-00000.*failed 6 times.*no answer"),
     ):

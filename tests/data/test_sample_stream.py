@@ -184,3 +184,20 @@ def test_bad_arguments_are_refused(paper_plan: PaperPlan) -> None:
         SampleStream(plan, 8, 3, {"en": -1})
     with pytest.raises(ValueError, match="start at 0"):
         SampleStream(plan, 8, 3).locate(-1)
+
+
+@given(blend=blends, consumed=st.integers(0, 300), skips=st.lists(st.integers(0, 300), max_size=6))
+@settings(max_examples=40, deadline=None)
+def test_passed_over_samples_count_for_the_place_and_not_for_what_was_drawn(
+    paper_plan: PaperPlan, blend: dict[str, tuple[int, str]], consumed: int, skips: list[int]
+) -> None:
+    stream = SampleStream(paper_plan(blend), sequence_length=7, seed=3)
+    edges = sorted(min(edge, consumed) for edge in skips[: len(skips) // 2 * 2])
+    skipped = [range(start, stop) for start, stop in zip(edges[::2], edges[1::2], strict=True)]
+    trained = Counter(
+        stream.locate(k).language for k in range(consumed) if not any(k in samples for samples in skipped)
+    )
+    for entry, whole in zip(stream.ledger(consumed, skipped), stream.ledger(consumed), strict=True):
+        assert entry.samples == trained[entry.language]
+        assert entry.tokens == 7 * entry.samples
+        assert (entry.next_ordinal, entry.epochs) == (whole.next_ordinal, whole.epochs)

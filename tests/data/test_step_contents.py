@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -43,8 +45,8 @@ def test_documents_of_a_step_are_its_tokens(run: Path) -> None:
     for step in (1, 7):
         with StepLoader(
             record.stream,
+            timeline=record.timeline,
             micro_batch_size=4,
-            global_batch_size=4,
             data_parallel_rank=0,
             data_parallel_size=1,
             first_step=step - 1,
@@ -93,3 +95,16 @@ def test_no_torch_is_needed(run: Path) -> None:
         f"main(['explain', {str(run)!r}, '--step', '1']); sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", program], capture_output=True).returncode == 0
+
+
+def test_what_was_passed_over_is_told_from_the_checkpoint(run: Path, tmp_path: Path) -> None:
+    for name in ("config.yaml", "blend.lock.yaml"):
+        shutil.copy(run / name, tmp_path)
+    checkpoint = tmp_path / "checkpoints" / "step-00000003"
+    checkpoint.mkdir(parents=True)
+    (checkpoint / "manifest.json").write_text("{}")
+    trained = RunRecord(run).timeline.passing_over(1, 10).until(3)
+    assert trained is not None
+    (checkpoint / "state.json").write_text(json.dumps({"position": trained.to_dict()}))
+    record = RunRecord(tmp_path)
+    assert [record.step_samples(step).start for step in range(1, 8)] == [0, 14, 18, 22, 26, 30, 34]

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from megatron_salamandra.data import MicroBatch, SampleStream, StepLoader, step_loader
+from megatron_salamandra.timeline import Timeline
 from salamandra_data.errors import DataError
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 LENGTH = 8
 GLOBAL_BATCH = 24
+TIMELINE = Timeline.of_one_phase("main", steps=50, batch_size=GLOBAL_BATCH, sequence_length=LENGTH)
 PATIENCE_SECONDS = 30.0  # how long a broken loader may keep a test waiting
 
 
@@ -31,8 +33,8 @@ def stream(wide_shard_place: ShardPlace) -> SampleStream:
 def loader(stream: SampleStream, micro: int = 2, rank: int = 0, ranks: int = 1, **options: int) -> StepLoader:
     return StepLoader(
         stream,
+        timeline=TIMELINE,
         micro_batch_size=micro,
-        global_batch_size=GLOBAL_BATCH,
         data_parallel_rank=rank,
         data_parallel_size=ranks,
         **options,
@@ -66,7 +68,7 @@ def test_resuming_at_any_step_gives_the_same_batches(stream: SampleStream, prefe
     for first_step in range(7):
         with loader(stream, first_step=first_step, prefetch_steps=prefetch_steps) as resumed:
             for step in range(first_step, 7):
-                assert resumed.next_step_number == step
+                assert resumed.steps_done == step
                 for ours, theirs in zip(resumed.next_step(), whole[step], strict=True):
                     assert torch.equal(inputs_and_last_label(ours), inputs_and_last_label(theirs))
 
@@ -220,5 +222,22 @@ def test_impossible_batches_are_refused(stream: SampleStream) -> None:
         loader(stream, micro=0)
     with pytest.raises(ValueError, match="prefetch_steps=0"):
         loader(stream, prefetch_steps=0)
-    with pytest.raises(ValueError, match="must not be negative"):
+    with pytest.raises(ValueError, match="the run has steps 1 to 50; asked for step 0"):
         loader(stream, first_step=-1)
+
+
+def test_skipped_samples_are_passed_over_and_the_phase_ends(stream: SampleStream) -> None:
+    timeline = Timeline.of_one_phase("main", steps=3, batch_size=4, sequence_length=LENGTH)
+    steps = StepLoader(
+        stream,
+        timeline=timeline.passing_over(1, 5),
+        micro_batch_size=4,
+        data_parallel_rank=0,
+        data_parallel_size=1,
+    )
+    with steps:
+        rows = [inputs_and_last_label(steps.next_step()[0]) for _ in range(3)]
+        with pytest.raises(ValueError, match="step 3 is the last one of its phase"):
+            steps.next_step()
+    expected = [stream.sample(k) for k in (0, 1, 2, 3, 9, 10, 11, 12, 13, 14, 15, 16)]
+    np.testing.assert_array_equal(torch.cat(rows).numpy(), np.stack(expected))

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from megatron_salamandra.data import SampleStream, StepLoader
+from megatron_salamandra.timeline import Timeline
 from salamandra_data.blend_plan import BlendPlan
 from salamandra_data.storage import random_access
 
@@ -56,8 +57,10 @@ def test_first_batch_reads_headers_and_its_own_windows(shards: Any, monkeypatch:
         stream = SampleStream(plan, size.SEQUENCE_LENGTH, seed=1234)
         with StepLoader(
             stream,
+            timeline=Timeline.of_one_phase(
+                "main", steps=10, batch_size=size.GLOBAL_BATCH, sequence_length=size.SEQUENCE_LENGTH
+            ),
             micro_batch_size=1,
-            global_batch_size=size.GLOBAL_BATCH,
             data_parallel_rank=0,
             data_parallel_size=1,
             prefetch_steps=1,

@@ -23,11 +23,11 @@ class Console(Callback):
             "steps %d to %d, %s tokens each, %d sources",
             trainer.step + 1,
             total,
-            f"{trainer.config.tokens_per_step:,}",
+            f"{trainer.timeline.step_tokens(total):,}",
             len(trainer.stream.languages),
         )
         limit = trainer.config.data.max_epochs_warning
-        for entry in trainer.stream.ledger(total * trainer.config.training.global_batch_size):
+        for entry in trainer.ledger(total):
             if entry.epochs > limit:
                 trainer.runtime.logger.warning(
                     "%s will be seen %.1f times by step %d (data.max_epochs_warning = %g)",

@@ -61,6 +61,6 @@ class MetricsFile(Callback):
         if report.step % self._every == 0 or report.step == self.trainer.config.total_steps:
             entry["languages"] = {
                 item.language: {"tokens": item.tokens, "epochs": round(item.epochs, 6)}
-                for item in self.trainer.stream.ledger(self.trainer.consumed_samples)
+                for item in self.trainer.ledger(self.trainer.step)
             }
         return entry
