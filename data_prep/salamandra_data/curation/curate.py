@@ -17,13 +17,13 @@ from salamandra_data.checksums import sha256_of_file
 from salamandra_data.curation.declared_language import declared_language, unknown_language
 from salamandra_data.curation.earlier_start import check_output, forget_stale_tasks
 from salamandra_data.curation.packages import check_packages
-from salamandra_data.curation.report import PAGE, REPORT
+from salamandra_data.curation.report import PAGE, REPORT, SAMPLES
 from salamandra_data.curation.settings import CurationSettings
 from salamandra_data.curation.stages import stages_of
 from salamandra_data.curation.work import REASONS, Work
 from salamandra_data.errors import DataError
 from salamandra_data.execution import ExecutorSettings, Outcome, run_stages
-from salamandra_data.readers import find_inputs
+from salamandra_data.readers import find_inputs, mark_by_products
 from salamandra_data.storage import Location
 from salamandra_data.text_table import text_table
 
@@ -88,7 +88,10 @@ def curate(settings: CurationSettings, executor: ExecutorSettings) -> tuple[Outc
         out=settings.out.absolute(),
         decontaminate=tuple(path.absolute() for path in settings.decontaminate),
     )
-    files = [path.absolute() if isinstance(path, Path) else path for path in find_inputs(settings.inputs)]
+    files = [
+        path.absolute() if isinstance(path, Path) else path
+        for path in find_inputs(settings.inputs, out=settings.out)
+    ]
     logging.getLogger("datatrove").setLevel(logging.WARNING)
     task_files = _task_files(settings)
     identity = _identity(settings, files)
@@ -132,6 +135,7 @@ def _claim(out: Path, identity: str) -> None:
             if any(entry.name not in (".stages", LOCK) for entry in out.iterdir()):
                 raise DataError(f"{out}: holds other files; choose an empty --out")
             mark.write_text(identity)
+            mark_by_products(out, [SAMPLES])
         elif mark.read_text() != identity:
             raise DataError(
                 f"{out}: holds a run on other input or with other options\n  choose another --out, or remove this one"

@@ -8,22 +8,28 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from salamandra_data.errors import DataError, DataWarning
+from salamandra_data.readers.by_products import found_by_products, warn_of_by_products
 from salamandra_data.readers.document import some_names
 from salamandra_data.readers.formats import ENDINGS, format_of
 from salamandra_data.readers.input_tree import files_below
+from salamandra_data.readers.overlap import refuse_overlap
 from salamandra_data.storage import Location, RemotePath, as_location
 from salamandra_data.storage.retries import with_retries
 
 
-def find_inputs(entries: Sequence[Location | str]) -> list[Location]:
+def find_inputs(entries: Sequence[Location | str], *, out: Path | None = None) -> list[Location]:
     """The files that ``entries`` mean: files, directories (searched whole, sorted) and glob patterns (sorted).
 
     Each may be an fsspec URL, such as ``s3://bucket/text`` or ``https://host/ca.jsonl.gz``. Warns
-    (:class:`DataWarning`) of what a directory or pattern yields besides.
+    (:class:`DataWarning`) of what a directory or pattern yields besides, by-products of other commands too.
 
+    Args:
+        entries: paths, patterns and URLs.
+        out: where the command that reads them will write, if what it writes may look like input.
     Raises:
         DataError: an entry does not exist or may not be read, a pattern or directory yields nothing, a file's format
-            is not known by its name, a file is reached twice, or the package for a URL is not installed.
+            is not known by its name, a file is reached twice, the package for a URL is not installed, or ``out`` is
+            inside the input.
     """
     found: list[Location] = []
     for entry in map(as_location, entries):
@@ -38,6 +44,8 @@ def find_inputs(entries: Sequence[Location | str]) -> list[Location]:
         other = seen.setdefault(path.resolve(), path)
         if other is not path:
             raise DataError(f"{path}: is listed twice (also as {other}); its documents would be doubled")
+    if out is not None:
+        refuse_overlap(entries, found, out)
     return found
 
 
@@ -63,7 +71,10 @@ def _matches(entry: Location) -> list[Location]:
     directories = [path for path in matches if path.is_dir()]
     if directories and "**" not in str(entry):
         _warn(f"{entry}: directories are left out of a pattern without **: {_some(directories)}")
-    return [path for path in matches if path.is_file()]
+    files = [path for path in matches if path.is_file()]
+    if left_out := found_by_products(files, str(entry)):
+        warn_of_by_products(entry, [path.name for path in left_out])
+    return [path for path in files if path not in set(left_out)]
 
 
 def _inside(directory: Location) -> list[Location]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from salamandra_data.errors import DataError
-from salamandra_data.readers import Document
+from salamandra_data.readers import Document, mark_by_products
 from salamandra_data.tokenizer import TokenizerTraining, train_tokenizer
 from salamandra_data.tokenizer_study.encoders import open_tokenizer
 from salamandra_data.tokenizer_study.fertility import Fertility, measure_fertility
@@ -67,6 +67,7 @@ def run_alpha_experiment(
             "0 (uniform over languages) to 1 (natural shares)"
         )
     training, held_out = out / TRAINING_FILE, out / HELD_OUT_FILE
+    mark_by_products(out, (TRAINING_FILE, HELD_OUT_FILE))
     sides = hold_out(documents, experiment.held_out_fraction, training, held_out)
     check_languages("--name-languages", experiment.expected_languages, sides.held_out_bytes)
     report(

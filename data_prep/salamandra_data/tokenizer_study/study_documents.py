@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from salamandra_data.errors import DataError
 from salamandra_data.readers import Document, DocumentFile, DocumentKeys, find_inputs
@@ -18,12 +19,14 @@ class StudyDocuments:
         inputs: files, directories or patterns.
         keys: where text and language are in a record.
         skip_malformed: pass over malformed lines and count them, instead of stopping at the first.
+        out: where the study will write, apart from the inputs.
         malformed_lines: how many the last iteration passed over.
     """
 
     inputs: Sequence[Location | str]
     keys: DocumentKeys = field(default_factory=DocumentKeys)
     skip_malformed: bool = False
+    out: Path | None = None
     malformed_lines: int = field(default=0, init=False)
 
     def __iter__(self) -> Iterator[Document]:
@@ -34,7 +37,7 @@ class StudyDocuments:
         """
         self.keys.check()
         self.malformed_lines = 0
-        for path in find_inputs(self.inputs):
+        for path in find_inputs(self.inputs, out=self.out):
             for entry in DocumentFile(path, self.keys):
                 if isinstance(entry, Document):
                     yield entry

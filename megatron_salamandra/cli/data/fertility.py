@@ -71,7 +71,9 @@ def _run(arguments: argparse.Namespace) -> int:
     if arguments.out:
         check_matplotlib()
     tokenizers = [open_tokenizer(path, name) for name, path in map(named_path, arguments.tokenizers)]
-    documents = StudyDocuments(arguments.input, document_keys(arguments), arguments.on_error == "skip")
+    documents = StudyDocuments(
+        arguments.input, document_keys(arguments), arguments.on_error == "skip", arguments.out
+    )
     texts = read_language_text(documents, max_bytes=arguments.max_bytes)
     results = measure_fertility(
         tokenizers,

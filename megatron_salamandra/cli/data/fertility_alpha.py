@@ -94,7 +94,9 @@ def _run(arguments: argparse.Namespace) -> int:
         seed=arguments.seed,
         expected_languages=arguments.name_languages or (),
     )
-    documents = StudyDocuments(arguments.input, document_keys(arguments), arguments.on_error == "skip")
+    documents = StudyDocuments(
+        arguments.input, document_keys(arguments), arguments.on_error == "skip", arguments.out
+    )
     results = run_alpha_experiment(
         experiment, documents, arguments.out, report=lambda line: print(line, file=sys.stderr)
     )

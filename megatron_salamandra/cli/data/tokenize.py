@@ -85,8 +85,10 @@ def register(commands: Subparsers) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
+    from salamandra_data.readers import refuse_overlap
     from salamandra_data.tokenization import DEFAULT_GUARD_SHARE, TokenizeJob, tokenize, tokenize_in_stages
 
+    refuse_overlap(arguments.input, (), arguments.out)
     settings = executor_settings(arguments)
     job = TokenizeJob(
         inputs=arguments.input,

@@ -56,8 +56,10 @@ def register(commands: Subparsers) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
+    from salamandra_data.readers import refuse_overlap
     from salamandra_data.tokenizer import TokenizerTraining, natural_sizes, train_tokenizer
 
+    refuse_overlap(arguments.input, (), arguments.out)
     sizes = natural_sizes(arguments.language_sizes, arguments.factors)
     job = TokenizerTraining(
         inputs=arguments.input,

@@ -1,0 +1,116 @@
+"""What a command writes beside its documents is no input, and output never lies in input."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+
+import pytest
+
+from salamandra_data.errors import DataError, DataWarning
+from salamandra_data.readers import find_inputs, mark_by_products
+
+
+def write(path: Path, content: str = '{"text": "a", "language": "ca"}\n') -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(content)
+    return path
+
+
+@pytest.fixture
+def curated(tmp_path: Path) -> Path:
+    """A directory with documents, and samples of what was removed."""
+    out = tmp_path / "curated"
+    write(out / "documents" / "00000-ca.jsonl")
+    write(out / "removed" / "score.jsonl")
+    write(out / "held-out.jsonl")
+    mark_by_products(out, ["removed"])
+    mark_by_products(out, ["held-out.jsonl"])
+    return out
+
+
+def names(*entries: Path | str) -> list[str]:
+    return [path.name for path in find_inputs(entries)]
+
+
+@pytest.mark.parametrize("entry", ["", "*/*.jsonl", "**/*.jsonl", "../curated", "../**/*.jsonl"])
+def test_by_products_are_left_out_of_what_is_searched_with_a_notice(curated: Path, entry: str) -> None:
+    with pytest.warns(DataWarning, match="left out .*: by-products of an earlier command"):
+        assert names(str(curated / entry)) == ["00000-ca.jsonl"]
+
+
+def test_by_products_behind_a_url_are_left_out_too(curated: Path) -> None:
+    import fsspec
+
+    memory = fsspec.filesystem("memory")
+    for path in curated.rglob("*"):
+        if path.is_file():
+            memory.pipe(f"/by-products/{path.relative_to(curated)}", path.read_bytes())
+    with pytest.warns(DataWarning, match="left out held-out.jsonl, removed"):
+        assert names("memory://by-products") == ["00000-ca.jsonl"]
+
+
+def test_by_products_that_are_named_are_read(curated: Path) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert names(curated / "removed" / "score.jsonl") == ["score.jsonl"]
+        assert names(str(curated / "removed" / "*.jsonl")) == ["score.jsonl"]
+        assert names(curated / "removed") == ["score.jsonl"]
+
+
+def test_samples_of_a_run_that_wrote_no_marker_are_known_by_its_report(curated: Path) -> None:
+    (curated / ".by-products").unlink()
+    (curated / "held-out.jsonl").unlink()
+    write(curated / "curation.json", "{}")
+    with pytest.warns(DataWarning, match="left out removed"):
+        assert names(curated) == ["00000-ca.jsonl"]
+
+
+@pytest.mark.parametrize(
+    ("entry", "out"),
+    [
+        ("in", "in/out"),
+        ("in", "in"),
+        ("in", "in/part/../out/deep"),
+        ("in", "link/out"),
+        ("link", "in/out"),
+        ("in", "elsewhere/below/out"),
+        ("in/**/*.jsonl", "in/out"),
+        ("in/*/*.jsonl", "in/out"),
+    ],
+)
+def test_output_inside_input_is_refused(tmp_path: Path, entry: str, out: str) -> None:
+    write(tmp_path / "in" / "part" / "a.jsonl")
+    write(tmp_path / "elsewhere" / "below" / "deep" / "b.jsonl")
+    (tmp_path / "link").symlink_to("in")
+    (tmp_path / "in" / "linked").symlink_to("../elsewhere")
+    with pytest.raises(DataError, match=r"--out .*\n  choose an"):
+        find_inputs([str(tmp_path / entry)], out=tmp_path / out)
+
+
+@pytest.mark.parametrize(
+    ("entry", "out"),
+    [
+        ("in", "out"),
+        ("in", "in-out"),
+        ("in/part", "in/out"),
+        ("in/part/a.jsonl", "in/out"),
+        ("in/*/*.jsonl", "in/part/deep/out"),
+        ("in/part/*.jsonl", "in/part/out"),
+        ("in/part/a.jsonl", "in/part"),
+    ],
+)
+def test_output_beside_input_is_not(tmp_path: Path, entry: str, out: str) -> None:
+    write(tmp_path / "in" / "part" / "a.jsonl")
+    assert len(find_inputs([str(tmp_path / entry)], out=tmp_path / out)) == 1
+
+
+def test_by_products_are_not_written_over_while_they_are_read(curated: Path) -> None:
+    with pytest.raises(DataError, match=r"held-out.jsonl is what an earlier command wrote there"):
+        find_inputs([curated / "held-out.jsonl"], out=curated)
+
+
+def test_a_file_of_the_users_own_is_not_taken_for_a_by_product(tmp_path: Path) -> None:
+    write(tmp_path / "training.jsonl")
+    with pytest.raises(DataError, match="training.jsonl: is there already and would be written over"):
+        mark_by_products(tmp_path, ["training.jsonl"])
