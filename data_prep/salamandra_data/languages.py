@@ -49,13 +49,15 @@ def corpus_language(name: str) -> str | None:
         name: a locale as :func:`language_of_locale` takes it, ``code``, or a code of ISO 639-3, with a script or not:
             ``cat_Latn``, ``srp_Cyrl``, ``CA`` or ``en-US``.
     Returns:
-        One of :data:`LANGUAGES` or :data:`CODE`, or None for a language that is not in the corpus.
+        One of :data:`LANGUAGES` or :data:`CODE`, or None for a language that is not in the corpus. Serbo-Croatian
+        labelled as Cyrillic is ``sr``.
     """
     if name.lower() == CODE:
         return CODE
     first, _, rest = name.replace("-", "_").partition("_")
     first = _ISO_639_3.get(first.lower(), first)
-    return language_of_locale(f"{first}_{rest}" if rest else first)
+    language = language_of_locale(f"{first}_{rest}" if rest else first)
+    return "sr" if language == "sh" and "cyrl" in rest.lower().split("_") else language
 
 
 @lru_cache(maxsize=1024)

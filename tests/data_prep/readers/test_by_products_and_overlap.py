@@ -21,11 +21,11 @@ def write(path: Path, content: str = '{"text": "a", "language": "ca"}\n') -> Pat
 def curated(tmp_path: Path) -> Path:
     """A directory with documents, and samples of what was removed."""
     out = tmp_path / "curated"
+    mark_by_products(out, ["removed"])
+    mark_by_products(out, ["held-out.jsonl"])
     write(out / "documents" / "00000-ca.jsonl")
     write(out / "removed" / "score.jsonl")
     write(out / "held-out.jsonl")
-    mark_by_products(out, ["removed"])
-    mark_by_products(out, ["held-out.jsonl"])
     return out
 
 
