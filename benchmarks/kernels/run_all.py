@@ -68,7 +68,7 @@ TRY_OUT = Plan(
     ),
     model=(
         *("tiny", "model.layers=2", "model.hidden_size=32", "model.ffn_hidden_size=48"),
-        *("model.vocab_size=999", "model.sequence_length=16"),
+        *("model.vocab_size=999", "data.sequence_length=16"),
     ),
     steps=("--steps=1", "--warmup=0", "--threads=1", "--only", "ours", "megatron-core-unfused"),
     shallow=("model.layers=1",),

@@ -75,7 +75,11 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
             "seconds": round(median, 4),
             "cpu_seconds": round(statistics.median(cpu_seconds[options.warmup :]), 4),
             "tokens_per_second": round(rate, 1),
-            "mfu": round(rate * training_flops_per_token(config.model).total / peak, 4) if peak else None,
+            "mfu": round(
+                rate * training_flops_per_token(config.model, config.data.sequence_length).total / peak, 4
+            )
+            if peak
+            else None,
             "peak_gib": round(platform.peak_memory_bytes() / GIB, 3),
             "loss": losses[-1].nats / losses[-1].tokens,
             "environment": environment(platform.device),
@@ -104,7 +108,7 @@ def _batches(config: Any) -> list[Any]:
 
     training, model = config.training, config.model
     random = np.random.default_rng(0)
-    shape = (training.micro_batch_size, model.sequence_length + 1)
+    shape = (training.micro_batch_size, config.data.sequence_length + 1)
     count = training.global_batch_size // training.micro_batch_size
     return [micro_batch(random.integers(0, model.vocab_size, shape)) for _ in range(count)]
 

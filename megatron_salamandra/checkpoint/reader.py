@@ -25,9 +25,6 @@ from megatron_salamandra.run_directory import (
     verify_checkpoint,
 )
 
-# What may differ between a checkpoint's model and the run's without touching a tensor.
-_FREE_MODEL_KEYS = {"name", "sequence_length", "init_std"}
-
 
 def _check_same_model(directory: Path, config: RunConfig) -> None:
     path = directory / CONFIG
@@ -35,8 +32,8 @@ def _check_same_model(directory: Path, config: RunConfig) -> None:
         saved: Any = yaml.safe_load(path.read_text(encoding="utf-8"))["model"]
     except (OSError, yaml.YAMLError, KeyError, TypeError) as error:
         raise CheckpointError(f"{path} cannot be read: {error!r}; use another checkpoint") from error
-    for key, value in config.model.model_dump(mode="json").items():
-        if key not in _FREE_MODEL_KEYS and saved.get(key) != value:
+    for key, value in config.model.computation().items():
+        if saved.get(key) != value:
             raise CheckpointError(
                 f"{directory} is a checkpoint of another model: model.{key} is {saved.get(key)} there and "
                 f"{value} in this run\n  use another run_dir, or the configuration the checkpoint was made with"

@@ -197,7 +197,7 @@ def _tensor_problems(config: RunConfig) -> Iterator[Problem]:
         "model.vocab_size": model.vocab_size,
     }
     if config.parallel.sequence:
-        split_sizes["model.sequence_length"] = model.sequence_length
+        split_sizes["data.sequence_length"] = config.data.sequence_length
     works = [n for n in _divisors(model.groups) if all(size % n == 0 for size in split_sizes.values())]
     for key, size in split_sizes.items():
         if size % tensor:

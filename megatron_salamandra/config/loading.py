@@ -17,6 +17,7 @@ from pydantic import ValidationError
 
 from megatron_salamandra.config.errors import ConfigError, KeyOrigins
 from megatron_salamandra.config.explain import problems_of
+from megatron_salamandra.config.former_keys import with_present_keys
 from megatron_salamandra.config.presets import preset_names, presets_directory
 from megatron_salamandra.config.run_config import RunConfig
 from megatron_salamandra.foundation.yaml_files import parse_yaml, read_yaml_mapping
@@ -35,7 +36,7 @@ def load_run_config(path_or_preset: str, overrides: Sequence[str] = ()) -> RunCo
     Raises:
         ConfigError: any file, key, type or contradiction; every problem found is told.
     """
-    layers = _Layers()
+    layers = _Layers({"data": {}})
     for source, content in _extends_chain(_locate(path_or_preset, Path())):
         layers.add(content, source)
     layers.add(_parse_overrides(overrides), COMMAND_LINE)
@@ -56,6 +57,7 @@ class _Layers:
     origins: dict[str, str] = field(default_factory=dict)
 
     def add(self, content: Mapping[str, Any], source: str) -> None:
+        content = with_present_keys(content, source)
         self._merge(self.values, content, "", source)
         given = {key for key in _ALTERNATIVES if self._given(content, key)}
         for key in given:

@@ -49,7 +49,7 @@ class RunConfig(Section):
     kernels: KernelsSection = KernelsSection()
     training: TrainingSection
     optimizer: OptimizerSection
-    data: DataSection = DataSection()
+    data: DataSection
     validation: ValidationSection = ValidationSection()
     checkpoint: CheckpointSection = CheckpointSection()
     logging: LoggingSection = LoggingSection()
@@ -68,7 +68,7 @@ class RunConfig(Section):
     @property
     def tokens_per_step(self) -> int:
         """Tokens of one optimizer step over all ranks."""
-        return self.training.global_batch_size * self.model.sequence_length
+        return self.training.global_batch_size * self.data.sequence_length
 
     @property
     def total_steps(self) -> int:
@@ -85,7 +85,7 @@ class RunConfig(Section):
             "main",
             steps=self.total_steps,
             batch_size=self.training.global_batch_size,
-            sequence_length=self.model.sequence_length,
+            sequence_length=self.data.sequence_length,
         )
 
     def validate_for_world(self, world_size: int) -> Layout:

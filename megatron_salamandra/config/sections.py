@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
@@ -39,7 +39,6 @@ class ModelSection(Section):
         ge=1,
         description="Rows of the two vocabulary matrices, in ids; must cover the tokenizer. Never padded.",
     )
-    sequence_length: int = Field(ge=1, description="Tokens of one training window, and of the RoPE table.")
     rope_base: float = Field(default=10000.0, gt=1.0, description="Base of the rotary frequencies (theta).")
     rope_scaling: RopeScalingSection | None = Field(
         default=None, description="Stretched wavelengths for long windows; none if null."
@@ -51,6 +50,13 @@ class ModelSection(Section):
         description="Standard deviation of the initial weights; the matrices that write into the residual stream "
         "(attention output, MLP down) use init_std / sqrt(2 * layers).",
     )
+
+    def computation(self) -> dict[str, Any]:
+        """What two models must agree on for the weights of one to mean the same in the other, as JSON values.
+
+        That is all but the name and the spread of the initial weights.
+        """
+        return self.model_dump(mode="json", exclude={"name", "init_std"})
 
     @property
     def groups(self) -> int:
@@ -194,6 +200,7 @@ class OptimizerSection(Section):
 class DataSection(Section):
     """What is read."""
 
+    sequence_length: int = Field(ge=1, description="Tokens of one training window.")
     blend: FilePath | None = Field(
         default=None,
         description="Blend plan written by `salamandra data blend`; relative to the current directory. "

@@ -212,7 +212,7 @@ def _window_count(source: BlendSource, tokens: int, sequence_length: int) -> int
     if windows < 1:
         raise DataError(
             f"language {source.language} has {tokens} tokens, fewer than one window of {sequence_length} + 1\n"
-            f"  leave it out (factor 0 for {source.language}), add text, or lower model.sequence_length"
+            f"  leave it out (factor 0 for {source.language}), add text, or lower data.sequence_length"
         )
     return windows
 

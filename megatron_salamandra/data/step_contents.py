@@ -80,7 +80,7 @@ class RunRecord:
         if self.config.data.continue_from is not None:
             self.start_ordinals = PhaseStart.load(run_dir).start_ordinals
         self.stream = SampleStream(
-            self.plan, self.config.model.sequence_length, self.config.training.seed, self.start_ordinals
+            self.plan, self.config.data.sequence_length, self.config.training.seed, self.start_ordinals
         )
         trained = _trained_steps(run_dir)
         self.timeline = self.config.timeline.going_on_from(trained) if trained else self.config.timeline

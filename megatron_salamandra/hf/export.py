@@ -104,7 +104,7 @@ def export_checkpoint(
         report, note = _write_tokenizer(
             temporary,
             model_path,
-            source.config.model.sequence_length,
+            source.config.data.sequence_length,
             probe_texts() if verification_texts is None else verification_texts,
         )
         model = source.config.model
@@ -118,7 +118,10 @@ def export_checkpoint(
             on_progress=on_progress,
         )
         write_json(temporary / "model.safetensors.index.json", weights.index)
-        write_json(temporary / "config.json", llama_settings(model, chosen_dtype, special_ids))
+        write_json(
+            temporary / "config.json",
+            llama_settings(model, source.config.data.sequence_length, chosen_dtype, special_ids),
+        )
         write_json(temporary / "generation_config.json", generation_settings(special_ids))
         parameters = sum(math.prod(shape) for shape in shapes.values())
         dtype_name = str(chosen_dtype).removeprefix("torch.")

@@ -72,13 +72,15 @@ def load_checkpoint(path: Path, *, device: torch.device, dtype: str = "auto") ->
     if source.tokenizer_model is None:
         raise HuggingFaceError(f"{source.path}: the checkpoint has no tokenizer.model")
     converted = convert_tokenizer(source.tokenizer_model)
-    settings = tokenizer_settings(converted, source.config.model.sequence_length)
+    settings = tokenizer_settings(converted, source.config.data.sequence_length)
     for only_in_files in ("tokenizer_class", "added_tokens_decoder"):
         del settings[only_in_files]
     tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_object=converted.backend, **settings)
     chosen = choose_dtype(dtype, source.stored_dtype)
     ids = read_special_ids(source.tokenizer_model, source.config.model.vocab_size)
-    config = transformers.LlamaConfig(**llama_settings(source.config.model, chosen, ids))
+    config = transformers.LlamaConfig(
+        **llama_settings(source.config.model, source.config.data.sequence_length, chosen, ids)
+    )
     with torch.device("meta"):
         model = transformers.LlamaForCausalLM(config)
     weights = {name: tensor.to(device, chosen) for name, tensor in source.huggingface_tensors()}

@@ -58,7 +58,9 @@ def compare_with_export(
         checkpoint, platform: as for :func:`megatron_logits`.
         export: directory written by an export of the same checkpoint.
     """
-    model = load_run_config(str(resolve_checkpoint(checkpoint) / CONFIG), []).model
+    config = load_run_config(str(resolve_checkpoint(checkpoint) / CONFIG), [])
     generator = torch.Generator().manual_seed(seed)
-    tokens = torch.randint(0, model.vocab_size, (2, min(256, model.sequence_length)), generator=generator)
+    tokens = torch.randint(
+        0, config.model.vocab_size, (2, min(256, config.data.sequence_length)), generator=generator
+    )
     return check_export(export, tokens, megatron_logits(checkpoint, tokens, platform=platform))

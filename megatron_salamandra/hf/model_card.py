@@ -18,14 +18,14 @@ def model_card(
 
     Args:
         config: the configuration the checkpoint was written with.
-        state: its training state: step, consumed_samples and ledger are shown where present.
+        state: its training state: step, consumed_tokens and ledger are shown where present.
         parameters: number of weights.
         dtype: name of the exported dtype.
         tokenizer_note: outcome of comparing the tokenizer with its SentencePiece model.
     """
     model = config.model
     ledger = _ledger_rows(state.get("ledger"))
-    consumed = state.get("consumed_samples")
+    consumed = state.get("consumed_tokens")
     sections = [
         _front_matter([language for language, *_ in ledger if language not in _NOT_LANGUAGES]),
         f"# {model.name}\n\nA base language model of the Salamandra architecture, trained with "
@@ -41,15 +41,11 @@ def model_card(
                 f"| layers, hidden size, MLP width | {model.layers}, {model.hidden_size}, {model.ffn_hidden_size} |",
                 f"| query heads, key/value heads | {model.attention_heads}, {model.groups} |",
                 f"| vocabulary | {model.vocab_size:,} |",
-                f"| context | {model.sequence_length:,} tokens |",
+                f"| context | {config.data.sequence_length:,} tokens |",
                 f"| RoPE base, RMSNorm eps | {model.rope_base:g}, {model.norm_eps:g} |",
                 f"| weights | {dtype} |",
                 f"| optimizer steps | {state.get('step', 'unknown')} |",
-                *(
-                    [f"| tokens read | {consumed * model.sequence_length:,} |"]
-                    if isinstance(consumed, int)
-                    else []
-                ),
+                *([f"| tokens read | {consumed:,} |"] if isinstance(consumed, int) else []),
             ]
         ),
     ]

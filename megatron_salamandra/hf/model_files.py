@@ -26,7 +26,9 @@ def choose_dtype(name: str, stored: torch.dtype) -> torch.dtype:
     return DTYPES[name]
 
 
-def llama_settings(model: ModelSection, dtype: torch.dtype, ids: SpecialIds) -> dict[str, Any]:
+def llama_settings(
+    model: ModelSection, sequence_length: int, dtype: torch.dtype, ids: SpecialIds
+) -> dict[str, Any]:
     """The content of config.json: this model as a ``LlamaForCausalLM``.
 
     ``rope_theta`` and ``torch_dtype`` are the names that transformers 4 and other runtimes read;
@@ -43,7 +45,7 @@ def llama_settings(model: ModelSection, dtype: torch.dtype, ids: SpecialIds) -> 
         "num_key_value_heads": model.groups,
         "head_dim": model.head_dim,
         "hidden_act": "silu",
-        "max_position_embeddings": model.sequence_length,
+        "max_position_embeddings": sequence_length,
         "initializer_range": model.init_std,
         "rms_norm_eps": model.norm_eps,
         "rope_theta": model.rope_base,

@@ -26,6 +26,7 @@ def build_chunk(
     return SalamandraModel(
         transformer,
         model=config.model,
+        sequence_length=config.data.sequence_length,
         kernels=config.kernels,
         use_position_ids=config.data.reset_positions,
         z_loss=config.training.z_loss,

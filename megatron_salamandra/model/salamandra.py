@@ -30,6 +30,7 @@ class SalamandraModel(GPTModel):
         config: TransformerConfig,
         *,
         model: ModelSection,
+        sequence_length: int,
         kernels: KernelsSection,
         z_loss: float = 0.0,
         use_position_ids: bool = False,
@@ -41,6 +42,7 @@ class SalamandraModel(GPTModel):
         Args:
             config: Megatron-Core's configuration, made from the same sections.
             model: shape of the network.
+            sequence_length: tokens of a window.
             kernels: who computes rotary embedding, activation, loss and weight gradients.
             z_loss: weight of the squared log-normaliser in the loss (PaLM, section 5).
             use_position_ids: rotate by the ``position_ids`` given to ``forward``, not by place in the window;
@@ -53,7 +55,7 @@ class SalamandraModel(GPTModel):
             config=config,
             transformer_layer_spec=block_spec(config, kernels, virtual_stage, pipeline_rank),
             vocab_size=model.vocab_size,
-            max_sequence_length=model.sequence_length,
+            max_sequence_length=sequence_length,
             position_embedding_type="rope",
             share_embeddings_and_output_weights=False,
             vp_stage=virtual_stage,

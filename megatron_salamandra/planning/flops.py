@@ -35,22 +35,22 @@ class FlopCount:
         return self.layers * self.layer + self.head
 
 
-def training_flops_per_token(model: ModelSection) -> FlopCount:
+def training_flops_per_token(model: ModelSection, sequence_length: int) -> FlopCount:
     """Model FLOPs per trained token. Salamandra 2B: 12.79e9; 7B: 46.76e9; 40B at 4,096 tokens: 239.7e9."""
     parameters = count_parameters(model)
     return FlopCount(
         layer_matrices=6 * parameters.multiplied_per_layer,
-        layer_attention=6 * model.sequence_length * model.hidden_size,
+        layer_attention=6 * sequence_length * model.hidden_size,
         layers=model.layers,
         head=6 * parameters.head,
     )
 
 
-def head_in_layers(model: ModelSection, *, with_attention: bool) -> float:
+def head_in_layers(model: ModelSection, sequence_length: int = 0) -> float:
     """How many transformer layers the vocabulary head weighs.
 
-    By weights alone (``with_attention=False``) it is 10.4 for the 2B, 5.9 for the 7B and 2.8 for the 40B;
-    with the attention of full windows counted into a layer, the head weighs less.
+    By weights alone (no ``sequence_length``) it is 10.4 for the 2B, 5.9 for the 7B and 2.8 for the 40B;
+    with the attention of full windows of that length counted into a layer, the head weighs less.
     """
-    flops = training_flops_per_token(model)
-    return flops.head / (flops.layer if with_attention else flops.layer_matrices)
+    flops = training_flops_per_token(model, sequence_length)
+    return flops.head / flops.layer

@@ -68,7 +68,7 @@ def _rank_memory(config: RunConfig, layout: Layout, rank: int, chunks: list[Pipe
     parameters = sum(count.on_rank(chunk, tensor) for chunk in chunks)
     # Two fp32 moments; with bf16 weights also an fp32 master copy.
     state_bytes = parameters * (12 if config.precision == "bf16" else 8)
-    tokens = config.training.micro_batch_size * config.model.sequence_length
+    tokens = config.training.micro_batch_size * config.data.sequence_length
     has_head = any(chunk.head for chunk in chunks)
     return RankMemory(
         pipeline_rank=rank,
@@ -113,7 +113,7 @@ def _activation_elements(config: RunConfig, layout: Layout, rank: int, chunks: l
         kept_layer = model.hidden_size // split_residual
         working = whole_layer
     layers = max(chunk.layers for chunk in chunks)
-    tokens = config.training.micro_batch_size * model.sequence_length
+    tokens = config.training.micro_batch_size * config.data.sequence_length
     elements = chunks_in_flight(layout, rank) * layers * kept_layer + (working if layers else 0)
     if any(chunk.head for chunk in chunks):
         elements += 2 * model.hidden_size // split_residual  # input and output of the final norm

@@ -25,13 +25,15 @@ def current_stages(model: ModelSection, parallel: ParallelSection) -> list[Pipel
     return [PipelineStage(index == 0, each, index == count - 1) for index in range(count)]
 
 
-def stage_loads(model: ModelSection, stages: list[PipelineStage]) -> list[StageLoad]:
+def stage_loads(model: ModelSection, sequence_length: int, stages: list[PipelineStage]) -> list[StageLoad]:
     """Work of each stage: its layers, plus the head counted in layers. The embedding look-up weighs nothing."""
-    head = head_in_layers(model, with_attention=True)
+    head = head_in_layers(model, sequence_length)
     return [StageLoad(stage, stage.layers + head * stage.head) for stage in stages]
 
 
-def suggest_pipeline_layout(model: ModelSection, parallel: ParallelSection) -> str | None:
+def suggest_pipeline_layout(
+    model: ModelSection, sequence_length: int, parallel: ParallelSection
+) -> str | None:
     """Layout string whose largest stage is as small as it can be; None without pipeline parallelism.
 
     The last stage, which also has the head, gets fewer layers. Where the others cannot be equal, the
@@ -40,7 +42,7 @@ def suggest_pipeline_layout(model: ModelSection, parallel: ParallelSection) -> s
     if parallel.pipeline == 1:
         return None
     count = parallel.pipeline * (parallel.virtual_pipeline or 1)
-    head = head_in_layers(model, with_attention=True)
+    head = head_in_layers(model, sequence_length)
     others = count - 1
 
     def largest_stage(layers_in_last: int) -> float:

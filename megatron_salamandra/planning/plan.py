@@ -43,7 +43,7 @@ class Plan:
 
     def to_dict(self) -> dict[str, Any]:
         """The plan as JSON values. ``parameters`` is the exact count of the model."""
-        config, model = self.config, self.config.model
+        config, model, length = self.config, self.config.model, self.config.data.sequence_length
         return {
             "model": model.name,
             "parameters": self.parameters.total,
@@ -59,8 +59,8 @@ class Plan:
                 for matrix in self.parameters.matrices
             ],
             "flops_per_token": self.flops.total,
-            "head_in_layers_by_weights": head_in_layers(model, with_attention=False),
-            "head_in_layers_by_flops": head_in_layers(model, with_attention=True),
+            "head_in_layers_by_weights": head_in_layers(model),
+            "head_in_layers_by_flops": head_in_layers(model, length),
             "tokens_per_step": config.tokens_per_step,
             "steps": config.total_steps,
             "tokens": config.total_steps * config.tokens_per_step,
@@ -103,12 +103,13 @@ def make_plan(config: RunConfig, world_size: int | None = None) -> Plan:
         world_size = config.parallel.tensor * config.parallel.pipeline
     layout = config.validate_for_world(world_size)
     stages = current_stages(config.model, config.parallel)
+    length = config.data.sequence_length
     return Plan(
         config=config,
         layout=layout,
         parameters=count_parameters(config.model),
-        flops=training_flops_per_token(config.model),
-        stages=stage_loads(config.model, stages),
-        suggested_layout=suggest_pipeline_layout(config.model, config.parallel),
+        flops=training_flops_per_token(config.model, length),
+        stages=stage_loads(config.model, length, stages),
+        suggested_layout=suggest_pipeline_layout(config.model, length, config.parallel),
         memory=memory_per_rank(config, layout, stages),
     )

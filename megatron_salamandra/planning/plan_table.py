@@ -25,8 +25,8 @@ def _model_lines(plan: Plan) -> Iterator[str]:
         yield f"  {matrix.name:<30}{shape:>18}{matrix.copies:>8}{matrix.total:>18,}"
     share = plan.parameters.vocabulary / plan.parameters.total
     yield f"  one layer {plan.parameters.per_layer:,}; embedding and head {share:.1%} of the model"
-    by_weights = head_in_layers(plan.config.model, with_attention=False)
-    by_flops = head_in_layers(plan.config.model, with_attention=True)
+    by_weights = head_in_layers(plan.config.model)
+    by_flops = head_in_layers(plan.config.model, plan.config.data.sequence_length)
     yield f"  the head weighs {by_weights:.1f} layers by weights, {by_flops:.1f} with attention counted"
 
 
@@ -35,7 +35,7 @@ def _length_lines(plan: Plan) -> Iterator[str]:
     tokens = config.total_steps * config.tokens_per_step
     yield (
         f"Length: {config.total_steps:,} steps of {config.tokens_per_step:,} tokens "
-        f"({config.training.global_batch_size:,} samples of {config.model.sequence_length:,}) = {tokens:,} tokens"
+        f"({config.training.global_batch_size:,} samples of {config.data.sequence_length:,}) = {tokens:,} tokens"
     )
     yield (
         f"  {plan.flops.total / 1e9:,.4g} GFLOP per token forward and backward, "

@@ -29,7 +29,7 @@ def main(arguments: list[str]) -> int:
     logging.disable_progress_bar()
     run, export, blend = map(Path, arguments)
     config = load_run_config(str(RunDirectory(run).config), [])
-    sets = validation_sets(BlendPlan.load(blend), config.model.sequence_length, 1)
+    sets = validation_sets(BlendPlan.load(blend), config.data.sequence_length, 1)
     chosen = sets[:: max(len(sets) // _WINDOWS, 1)][:_WINDOWS]
     tokens = torch.cat([next(iter(one.micro_batches(1, 0, 1))).tokens for one in chosen])
     parity = check_export(export, tokens, megatron_logits(run, tokens))

@@ -76,12 +76,12 @@ def _check_same_windows(
     Raises:
         ConfigError: sequence length or seed differ.
     """
-    now, before = config.model.sequence_length, earlier.model.sequence_length
+    now, before = config.data.sequence_length, earlier.data.sequence_length
     if now != before:
         language, ordinal = max(start.items(), key=lambda item: item[1])
         whole, rest = divmod(ordinal * before, now)
         raise ConfigError(
-            f"model.sequence_length = {now} is not that of {continue_from}, {before}: an ordinal counts windows, and "
+            f"data.sequence_length = {now} is not that of {continue_from}, {before}: an ordinal counts windows, and "
             f"windows of another length are cut and ordered anew ({language}: {ordinal} * {before} = "
             f"{ordinal * before} = {whole} * {now} + {rest} tokens)\n"
             f"  use {before}, or leave out data.continue_from: every language then starts at its first window"

@@ -48,7 +48,7 @@ def open_data(
         )
     start = _phase_start(config, plan, directory, grid, logger)
     ordinals = start.start_ordinals if start else None
-    stream = SampleStream(plan, config.model.sequence_length, config.training.seed, ordinals)
+    stream = SampleStream(plan, config.data.sequence_length, config.training.seed, ordinals)
     # All ranks have compared before rank 0 may write.
     dist.barrier()
     if grid.rank == 0 and not lock.exists():

@@ -11,7 +11,8 @@ from megatron_salamandra.config import RunConfig, load_run_config
 
 BASE = """\
 model: {name: small, layers: 8, hidden_size: 128, ffn_hidden_size: 352, attention_heads: 8, query_groups: 4,
-        vocab_size: 1024, sequence_length: 64}
+        vocab_size: 1024}
+data: {sequence_length: 64}
 training: {micro_batch_size: 2, global_batch_size: 32, steps: 100}
 optimizer: {lr: 1e-3, warmup_steps: 10}
 """

@@ -62,8 +62,8 @@ REFUSED = {
     ],
     "parallel.tensor=3": ["does not divide model.attention_heads = 8", "model.vocab_size = 1024"],
     "parallel.sequence=true": ["no effect with parallel.tensor = 1", "parallel.tensor is a default"],
-    "parallel.tensor=2 parallel.sequence=true model.sequence_length=63": [
-        "parallel.tensor = 2 does not divide model.sequence_length = 63"
+    "parallel.tensor=2 parallel.sequence=true data.sequence_length=63": [
+        "parallel.tensor = 2 does not divide data.sequence_length = 63"
     ],
     # pipeline
     "parallel.pipeline=3": ["parallel.pipeline = 3 does not divide model.layers = 8", "stages: 1, 2, 4, 8"],

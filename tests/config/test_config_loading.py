@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import yaml
 
 from megatron_salamandra.config import ConfigError, RunConfig, load_run_config
 
@@ -151,3 +152,27 @@ def test_loading_never_imports_torch(base_file: Path) -> None:
         "sys.exit(any(name in sys.modules for name in ('torch', 'megatron.core', 'transformers')))"
     )
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
+
+
+def test_the_length_of_windows_is_read_where_earlier_versions_wrote_it(base_file: Path) -> None:
+    """Run directories, checkpoints and files of users that name it ``model.sequence_length`` stay readable."""
+    present = load_run_config(str(base_file))
+    former = yaml.safe_load(present.to_yaml())
+    former["model"]["sequence_length"] = former["data"].pop("sequence_length")
+    path = base_file.with_name("former.yaml")
+    path.write_text(yaml.safe_dump(former))
+    assert load_run_config(str(path)) == present
+    assert load_run_config(str(path), ["data.sequence_length=32"]).data.sequence_length == 32
+    assert load_run_config(str(base_file), ["model.sequence_length=32"]).data.sequence_length == 32
+    former["data"]["sequence_length"] = 32
+    path.write_text(yaml.safe_dump(former))
+    with pytest.raises(
+        ConfigError, match=r"former.yaml: model.sequence_length has moved to data.sequence_length"
+    ):
+        load_run_config(str(path))
+
+
+def test_a_missing_window_length_is_named_by_its_key(base_file: Path) -> None:
+    base_file.write_text(base_file.read_text().replace("data: {sequence_length: 64}", ""))
+    with pytest.raises(ConfigError, match="data.sequence_length is required but never set"):
+        load_run_config(str(base_file))

@@ -64,7 +64,7 @@ def test_preset_has_the_published_hyperparameters(name: str) -> None:
         model.attention_heads,
         model.groups,
         model.vocab_size,
-        model.sequence_length,
+        config.data.sequence_length,
         model.init_std,
     )
     assert model.head_dim == 128

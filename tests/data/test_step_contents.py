@@ -21,7 +21,7 @@ from salamandra_data.shards import IndexedShard
 
 OVERRIDES = [
     "model.vocab_size=256",
-    "model.sequence_length=256",
+    "data.sequence_length=256",
     "training.global_batch_size=4",
     "training.steps=7",
 ]

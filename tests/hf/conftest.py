@@ -82,10 +82,10 @@ def small_config() -> Callable[..., RunConfig]:
                     "attention_heads": 4,
                     "query_groups": query_groups,
                     "vocab_size": 704,
-                    "sequence_length": 64,
                     "rope_base": 5000.0,
                     "norm_eps": 1e-4,
                 },
+                "data": {"sequence_length": 64},
                 "training": {"micro_batch_size": 1, "global_batch_size": 2, "steps": 4},
                 "optimizer": {"lr": 1e-3, "min_lr": 1e-4, "schedule": "cosine", "warmup_steps": 1},
             }
@@ -124,7 +124,7 @@ def write_checkpoint(tokenizer_model: Path) -> Callable[..., Path]:
             {"language": "code", "samples": 10, "tokens": 640, "epochs": 0.25},
             {"language": "mt", "samples": 0, "tokens": 0, "epochs": 0.0},
         ]
-        training_state = {"step": 20, "consumed_samples": 40, "ledger": ledger}
+        training_state = {"step": 20, "consumed_samples": 40, "consumed_tokens": 2560, "ledger": ledger}
         (path / "state.json").write_text(json.dumps(training_state))
         if with_tokenizer:
             (path / "tokenizer.model").write_bytes(tokenizer_model.read_bytes())

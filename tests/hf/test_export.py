@@ -140,10 +140,9 @@ def test_stretched_rotary_wavelengths_reach_the_export() -> None:
         ffn_hidden_size=64,
         attention_heads=2,
         vocab_size=32,
-        sequence_length=32768,
         rope_scaling=RopeScalingSection(factor=4.0, original_sequence_length=8192, low_frequency_factor=2.0),
     )
-    settings = llama_settings(model, torch.float32, SpecialIds(unknown=0, begin=1, end=2, padding=3))
+    settings = llama_settings(model, 32768, torch.float32, SpecialIds(unknown=0, begin=1, end=2, padding=3))
     config = transformers.LlamaConfig(**settings)
     theirs, _ = transformers.modeling_rope_utils.ROPE_INIT_FUNCTIONS["llama3"](config, torch.device("cpu"))
     table = rope_table(torch.tensor([1]), 128, 10_000.0, scaling=rope_scaling(model))

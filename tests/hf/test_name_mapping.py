@@ -71,7 +71,7 @@ def test_names_and_shapes_are_exactly_those_of_llama(small_config: ConfigMaker, 
     from megatron_salamandra.hf.sentencepiece_model import SpecialIds
 
     model = small_config(query_groups=query_groups).model
-    settings = llama_settings(model, torch.float32, SpecialIds(0, 1, 2, 3))
+    settings = llama_settings(model, 64, torch.float32, SpecialIds(0, 1, 2, 3))
     with torch.device("meta"):
         llama = transformers.LlamaForCausalLM(transformers.LlamaConfig(**settings))
     assert {name: tuple(p.shape) for name, p in llama.state_dict().items()} == huggingface_shapes(model)

@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[2]
 SCRIPTS = ROOT / "benchmarks/kernels"
 OPERATIONS = ["--device=cpu", "--sequence=4", "--vocabulary=4096", "--model=2b", "--tp=8", "--repeats=1"]
 STEP = ["tiny", "model.layers=1", "model.hidden_size=32", "model.ffn_hidden_size=48", "model.vocab_size=999"]
-STEP += ["model.sequence_length=16", "--steps=2", "--warmup=0", "--threads=1"]
+STEP += ["data.sequence_length=16", "--steps=2", "--warmup=0", "--threads=1"]
 
 
 def run(script: str, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:

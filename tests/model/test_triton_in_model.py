@@ -15,7 +15,7 @@ import pytest
 import torch
 
 SUPPORT = Path(__file__).parents[1] / "support"
-SMALL = ["model.layers=1", "model.sequence_length=16"]
+SMALL = ["model.layers=1", "data.sequence_length=16"]
 JOB = """
 import pickle, sys
 from rank_jobs import loss_and_gradients

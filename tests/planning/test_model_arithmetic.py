@@ -40,7 +40,8 @@ def test_tensor_parallel_ranks_share_all_but_the_norms(name: str) -> None:
     ("name", "gigaflops"), [("salamandra-2b", 12.79), ("salamandra-7b", 46.76), ("salamandra-40b", 239.7)]
 )
 def test_flops_per_token_count_causal_attention_half_and_the_head(name: str, gigaflops: float) -> None:
-    flops = training_flops_per_token(load_run_config(name).model)
+    config = load_run_config(name)
+    flops = training_flops_per_token(config.model, config.data.sequence_length)
     assert flops.total / 1e9 == pytest.approx(gigaflops, rel=5e-4)
 
 
@@ -49,5 +50,5 @@ def test_flops_per_token_count_causal_attention_half_and_the_head(name: str, gig
 )
 def test_head_weighs_this_many_layers(name: str, layers: float) -> None:
     model = load_run_config(name).model
-    assert head_in_layers(model, with_attention=False) == pytest.approx(layers, abs=0.05)
-    assert head_in_layers(model, with_attention=True) < layers
+    assert head_in_layers(model) == pytest.approx(layers, abs=0.05)
+    assert head_in_layers(model, 4096) < layers

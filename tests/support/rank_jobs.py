@@ -223,7 +223,7 @@ def loss_and_gradients(overrides: Sequence[str]) -> dict[str, Any]:
 
     config = load_run_config(str(SMALL_CONFIG), overrides)
     windows = np.random.default_rng(5).integers(
-        0, config.model.vocab_size, (2, config.model.sequence_length + 1)
+        0, config.model.vocab_size, (2, config.data.sequence_length + 1)
     )
     platform = select_platform("host")
     platform.start(int(os.environ["LOCAL_RANK"]))
@@ -233,8 +233,8 @@ def loss_and_gradients(overrides: Sequence[str]) -> dict[str, Any]:
             for chunk in chunks:
                 chunk.config.finalize_model_grads_func = finalize_model_grads
             batches = [
-                micro_batch(windows[:1], np.array([config.model.sequence_length])),
-                micro_batch(windows[1:], np.array([config.model.sequence_length // 3])),
+                micro_batch(windows[:1], np.array([config.data.sequence_length])),
+                micro_batch(windows[1:], np.array([config.data.sequence_length // 3])),
             ]
             for chunk in chunks:
                 chunk.zero_grad_buffer()
@@ -301,7 +301,7 @@ def changed_batch_tensors(overrides: Sequence[str], samples: int) -> list[str]:
     from megatron_salamandra.training.forward_backward import run_micro_batches
 
     config = load_run_config(str(SMALL_CONFIG), overrides)
-    shape = (samples, config.model.sequence_length + 1)
+    shape = (samples, config.data.sequence_length + 1)
     batch = micro_batch(np.random.default_rng(5).integers(0, config.model.vocab_size, shape))
     before = {name: tensor.clone() for name, tensor in vars(batch).items() if tensor is not None}
     platform = select_platform("host")

@@ -44,7 +44,7 @@ def gradients(config: Any, grid: Any, chunks: list[Any], optimizer: Any, step: i
     from megatron_salamandra.optim import apply_schedule
     from megatron_salamandra.training.forward_backward import run_micro_batches
 
-    shape = (1, config.model.sequence_length + 1)
+    shape = (1, config.data.sequence_length + 1)
     windows = np.random.default_rng([step, grid.data_rank]).integers(0, config.model.vocab_size, shape)
     for chunk in chunks:
         chunk.train()

@@ -168,9 +168,9 @@ def test_a_later_phase_on_grown_text_is_what_the_simulation_said(
             "training.seed = 5 is not that of {first}, 1234",
         ),
         (
-            ["data.continue_from={first}", "model.sequence_length=48"],
+            ["data.continue_from={first}", "data.sequence_length=48"],
             2,
-            "model.sequence_length = 48 is not that of {first}, 64",
+            "data.sequence_length = 48 is not that of {first}, 64",
         ),
         (["data.continue_from={first}", "data.new_text=[ca, xx]"], 2, "data.new_text names xx, which"),
     ],
@@ -196,7 +196,7 @@ def test_the_refused_length_shows_its_arithmetic(runs: TrainingRuns, first: str)
     reached = next_ordinals(runs, first, 6)
     language = max(reached, key=lambda name: reached[name])
     tokens = reached[language] * LENGTH
-    overrides = [*SHORT, f"data.continue_from={runs.root / first}", "model.sequence_length=48"]
+    overrides = [*SHORT, f"data.continue_from={runs.root / first}", "data.sequence_length=48"]
     assert runs.train("other-length", 1, *overrides) == 2
     assert (
         f"({language}: {reached[language]} * 64 = {tokens} = {tokens // 48} * 48 + {tokens % 48} tokens)"

@@ -198,7 +198,7 @@ def test_a_blend_that_cannot_be_trained_on_leaves_the_directory_free(
     runs: TrainingRuns, tmp_path: Path
 ) -> None:
     """Another sequence length or another blend is the remedy, so neither may be frozen."""
-    assert runs.train("too-short", 1, *SHORT, "model.sequence_length=4096") == 1
+    assert runs.train("too-short", 1, *SHORT, "data.sequence_length=4096") == 1
     assert "fewer than one window of 4096 + 1" in runs.events("too-short")[-1]["error"]
     assert runs.train("too-short", 1, *SHORT, f"data.blend={write_blend(tmp_path, seed=8)}") == 0
 

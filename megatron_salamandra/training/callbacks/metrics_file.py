@@ -22,7 +22,9 @@ class MetricsFile(Callback):
         super().__init__(trainer)
         self._metrics = MetricsLog(trainer.runtime.directory.metrics)
         self._validation = ValidationLog(trainer.runtime.directory.validation)
-        self._flops_per_token = training_flops_per_token(trainer.config.model).total
+        self._flops_per_token = training_flops_per_token(
+            trainer.config.model, trainer.config.data.sequence_length
+        ).total
         self._peak = trainer.runtime.platform.peak_flops(trainer.config.precision)
         self._every = trainer.config.logging.console_every_steps
 

@@ -59,7 +59,7 @@ class Validation(Callback):
         super().__init__(trainer)
         self._when = trainer.config.validation
         self._sets = validation_sets(
-            trainer.plan, trainer.config.model.sequence_length, self._when.samples_per_language
+            trainer.plan, trainer.config.data.sequence_length, self._when.samples_per_language
         )
         self._validated_step: int | None = None
 
