@@ -22,11 +22,12 @@ DOCKERFILES := $(wildcard Dockerfile launch/Dockerfile)
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help setup quickstart test lint types format clean
+.PHONY: help setup quickstart test export-readers lint types format clean
 
 help:
 	@echo "make quickstart   train a small model on real text, from download to exported model (runs/quickstart/)"
 	@echo "make test         lint, types, shell lint and the test suite"
+	@echo "make export-readers   read an export with the oldest and newest supported transformers (installs them)"
 	@echo "make lint         ruff, mypy, shellcheck, hadolint"
 	@echo "make format       rewrite the sources in the project's format"
 	@echo "make setup        only create the environment $(VENV)"
@@ -46,6 +47,16 @@ quickstart: setup
 
 test: lint
 	$(BIN)/python -m pytest $(ARGS)
+
+# Each version into a directory of its own, beside the environment's other packages.
+READERS := .venv/export-readers
+export-readers: setup
+	grep -v '^#' tests/hf/reader_versions.txt | while read -r transformers tokenizers hub; do \
+	    target=$(READERS)/$$transformers-$$tokenizers; \
+	    [ -d $$target ] || $(BIN)/python -m pip install -qq --no-deps --target $$target "transformers==$$transformers" \
+	        "tokenizers==$$tokenizers" "huggingface_hub==$$hub" || exit 1; \
+	done
+	SALAMANDRA_EXPORT_READERS="$$(echo $(abspath $(READERS))/*)" $(BIN)/python -m pytest tests/hf/test_export_readers.py
 
 lint: setup types
 	$(BIN)/ruff check .

@@ -47,22 +47,21 @@ def register(subparsers: Subparsers) -> None:
 
 
 def _generate(arguments: argparse.Namespace) -> int:
-    from megatron_salamandra.evaluation import generate_texts
+    from megatron_salamandra.evaluation import check_request, generate_texts
     from megatron_salamandra.hf import choose_device, load_checkpoint, load_export
 
+    sampling = {
+        "max_new_tokens": arguments.max_new_tokens,
+        "temperature": arguments.temperature,
+        "top_p": arguments.top_p,
+        "seed": arguments.seed,
+    }
+    check_request(arguments.prompt, **sampling)
     device = choose_device(arguments.device)
     if arguments.hf is not None:
         loaded = load_export(arguments.hf, device=device)
     else:
         loaded = load_checkpoint(arguments.checkpoint, device=device)
-    results = generate_texts(
-        loaded,
-        arguments.prompt,
-        max_new_tokens=arguments.max_new_tokens,
-        temperature=arguments.temperature,
-        top_p=arguments.top_p,
-        seed=arguments.seed,
-    )
-    for number, result in enumerate(results):
+    for number, result in enumerate(generate_texts(loaded, arguments.prompt, **sampling)):
         print(("\n" if number else "") + result.prompt + result.completion, flush=True)
     return 0

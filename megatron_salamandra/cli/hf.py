@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 import time
 from collections.abc import Callable
@@ -101,14 +102,14 @@ def _add_compare(commands: Subparsers) -> None:
 
 
 def _export(arguments: argparse.Namespace) -> int:
-    from megatron_salamandra.hf import document_texts, export_checkpoint
+    from megatron_salamandra.hf import document_texts, export_checkpoint, shard_bytes_of
 
     texts = document_texts(arguments.verify_text, arguments.text_key) if arguments.verify_text else None
     report = export_checkpoint(
         arguments.checkpoint,
         arguments.out,
         dtype=arguments.dtype,
-        shard_bytes=int(arguments.shard_gib * (1 << 30)),
+        shard_bytes=shard_bytes_of(arguments.shard_gib),
         tokenizer_model=arguments.tokenizer,
         verification_texts=texts,
         force=arguments.force,
@@ -146,6 +147,10 @@ def _progress_printer() -> Callable[[int, int], None]:
 
 
 def _compare(arguments: argparse.Namespace) -> int:
+    from megatron_salamandra.hf import OptionError
+
+    if not 0 <= arguments.tolerance < math.inf:
+        raise OptionError(f"--tolerance {arguments.tolerance:g}: must be a finite number, 0 or more")
     from megatron_salamandra.hf.megatron_logits import compare_with_export
 
     parity = compare_with_export(arguments.checkpoint, arguments.hf, platform=arguments.platform)

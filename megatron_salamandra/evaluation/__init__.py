@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from megatron_salamandra.evaluation.generation import Generation, generate_texts
+from megatron_salamandra.evaluation.generation import Generation, check_request, generate_texts
 
-__all__ = ["Generation", "generate_texts"]
+__all__ = ["Generation", "check_request", "generate_texts"]

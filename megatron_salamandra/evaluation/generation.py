@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 
-from megatron_salamandra.hf import HuggingFaceError, LoadedModel
+from megatron_salamandra.hf import HuggingFaceError, LoadedModel, OptionError
 
 
 @dataclass(frozen=True)
@@ -47,15 +48,33 @@ def generate_texts(
         temperature: 0 always takes the most likely token, larger samples more evenly.
         top_p: sample from the fewest tokens that together have this probability, in (0, 1].
     Raises:
-        HuggingFaceError: a number out of its range, or a prompt too long for the model.
+        OptionError: a number out of its range, or a prompt that is not text.
+        HuggingFaceError: a prompt too long for the model.
+    """
+    check_request(prompts, max_new_tokens=max_new_tokens, temperature=temperature, top_p=top_p, seed=seed)
+    return (_continue(loaded, prompt, max_new_tokens, temperature, top_p, seed) for prompt in prompts)
+
+
+def check_request(
+    prompts: Sequence[str], *, max_new_tokens: int, temperature: float, top_p: float, seed: int
+) -> None:
+    """Refuse values that :func:`generate_texts` cannot take; quick, so that it can be done before loading a model.
+
+    Raises:
+        OptionError: names the value.
     """
     if max_new_tokens < 1:
-        raise HuggingFaceError(f"max_new_tokens = {max_new_tokens} must be at least 1")
-    if temperature < 0:
-        raise HuggingFaceError(f"temperature = {temperature} must be 0 or more")
+        raise OptionError(f"max_new_tokens = {max_new_tokens} must be at least 1")
+    if not 0 <= temperature < math.inf:
+        raise OptionError(f"temperature = {temperature} must be a finite number, 0 or more")
     if not 0 < top_p <= 1:
-        raise HuggingFaceError(f"top_p = {top_p} must be above 0 and at most 1")
-    return (_continue(loaded, prompt, max_new_tokens, temperature, top_p, seed) for prompt in prompts)
+        raise OptionError(f"top_p = {top_p} must be above 0 and at most 1")
+    if not -(2**63) <= seed < 2**64:
+        raise OptionError(f"seed = {seed} does not fit in 64 bits")
+    for prompt in prompts:
+        # Bytes of the command line that are not UTF-8 arrive as half a surrogate pair each.
+        if any("\ud800" <= character <= "\udfff" for character in prompt):
+            raise OptionError(f"the prompt {prompt[:40]!a} is not valid UTF-8 text")
 
 
 def _continue(

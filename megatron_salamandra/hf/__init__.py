@@ -6,19 +6,24 @@ Needs the ``hf`` extra for tokenizers and transformers; importing this package d
 from __future__ import annotations
 
 from megatron_salamandra.hf.checkpoint_reader import ShardedCheckpoint
-from megatron_salamandra.hf.errors import HuggingFaceError, TokenizerConversionError
-from megatron_salamandra.hf.export import ExportReport, export_checkpoint
+from megatron_salamandra.hf.errors import HuggingFaceError, OptionError, TokenizerConversionError
+from megatron_salamandra.hf.export import ExportReport, export_checkpoint, shard_bytes_of
 from megatron_salamandra.hf.loading import LoadedModel, choose_device, load_checkpoint, load_export
 from megatron_salamandra.hf.parity import LogitParity, check_export, compare_logits
 from megatron_salamandra.hf.tokenizer import convert_tokenizer
-from megatron_salamandra.hf.tokenizer_verification import TokenizerReport, probe_texts, verify_tokenizer
-from megatron_salamandra.hf.verification_files import document_texts
+from megatron_salamandra.hf.tokenizer_verification import (
+    TokenizerReport,
+    document_texts,
+    probe_texts,
+    verify_tokenizer,
+)
 
 __all__ = [
     "ExportReport",
     "HuggingFaceError",
     "LoadedModel",
     "LogitParity",
+    "OptionError",
     "ShardedCheckpoint",
     "TokenizerConversionError",
     "TokenizerReport",
@@ -31,5 +36,6 @@ __all__ = [
     "load_checkpoint",
     "load_export",
     "probe_texts",
+    "shard_bytes_of",
     "verify_tokenizer",
 ]

@@ -1,8 +1,11 @@
-"""Errors of this room; all are ``ValueError`` so that the command line reports them as they are."""
+"""Errors of this room."""
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from megatron_salamandra.foundation.errors import UserError
+from megatron_salamandra.foundation.exit_codes import EXIT_USAGE
 
 
 class HuggingFaceError(UserError):
@@ -11,3 +14,9 @@ class HuggingFaceError(UserError):
 
 class TokenizerConversionError(HuggingFaceError):
     """A SentencePiece model that no Hugging Face fast tokenizer can reproduce id for id."""
+
+
+class OptionError(HuggingFaceError):
+    """A value that an option cannot have."""
+
+    exit_code: ClassVar[int] = EXIT_USAGE

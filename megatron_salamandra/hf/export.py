@@ -10,15 +10,25 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from megatron_salamandra.foundation.atomic_files import sync_directory
 from megatron_salamandra.hf.checkpoint_reader import ShardedCheckpoint
-from megatron_salamandra.hf.errors import HuggingFaceError, TokenizerConversionError
+from megatron_salamandra.hf.errors import HuggingFaceError, OptionError, TokenizerConversionError
 from megatron_salamandra.hf.mapping import huggingface_shapes
-from megatron_salamandra.hf.model_card import model_card
-from megatron_salamandra.hf.model_files import choose_dtype, generation_settings, llama_settings
+from megatron_salamandra.hf.model_files import (
+    choose_dtype,
+    generation_settings,
+    llama_settings,
+    model_card,
+    write_json,
+)
 from megatron_salamandra.hf.safetensors_writer import write_weights
 from megatron_salamandra.hf.sentencepiece_model import read_special_ids
-from megatron_salamandra.hf.tokenizer import convert_tokenizer
-from megatron_salamandra.hf.tokenizer_files import write_json, write_tokenizer_files
+from megatron_salamandra.hf.tokenizer import (
+    UNCONVERTED_MODEL,
+    convert_tokenizer,
+    write_tokenizer_files,
+    write_unconverted_tokenizer,
+)
 from megatron_salamandra.hf.tokenizer_verification import TokenizerReport, probe_texts, verify_tokenizer
 
 GIBIBYTE = 1 << 30
@@ -30,6 +40,7 @@ EXPORT_FILES = {
     "special_tokens_map.json",
     "tokenizer.json",
     "tokenizer.model",
+    UNCONVERTED_MODEL,
     "tokenizer_config.json",
 }
 """What an export may consist of beside its safetensors files; nothing else is ever replaced."""
@@ -83,16 +94,19 @@ def export_checkpoint(
             latest complete checkpoint).
         out: directory to create; it must not exist or be empty unless ``force``.
         dtype: ``auto`` (as stored), ``bfloat16`` or ``float32``.
-        shard_bytes: most tensor bytes in one safetensors file.
+        shard_bytes: most tensor bytes in one safetensors file, above 0.
         tokenizer_model: SentencePiece model to use instead of the one in the checkpoint.
         verification_texts: texts to compare the exported tokenizer on; a built-in set if not given.
         force: replace an existing export.
         on_progress: called with (bytes written, bytes in all) after each tensor.
     Raises:
+        OptionError: ``dtype`` or ``shard_bytes`` cannot be.
         CheckpointError: the checkpoint is missing, incomplete, damaged or of another model.
         HuggingFaceError: ``out`` is in use, the tokenizer does not fit the model, or the file
             system refused; nothing is left behind.
     """
+    if shard_bytes < 1:
+        raise OptionError(f"shard_bytes = {shard_bytes} must be above 0")
     source = ShardedCheckpoint.open(checkpoint)
     chosen_dtype = choose_dtype(dtype, source.stored_dtype)
     model_path = _tokenizer_of(source, tokenizer_model)
@@ -147,6 +161,17 @@ def export_checkpoint(
         tokenizer=report,
         tokenizer_note=note,
     )
+
+
+def shard_bytes_of(gibibytes: float) -> int:
+    """Bytes of a size in GiB, at least one.
+
+    Raises:
+        OptionError: not a number above 0.
+    """
+    if not 0 < gibibytes < math.inf:
+        raise OptionError(f"--shard-gib {gibibytes:g}: must be a finite number above 0")
+    return max(1, int(gibibytes * GIBIBYTE))
 
 
 def _tokenizer_of(source: ShardedCheckpoint, given: Path | None) -> Path:
@@ -213,10 +238,11 @@ def _write_tokenizer(
     try:
         converted = convert_tokenizer(model_path)
     except TokenizerConversionError as error:
-        shutil.copyfile(model_path, directory / "tokenizer.model")
+        reason = str(error).removeprefix(f"{model_path}: ")
+        write_unconverted_tokenizer(directory, model_path, reason)
         return None, (
-            "NO fast tokenizer: only tokenizer.model is included, to be used with the sentencepiece package. "
-            f"Reason: {str(error).removeprefix(f'{model_path}: ')}."
+            f"NO fast tokenizer, and AutoTokenizer refuses: only {UNCONVERTED_MODEL} is included, to be used with the "
+            f"sentencepiece package. Reason: {reason}."
         )
     write_tokenizer_files(directory, converted, model_path, sequence_length=sequence_length)
     report = verify_tokenizer(directory, model_path, texts)
@@ -235,8 +261,4 @@ def _publish(temporary: Path, out: Path) -> None:
         out.rename(previous)
         temporary.rename(out)
         shutil.rmtree(previous)
-    parent = os.open(out.parent, os.O_RDONLY)
-    try:
-        os.fsync(parent)
-    finally:
-        os.close(parent)
+    sync_directory(out.parent)

@@ -8,13 +8,12 @@ from typing import Any
 
 import torch
 
+from megatron_salamandra.foundation.packages import require
 from megatron_salamandra.hf.checkpoint_reader import ShardedCheckpoint
-from megatron_salamandra.hf.errors import HuggingFaceError
+from megatron_salamandra.hf.errors import HuggingFaceError, OptionError
 from megatron_salamandra.hf.model_files import choose_dtype, llama_settings
-from megatron_salamandra.hf.optional_packages import require_package
 from megatron_salamandra.hf.sentencepiece_model import read_special_ids
-from megatron_salamandra.hf.tokenizer import convert_tokenizer
-from megatron_salamandra.hf.tokenizer_files import tokenizer_settings
+from megatron_salamandra.hf.tokenizer import convert_tokenizer, tokenizer_settings
 
 
 @dataclass(frozen=True)
@@ -29,7 +28,7 @@ def choose_device(name: str) -> torch.device:
     """The device called ``name``; ``auto`` is a GPU if there is one.
 
     Raises:
-        HuggingFaceError: no device of this name on this machine.
+        OptionError: no device of this name on this machine.
     """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -38,9 +37,7 @@ def choose_device(name: str) -> torch.device:
         torch.empty(0, device=device)
     # torch raises RuntimeError, AssertionError or AcceleratorError by the way in which it is missing.
     except Exception as error:
-        raise HuggingFaceError(
-            f"device {name!r} cannot be used here: {error}\n  try: auto, cpu, cuda"
-        ) from error
+        raise OptionError(f"device {name!r} cannot be used here: {error}\n  try: auto, cpu, cuda") from error
     return device
 
 
@@ -48,13 +45,26 @@ def load_export(directory: Path, *, device: torch.device, dtype: str = "auto") -
     """Load a Hugging Face model directory.
 
     Raises:
-        HuggingFaceError: not such a directory, or transformers is not installed.
+        HuggingFaceError: not such a directory,
+        MissingPackage: transformers is not installed.
     """
-    transformers = require_package("transformers", "loading a Hugging Face model")
+    transformers = require("transformers", extra="hf", purpose="loading a Hugging Face model")
     if not (directory / "config.json").is_file():
         raise HuggingFaceError(f"{directory}: not a Hugging Face model directory: it has no config.json")
-    tokenizer = transformers.AutoTokenizer.from_pretrained(str(directory))
-    model = transformers.AutoModelForCausalLM.from_pretrained(str(directory), dtype=dtype)
+    if not (directory / "tokenizer.json").is_file():
+        raise HuggingFaceError(
+            f"{directory}: has no tokenizer.json, so no tokenizer is known to give the ids that the model was "
+            "trained on; the README.md of an export says why\n  `salamandra hf export --tokenizer MODEL` writes one "
+            "for a SentencePiece BPE model with byte fallback"
+        )
+    try:
+        tokenizer = transformers.AutoTokenizer.from_pretrained(str(directory))
+        model = transformers.AutoModelForCausalLM.from_pretrained(str(directory), dtype=dtype)
+    # Damaged files raise almost anything: OSError, ValueError, KeyError, safetensors' and tokenizers' own.
+    except Exception as error:
+        raise HuggingFaceError(
+            f"{directory}: transformers cannot load this model: {_first_line(error)}\n  export it again"
+        ) from error
     return LoadedModel(model=model.to(device).eval(), tokenizer=tokenizer)
 
 
@@ -65,9 +75,10 @@ def load_checkpoint(path: Path, *, device: torch.device, dtype: str = "auto") ->
         path: a step directory, a ``checkpoints`` directory or a run directory.
     Raises:
         CheckpointError: the checkpoint is missing, incomplete, damaged or of another model.
-        HuggingFaceError: no usable tokenizer, or transformers is not installed.
+        HuggingFaceError: no usable tokenizer,
+        MissingPackage: transformers is not installed.
     """
-    transformers = require_package("transformers", "running a checkpoint")
+    transformers = require("transformers", extra="hf", purpose="running a checkpoint")
     source = ShardedCheckpoint.open(path)
     if source.tokenizer_model is None:
         raise HuggingFaceError(f"{source.path}: the checkpoint has no tokenizer.model")
@@ -89,3 +100,8 @@ def load_checkpoint(path: Path, *, device: torch.device, dtype: str = "auto") ->
     with device:
         model.model.rotary_emb = type(model.model.rotary_emb)(config=config)
     return LoadedModel(model=model.eval(), tokenizer=tokenizer)
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).splitlines()
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__

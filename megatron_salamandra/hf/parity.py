@@ -8,8 +8,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from megatron_salamandra.foundation.packages import require
 from megatron_salamandra.hf.errors import HuggingFaceError
-from megatron_salamandra.hf.optional_packages import require_package
 
 
 @dataclass(frozen=True)
@@ -69,9 +69,9 @@ def export_logits(directory: Path, tokens: Tensor, *, dtype: torch.dtype = torch
     Returns:
         [batch, sequence, V] in ``dtype``.
     Raises:
-        HuggingFaceError: transformers is not installed.
+        MissingPackage: transformers is not installed.
     """
-    transformers = require_package("transformers", "running an export")
+    transformers = require("transformers", extra="hf", purpose="running an export")
     model = transformers.AutoModelForCausalLM.from_pretrained(str(directory), dtype=dtype)
     model.eval()
     with torch.no_grad():

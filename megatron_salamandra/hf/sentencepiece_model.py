@@ -8,8 +8,8 @@ from typing import Any
 
 import sentencepiece
 
+from megatron_salamandra.foundation.packages import require
 from megatron_salamandra.hf.errors import TokenizerConversionError
-from megatron_salamandra.hf.optional_packages import require_package
 
 
 @dataclass(frozen=True)
@@ -55,9 +55,11 @@ def read_proto(path: Path) -> Any:
 
     Raises:
         TokenizerConversionError: not a SentencePiece model.
-        HuggingFaceError: protobuf is not installed.
+        MissingPackage: protobuf is not installed.
     """
-    module = require_package("sentencepiece.sentencepiece_model_pb2", "reading a SentencePiece model")
+    module = require(
+        "sentencepiece.sentencepiece_model_pb2", extra="hf", purpose="reading a SentencePiece model"
+    )
     proto = module.ModelProto()
     try:
         proto.ParseFromString(path.read_bytes())

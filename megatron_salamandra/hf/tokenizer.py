@@ -6,8 +6,8 @@ that a stray ``▁`` follows each run of newlines; and a run of spaces at the st
 cut before the prefix could join it. Here the symbols are cut out *after* normalisation by a
 pre-tokenizer instead, as SentencePiece does, and the BPE model itself turns each into its id:
 
-* normaliser: NFC (or the model's own character map), ``▁`` in front, spaces to ``▁``;
-* pre-tokenizer: isolate user-defined symbols, leftmost and longest first;
+* normaliser: NFC (or the model's own character map), spaces to ``▁``;
+* pre-tokenizer: ``▁`` in front of the text, then isolate user-defined symbols, leftmost and longest first;
 * model: BPE with byte fallback; the merges of a piece are all its splits into two pieces, ranked
   by the score of the piece.
 
@@ -18,12 +18,18 @@ of ``<0x0A>``. For ASCII the two mean the same, so ids and decoded text do not c
 Control symbols (``<s>``, ``<|im_start|>``, ...) are registered as special tokens, but text that
 merely contains them does not become them, because SentencePiece never does that:
 ``split_special_tokens`` is set in ``tokenizer_config.json``. A chat template needs the opposite:
-``AutoTokenizer.from_pretrained(path, split_special_tokens=False)``.
+``AutoTokenizer.from_pretrained(path, split_special_tokens=False)``. The text behind a control symbol then gets no
+word boundary, as in transformers' ``LlamaTokenizer`` without ``legacy``, the class of the published models. Hence
+the ``▁`` in front is not put by a normaliser, which runs on each piece between special tokens, but by pre-tokenizers.
+
+The files are written for old readers too: merges as strings, which ``tokenizers`` before 0.20 needs.
 """
 
 from __future__ import annotations
 
+import json
 import re
+import shutil
 import unicodedata
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,11 +37,15 @@ from typing import Any
 
 import sentencepiece
 
+from megatron_salamandra.foundation.packages import require
 from megatron_salamandra.hf.errors import TokenizerConversionError
-from megatron_salamandra.hf.optional_packages import require_package
+from megatron_salamandra.hf.model_files import write_json
 from megatron_salamandra.hf.sentencepiece_model import SpecialIds, read_proto, special_ids_of
 
 WORD_BOUNDARY = "\u2581"
+
+UNCONVERTED_MODEL = "tokenizer.sentencepiece"
+"""Name in an export of a SentencePiece model that no fast tokenizer reproduces."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +72,7 @@ def convert_tokenizer(model_path: Path) -> ConvertedTokenizer:
         TokenizerConversionError: not a SentencePiece model, or one whose segmentation a fast
             tokenizer cannot reproduce; the message says why.
     """
-    tokenizers = require_package("tokenizers", "making a fast tokenizer")
+    tokenizers = require("tokenizers", extra="hf", purpose="making a fast tokenizer")
     proto = read_proto(model_path)
     _refuse_unsupported(proto, model_path)
     kinds = type(proto.pieces[0])
@@ -90,9 +100,7 @@ def convert_tokenizer(model_path: Path) -> ConvertedTokenizer:
     backend.normalizer = _normalizer(
         tokenizers.normalizers, proto, sentencepiece.SentencePieceProcessor(model_file=str(model_path))
     )
-    if symbols:
-        pattern = "|".join(re.escape(symbol) for symbol in sorted(symbols, key=len, reverse=True))
-        backend.pre_tokenizer = tokenizers.pre_tokenizers.Split(tokenizers.Regex(pattern), "isolated")
+    backend.pre_tokenizer = _pre_tokenizer(tokenizers, symbols, proto.normalizer_spec.add_dummy_prefix)
     decoders = tokenizers.decoders
     decoding = [decoders.Replace(WORD_BOUNDARY, " "), decoders.ByteFallback(), decoders.Fuse()]
     if proto.normalizer_spec.add_dummy_prefix:
@@ -116,6 +124,71 @@ def convert_tokenizer(model_path: Path) -> ConvertedTokenizer:
         },
         control_symbols=tuple(controls),
     )
+
+
+def write_tokenizer_files(
+    directory: Path, converted: ConvertedTokenizer, model_path: Path, *, sequence_length: int
+) -> None:
+    """Write tokenizer.json, tokenizer_config.json, special_tokens_map.json and tokenizer.model.
+
+    Args:
+        directory: existing directory of the export.
+        sequence_length: longest input in tokens, written as ``model_max_length``.
+    """
+    write_json(directory / "tokenizer.json", _for_old_readers(json.loads(converted.backend.to_str())))
+    write_json(directory / "tokenizer_config.json", tokenizer_settings(converted, sequence_length))
+    write_json(directory / "special_tokens_map.json", converted.special_tokens)
+    shutil.copyfile(model_path, directory / "tokenizer.model")
+
+
+def tokenizer_settings(converted: ConvertedTokenizer, sequence_length: int) -> dict[str, Any]:
+    """The content of tokenizer_config.json.
+
+    The class is the generic one: ``LlamaTokenizer`` rebuilds its pipeline from the vocabulary and
+    gives other ids. No ``<s>`` is put in front, because training documents have none.
+    """
+    return {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        **converted.special_tokens,
+        "add_bos_token": False,
+        "add_eos_token": False,
+        "clean_up_tokenization_spaces": False,
+        "model_max_length": sequence_length,
+        # Generation continues at the right end of each row of a batch.
+        "padding_side": "left",
+        "split_special_tokens": True,
+        "added_tokens_decoder": {
+            str(converted.backend.token_to_id(symbol)): {
+                "content": symbol,
+                "lstrip": False,
+                "normalized": False,
+                "rstrip": False,
+                "single_word": False,
+                "special": True,
+            }
+            for symbol in (converted.special_tokens["unk_token"], *converted.control_symbols)
+        },
+    }
+
+
+def write_unconverted_tokenizer(directory: Path, model_path: Path, reason: str) -> None:
+    """Leave a model that no fast tokenizer reproduces so that transformers does not convert it all the same.
+
+    The model gets a name that transformers does not look for; and ``AutoTokenizer`` fails with ``reason``. Version 4
+    quotes a class that it does not know, version 5 the number of an added token that is none.
+    """
+    shutil.copyfile(model_path, directory / UNCONVERTED_MODEL)
+    remedy = f"no fast tokenizer: {reason}; use {UNCONVERTED_MODEL} with the package sentencepiece"
+    settings = {"tokenizer_class": remedy, "added_tokens_decoder": {remedy: {"content": ""}}}
+    write_json(directory / "tokenizer_config.json", settings)
+
+
+def _for_old_readers(tokenizer: dict[str, Any]) -> dict[str, Any]:
+    """The content of tokenizer.json with merges as strings "left right", where no piece holds a space."""
+    merges = tokenizer["model"]["merges"]
+    if not any(" " in piece for merge in merges for piece in merge):
+        tokenizer["model"]["merges"] = [" ".join(merge) for merge in merges]
+    return tokenizer
 
 
 def _refuse_unsupported(proto: Any, path: Path) -> None:
@@ -167,10 +240,26 @@ def _normalizer(normalizers: Any, proto: Any, processor: Any) -> Any:
             # Works grapheme by grapheme, so only almost like SentencePiece.
             else normalizers.Precompiled(proto.normalizer_spec.precompiled_charsmap)
         )
-    if proto.normalizer_spec.add_dummy_prefix:
-        steps.append(normalizers.Prepend(WORD_BOUNDARY))
     steps.append(normalizers.Replace(" ", WORD_BOUNDARY))
     return normalizers.Sequence(steps)
+
+
+def _pre_tokenizer(tokenizers: Any, symbols: list[str], word_boundary_in_front: bool) -> Any:
+    """Put ``▁`` in front of the text (not of what follows a special token), and isolate ``symbols``."""
+    pre = tokenizers.pre_tokenizers
+    steps = []
+    if word_boundary_in_front:
+        # "first" means the piece at the start of the text, but adds nothing if that starts with the replacement
+        # already. SentencePiece adds one to a text that starts with spaces too. Normalised text holds no plain
+        # space, so the first step always adds one, and the second turns it into a word boundary.
+        steps += [
+            pre.Metaspace(replacement=" ", prepend_scheme="first", split=False),
+            pre.Metaspace(replacement=WORD_BOUNDARY, prepend_scheme="never", split=False),
+        ]
+    if symbols:
+        pattern = "|".join(re.escape(symbol) for symbol in sorted(symbols, key=len, reverse=True))
+        steps.append(pre.Split(tokenizers.Regex(pattern), "isolated"))
+    return pre.Sequence(steps)
 
 
 def _composes_like_nfc(processor: Any) -> bool:

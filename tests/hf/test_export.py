@@ -5,6 +5,7 @@ from __future__ import annotations
 import builtins
 import json
 import math
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,11 +18,13 @@ from torch import Tensor
 from megatron_salamandra.config import ModelSection, RopeScalingSection, RunConfig
 from megatron_salamandra.hf import (
     HuggingFaceError,
+    OptionError,
     TokenizerConversionError,
     check_export,
     export_checkpoint,
     load_checkpoint,
     load_export,
+    shard_bytes_of,
 )
 from megatron_salamandra.hf.model_files import llama_settings
 from megatron_salamandra.hf.sentencepiece_model import SpecialIds
@@ -315,24 +318,89 @@ def test_inexact_tokenizer_is_said_in_report_and_card(step: Path, tmp_path: Path
     assert "NOT the same" in (tmp_path / "hf/README.md").read_text()
 
 
-def test_tokenizer_that_cannot_be_converted_is_said_and_the_model_still_exported(
-    step: Path, tmp_path: Path
-) -> None:
+@pytest.fixture(scope="module", params=["unigram", "bpe that removes spaces"])
+def unconvertible(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     import sentencepiece
 
+    unigram = request.param == "unigram"
+    prefix = tmp_path_factory.mktemp("unconvertible") / "odd"
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=iter(["uns quants mots per entrenar", "i uns altres mots"] * 30),
-        model_prefix=str(tmp_path / "unigram"),
-        model_type="unigram",
-        vocab_size=40,
+        model_prefix=str(prefix),
+        model_type="unigram" if unigram else "bpe",
+        vocab_size=40 if unigram else 300,
+        byte_fallback=not unigram,
         hard_vocab_limit=False,
         minloglevel=2,
     )
-    report = export_checkpoint(step, tmp_path / "hf", tokenizer_model=tmp_path / "unigram.model")
+    return prefix.with_suffix(".model")
+
+
+def test_tokenizer_that_cannot_be_converted_is_not_converted_by_transformers_either(
+    step: Path, tmp_path: Path, unconvertible: Path
+) -> None:
+    out = tmp_path / "hf"
+    report = export_checkpoint(step, out, tokenizer_model=unconvertible)
     assert report.tokenizer is None
-    assert "not a BPE model" in (tmp_path / "hf/README.md").read_text()
-    assert not (tmp_path / "hf/tokenizer.json").exists()
-    assert transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "hf").config.vocab_size == 704
+    reason = report.tokenizer_note.partition("Reason: ")[2].rstrip(".")
+    assert reason.startswith("no fast tokenizer can be made with the same ids: it ")
+    assert reason in (out / "README.md").read_text()
+    assert not (out / "tokenizer.json").exists()
+    assert (out / "tokenizer.sentencepiece").read_bytes() == unconvertible.read_bytes()
+    assert not list(out.glob("*.model"))
+    with pytest.raises(ValueError, match=re.escape(reason)):
+        transformers.AutoTokenizer.from_pretrained(out)
+    assert transformers.AutoModelForCausalLM.from_pretrained(out).config.vocab_size == 704
+    with pytest.raises(HuggingFaceError, match=r"hf: has no tokenizer\.json"):
+        load_export(out, device=torch.device("cpu"))
+    # It is an earlier export all the same.
+    export_checkpoint(step, out, verification_texts=[], force=True)
+    assert not (out / "tokenizer.sentencepiece").exists()
+
+
+@pytest.mark.parametrize("file", ["tokenizer.json", "config.json", "model-00001-of-00001.safetensors"])
+def test_damaged_export_is_refused_by_name(step: Path, tmp_path: Path, file: str) -> None:
+    out = tmp_path / "hf"
+    export_checkpoint(step, out, verification_texts=[])
+    (out / file).write_bytes((out / file).read_bytes()[:100])
+    with pytest.raises(HuggingFaceError, match="hf: transformers cannot load this model: "):
+        load_export(out, device=torch.device("cpu"))
+
+
+def test_a_batch_padded_by_the_tokenizer_continues_like_each_text_alone(exported: Path) -> None:
+    loaded = load_export(exported, device=torch.device("cpu"))
+    texts = ["Tots els éssers humans neixen", "Alle"]
+    together = loaded.tokenizer(texts, return_tensors="pt", padding=True)
+    options = {"max_new_tokens": 6, "do_sample": False, "pad_token_id": loaded.tokenizer.pad_token_id}
+    batch = loaded.model.generate(
+        input_ids=together["input_ids"], attention_mask=together["attention_mask"], **options
+    )
+    for text, row in zip(texts, batch, strict=True):
+        alone = loaded.tokenizer([text], return_tensors="pt")["input_ids"]
+        expected = loaded.model.generate(input_ids=alone, **options)[0, alone.shape[1] :]
+        assert torch.equal(row[together["input_ids"].shape[1] :][: len(expected)], expected)
+
+
+def test_tokenizer_file_is_one_that_old_readers_understand(exported: Path) -> None:
+    """Before 0.20, tokenizers read merges as "left right" only; checked here without the library."""
+    content = json.loads((exported / "tokenizer.json").read_text())
+    vocabulary, merges = content["model"]["vocab"], content["model"]["merges"]
+    assert len(merges) > 300
+    for merge in merges:
+        left, right = merge.split(" ")
+        assert {left, right, left + right} <= vocabulary.keys()
+    assert (
+        content["normalizer"]["normalizers"][-1]["type"] == "Replace"
+    )  # nothing is put in front of every piece
+
+
+@pytest.mark.parametrize("gibibytes", [-1.0, 0.0, math.nan, math.inf])
+def test_weight_files_of_impossible_size_are_refused(step: Path, tmp_path: Path, gibibytes: float) -> None:
+    with pytest.raises(OptionError, match="must be a finite number above 0"):
+        shard_bytes_of(gibibytes)
+    with pytest.raises(OptionError, match="shard_bytes = 0"):
+        export_checkpoint(step, tmp_path / "hf", shard_bytes=0)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_unknown_dtype_is_refused(step: Path, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,8 +13,10 @@ from torch import Tensor
 
 from megatron_salamandra.cli import generate as generate_command
 from megatron_salamandra.cli import hf as hf_command
+from megatron_salamandra.cli import main
 from megatron_salamandra.config import RunConfig
 from megatron_salamandra.evaluation import generate_texts
+from megatron_salamandra.foundation.packages import MissingPackage
 from megatron_salamandra.hf import HuggingFaceError, LoadedModel, load_checkpoint
 
 pytest.importorskip("transformers")
@@ -77,7 +80,11 @@ def test_generation_stops_at_the_end_of_the_context(loaded: LoadedModel) -> None
     [
         ({"max_new_tokens": 0}, "max_new_tokens"),
         ({"temperature": -1.0}, "temperature"),
+        ({"temperature": math.nan}, "temperature"),
+        ({"temperature": math.inf}, "temperature"),
         ({"top_p": 0.0}, "top_p"),
+        ({"top_p": math.nan}, "top_p"),
+        ({"seed": 2**70}, "seed = 1180591620717411303424 does not fit in 64 bits"),
     ],
 )
 def test_numbers_out_of_range_are_refused(
@@ -85,6 +92,27 @@ def test_numbers_out_of_range_are_refused(
 ) -> None:
     with pytest.raises(HuggingFaceError, match=message):
         generate_texts(loaded, ["x"], **options)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("generate", "--hf", "nowhere", "--prompt", "caf\udce9"),
+        ("generate", "--hf", "nowhere", "--prompt", "x", "--temperature", "nan"),
+        ("generate", "--hf", "nowhere", "--prompt", "x", "--seed", str(2**64)),
+        ("generate", "--hf", "nowhere", "--prompt", "x", "--device", "abacus"),
+        ("generate", "--hf", "nowhere", "--prompt", "x", "--max-new-tokens", "0"),
+        ("hf", "export", "--checkpoint", "nowhere", "--out", "hf", "--shard-gib", "nan"),
+        ("hf", "export", "--checkpoint", "nowhere", "--out", "hf", "--shard-gib", "-1"),
+        ("hf", "compare", "--checkpoint", "nowhere", "--hf", "nowhere", "--tolerance", "nan"),
+    ],
+    ids=lambda words: " ".join(words[-2:]).encode("ascii", "replace").decode(),
+)
+def test_impossible_values_end_a_command_before_any_work(
+    words: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(words) == 2
+    assert words[-1].lstrip("-")[:3] in capsys.readouterr().err
 
 
 def test_prompt_longer_than_the_context_is_refused(loaded: LoadedModel) -> None:
@@ -134,5 +162,5 @@ def test_missing_package_is_told_with_the_remedy(step: Path, monkeypatch: pytest
     import sys
 
     monkeypatch.setitem(sys.modules, "transformers", None)
-    with pytest.raises(HuggingFaceError, match=r"pip install 'megatron-salamandra\[hf\]'"):
+    with pytest.raises(MissingPackage, match=r"pip install '\.\[hf\]'"):
         load_checkpoint(step, device=torch.device("cpu"))

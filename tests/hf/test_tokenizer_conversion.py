@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from megatron_salamandra.hf import TokenizerConversionError, convert_tokenizer, probe_texts, verify_tokenizer
-from megatron_salamandra.hf.tokenizer_files import write_tokenizer_files
+from megatron_salamandra.hf.tokenizer import write_tokenizer_files
+from megatron_salamandra.hf.tokenizer_verification import ChatReference
 
 transformers = pytest.importorskip("transformers")
 
@@ -28,6 +29,12 @@ def exported(tokenizer_model: Path, tmp_path_factory: pytest.TempPathFactory) ->
 def pair(tokenizer_model: Path, exported: Path) -> tuple[Any, Any]:
     processor = sentencepiece.SentencePieceProcessor(model_file=str(tokenizer_model))
     return processor, transformers.AutoTokenizer.from_pretrained(str(exported))
+
+
+@pytest.fixture(scope="module")
+def chat_pair(tokenizer_model: Path, exported: Path) -> tuple[ChatReference, Any]:
+    tokenizer = transformers.AutoTokenizer.from_pretrained(str(exported), split_special_tokens=False)
+    return ChatReference(tokenizer_model), tokenizer
 
 
 # Pieces in which the two could differ, mixed with any text at all.
@@ -97,6 +104,47 @@ def test_control_symbols_in_text_stay_text_unless_asked(pair: tuple[Any, Any], e
     assert tokenizer.decode([4, *processor.encode("a"), 2], skip_special_tokens=True) == "a"
 
 
+def test_text_behind_a_control_symbol_gets_no_word_boundary(exported: Path) -> None:
+    chat = transformers.AutoTokenizer.from_pretrained(str(exported), split_special_tokens=False)
+    text = "<|im_start|>user\nhola<|im_end|>\n<|im_start|> assistant\n"
+    ids = chat(text)["input_ids"]
+    pieces = chat.convert_ids_to_tokens(ids)
+    assert pieces[:2] == ["<|im_start|>", "u"]
+    assert [i for i, piece in enumerate(pieces) if piece.startswith("▁")] == [
+        len(pieces) - 1 - pieces[::-1].index("<|im_start|>") + 1  # the space that is written
+    ]
+    assert chat.decode(ids) == text
+    assert chat.convert_ids_to_tokens(chat("hola")["input_ids"])[0].startswith("▁")
+
+
+@settings(max_examples=400, deadline=None)
+@given(texts.map(lambda text: unicodedata.normalize("NFC", text)))
+def test_any_chat_has_the_ids_and_the_text_of_sentencepiece_between_its_symbols(
+    chat_pair: tuple[ChatReference, Any], text: str
+) -> None:
+    reference, tokenizer = chat_pair
+    ids = reference.encode(text)
+    assert tokenizer(text, verbose=False)["input_ids"] == ids
+    assert tokenizer.decode(ids) == reference.decode(ids)
+
+
+def test_chats_become_the_ids_of_the_published_tokenizer_class(
+    chat_pair: tuple[ChatReference, Any],
+) -> None:
+    """By hand, what LlamaTokenizer(legacy=False) of transformers 4 gives: a boundary at the very start only."""
+    reference, _ = chat_pair
+    processor = reference._begin
+    ids = {piece: processor.piece_to_id(piece) for piece in ("<|im_start|>", "▁", "u", "<0x0A>", "▁u")}
+    assert reference.encode("<|im_start|>u") == [ids["<|im_start|>"], ids["u"]]
+    assert reference.encode("\n<|im_start|>\n") == [
+        ids["▁"],
+        ids["<0x0A>"],
+        ids["<|im_start|>"],
+        ids["<0x0A>"],
+    ]
+    assert reference.encode("<|im_start|> u") == [ids["<|im_start|>"], *processor.encode("u")]
+
+
 def test_special_ids_and_vocabulary_are_those_of_the_model(pair: tuple[Any, Any]) -> None:
     processor, tokenizer = pair
     assert (tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id) == (1, 2, 3)
@@ -120,16 +168,13 @@ def test_verification_counts_and_shows_differences(
 ) -> None:
     for file in exported.iterdir():
         (tmp_path / file.name).write_bytes(file.read_bytes())
-    broken = (
-        (tmp_path / "tokenizer.json")
-        .read_text()
-        .replace('"Prepend"', '"Replace", "pattern": {"String": "q"}', 1)
-    )
-    broken = broken.replace('"prepend":', '"content":', 1)
+    whole = (tmp_path / "tokenizer.json").read_text()
+    broken = whole.replace('"prepend_scheme": "first"', '"prepend_scheme": "never"', 1)
     (tmp_path / "tokenizer.json").write_text(broken)
     report = verify_tokenizer(tmp_path, tokenizer_model, ["", "lliures", "\nhumans"])
     assert not report.exact
     assert (report.documents, report.different_ids, report.different_ids_nfc) == (3, 2, 2)
+    assert 0 < report.different_chats < report.chats
     assert "after 0 equal tokens" in (report.first_difference or "")
     assert "NOT the same" in report.summary()
 
