@@ -1,4 +1,4 @@
-"""Aligned plain-text tables."""
+"""Plain text for people: aligned tables, counts and lists in sentences, and text that a terminal must not obey."""
 
 from __future__ import annotations
 
@@ -27,3 +27,24 @@ def text_table(
     if total is not None:
         lines += [rule, line(total)]
     return "\n".join(lines)
+
+
+def count_of(number: int, noun: str) -> str:
+    """``1 shard``, ``2 shards``, ``1,000 shards``: for nouns whose plural ends in s."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def some_of(names: Sequence[str], most: int = 5) -> str:
+    """The first of ``names``, and whether there are more."""
+    return ", ".join(names[:most]) + (" ..." if len(names) > most else "")
+
+
+def harmless(text: str) -> str:
+    """``text`` with control characters as escapes, such as ``\\x1b``; line ends and tabs stay.
+
+    What a terminal is sent may otherwise move its cursor, change its title or hide what stands there.
+    """
+    return text.translate(_ESCAPES)
+
+
+_ESCAPES = {code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0)) if chr(code) not in "\n\t"}

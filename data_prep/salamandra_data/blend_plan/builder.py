@@ -22,9 +22,9 @@ from salamandra_data.shards import (
     TOKENIZER_FILE_NAME,
     ShardManifest,
     TokenizerIdentity,
+    check_complete,
     find_shards,
     manifest_path,
-    missing_files,
 )
 from salamandra_data.storage import Location
 
@@ -42,12 +42,7 @@ def build_plan(
         DataError: a shard is damaged or lacks a file, doubled, empty as a whole language, or of another tokenizer.
     """
     prefixes = find_shards(shards)
-    for prefix in prefixes:
-        if missing := missing_files(prefix):
-            raise DataError(
-                f"{prefix}: incomplete: {' and '.join(path.name for path in missing)} missing\n"
-                "  copy all files of the shard, prepare it again, or remove what is left of it"
-            )
+    check_complete(prefixes)
     manifests = {prefix: ShardManifest.load(prefix) for prefix in prefixes}
     identity = _common_tokenizer(manifests)
     by_language: dict[str, tuple[list[ShardRef], list[ShardRef]]] = {}

@@ -71,12 +71,20 @@ class DocumentKeys:
         text = values.get(self.text)
         if not isinstance(text, str):
             if self.text not in values:
-                return Malformed(line, f"key {self.text!r} is missing; found {some_names(values)}")
+                return Malformed(
+                    line,
+                    f"key {self.text!r} is missing; found {some_names(values)}"
+                    f"{self._where_else(values)}; --text-key names the key of the text",
+                )
             return Malformed(line, f"{self.text!r} is {_kind(text)}, expected text")
         language = self.language
         if language is None:
             if self.language_key not in values:
-                return Malformed(line, f"key {self.language_key!r} is missing, and no language was given")
+                return Malformed(
+                    line,
+                    f"key {self.language_key!r} is missing, and no language was given; --language-key names another "
+                    "key, --language the language of all documents",
+                )
             language = values[self.language_key]
             if not isinstance(language, str):
                 return Malformed(line, f"{self.language_key!r} is {_kind(language)}, expected text")
@@ -95,6 +103,10 @@ class DocumentKeys:
             )
         licence = _name(values.get("licence")) or _name(values.get("license"))
         return Document(line, raw, language, _name(values.get("source")), licence, text)
+
+    def _where_else(self, values: Mapping[str, Any]) -> str:
+        inner = [name for name, value in values.items() if isinstance(value, Mapping) and self.text in value]
+        return f" ({self.text!r} is inside {some_names(inner)}, where it is not looked for)" if inner else ""
 
 
 @lru_cache(maxsize=1024)
@@ -122,6 +134,47 @@ def parse_json_line(line: int, raw: bytes, keys: DocumentKeys) -> Document | Mal
     return keys.document(line, values)
 
 
+def json_document_filter(first: bytes, second: bytes | None = None) -> str | None:
+    """What ``jq`` is to take out of a file that is one JSON document, to make it JSON lines; None if it is not.
+
+    Args:
+        first: the first line with content.
+        second: the next one; None if there is no other.
+    """
+    start = first.removeprefix(b"\xef\xbb\xbf").strip()
+    is_list = start.startswith(b"[")
+    if not is_list and not start.startswith(b"{"):
+        return None
+    if _is_json(start):
+        holds_records = is_list and any(isinstance(record, dict) for record in orjson.loads(start))
+        return ".[]" if holds_records and second is None else None
+    if second is None or not _continues(start):
+        return None
+    if is_list:  # never a record, so that nothing is lost
+        return ".[]"
+    return "." if start == b"{" or not _is_json(second) else None
+
+
+def _is_json(raw: bytes) -> bool:
+    try:
+        orjson.loads(raw)
+    except orjson.JSONDecodeError:
+        return False
+    return True
+
+
+def _continues(raw: bytes) -> bool:
+    """Whether ``raw`` is JSON up to its end, and not finished."""
+    text = raw.decode(errors="replace")
+    try:
+        json.loads(text)
+    except json.JSONDecodeError as error:
+        return error.pos >= len(text) - 1
+    except (RecursionError, ValueError):
+        return False
+    return False
+
+
 def _name(value: Any) -> str | None:
     """``value`` if it names something."""
     return value if isinstance(value, str) and value and value.isprintable() else None
@@ -134,6 +187,7 @@ def _kind(value: Any) -> str:
         int: "a number",
         float: "a number",
         str: "text",
+        bytes: "bytes",
         list: "a list",
     }
     return names.get(type(value), "an object")

@@ -10,6 +10,9 @@ PLAIN_TEXT = ".txt"
 PARQUET = ".parquet"
 ARROW = (".arrow", ".feather")
 ENDINGS = "*.jsonl, *.ndjson, *.json, *.txt (each also .gz or .zst), *.parquet, *.arrow and *.feather"
+"""Of files that are named one by one, or by a pattern."""
+ENDINGS_IN_DIRECTORIES = ENDINGS.replace(" *.json,", "")
+"""Of what is taken from a directory: seldom does a lone .json hold documents."""
 
 
 def format_of(name: str) -> str | None:
@@ -25,3 +28,8 @@ def compression_of(name: str) -> str | None:
     """The ending that tells the compression; None if there is none that is known."""
     ending = PurePosixPath(name.lower()).suffix
     return ending if ending in COMPRESSIONS else None
+
+
+def is_input_in_directory(name: str) -> bool:
+    """Whether a file of this name is taken from a directory; see :data:`ENDINGS_IN_DIRECTORIES`."""
+    return format_of(name) is not None and not name.lower().endswith(".json")

@@ -6,6 +6,7 @@ import hashlib
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import BinaryIO
 
@@ -13,11 +14,18 @@ import isal.isal_zlib
 import zstandard
 
 from salamandra_data.errors import DataError
-from salamandra_data.readers.arrow_rows import rows_of
 from salamandra_data.readers.byte_stream import CountedStream, decompressed
-from salamandra_data.readers.document import BATCH_BYTES, Document, DocumentKeys, Malformed, parse_json_line
+from salamandra_data.readers.document import (
+    BATCH_BYTES,
+    Document,
+    DocumentKeys,
+    Malformed,
+    json_document_filter,
+    parse_json_line,
+)
 from salamandra_data.readers.formats import ARROW, PARQUET, PLAIN_TEXT, format_of
-from salamandra_data.storage import Location, RemotePath, size_of
+from salamandra_data.readers.tables import rows_of
+from salamandra_data.storage import Location, RemotePath, ServerLimit, size_of
 
 
 @dataclass
@@ -37,7 +45,7 @@ class DocumentFile:
         """Size of the file as it is stored; 0 where a server does not tell."""
         try:
             return size_of(self.path)
-        except TypeError:
+        except ServerLimit:
             return 0
 
     @property
@@ -99,7 +107,7 @@ class DocumentFile:
         batch: list[Document | Malformed] = []
         size = line = 0
         try:
-            for line, content in enumerate(stream, start=1):
+            for line, content in enumerate(chain(self._first_lines(stream), stream), start=1):
                 if not content.isspace():
                     batch.append(parse_json_line(line, content, keys))
                 size += len(content)
@@ -109,6 +117,22 @@ class DocumentFile:
         finally:
             self._last_line = line
         yield batch
+
+    def _first_lines(self, stream: BinaryIO) -> list[bytes]:
+        """The lines up to the second one with content, looked at for what is JSON but not JSON lines."""
+        lines: list[bytes] = []
+        filled: list[bytes] = []
+        for content in stream:
+            lines.append(content)
+            filled += [] if content.isspace() else [content]
+            if len(filled) == 2:
+                break
+        if filled and (jq_filter := json_document_filter(filled[0], *filled[1:])):
+            raise DataError(
+                f"{self.path}: is one JSON document over several lines or records, not one JSON object per line\n"
+                f"  make it JSON lines, for example: jq -c '{jq_filter}' {self.path.name} > new.jsonl"
+            )
+        return lines
 
     def _rows_read(self, share: float) -> None:
         self._share_of_rows = share

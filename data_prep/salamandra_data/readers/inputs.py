@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import glob
+import stat
 import warnings
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from salamandra_data.errors import DataError, DataWarning
-from salamandra_data.readers.by_products import found_by_products, warn_of_by_products
+from salamandra_data.readers.by_products import by_products, found_by_products, warn_of_by_products
 from salamandra_data.readers.document import some_names
-from salamandra_data.readers.formats import ENDINGS, format_of
-from salamandra_data.readers.input_tree import files_below
+from salamandra_data.readers.formats import ENDINGS, ENDINGS_IN_DIRECTORIES, format_of, is_input_in_directory
 from salamandra_data.readers.overlap import refuse_overlap
-from salamandra_data.storage import Location, RemotePath, as_location
+from salamandra_data.storage import (
+    Location,
+    RemotePath,
+    as_location,
+    check_searchable,
+    files_below,
+    is_directory,
+    is_file,
+)
 from salamandra_data.storage.retries import with_retries
 
 
@@ -33,10 +41,7 @@ def find_inputs(entries: Sequence[Location | str], *, out: Path | None = None) -
     """
     found: list[Location] = []
     for entry in map(as_location, entries):
-        try:
-            found += _files_of(entry)
-        except PermissionError as error:
-            raise DataError(f"{error.filename or entry}: may not be read by this user") from error
+        found += _files_of(entry)
     seen: dict[Location, Location] = {}
     for path in found:
         if format_of(path.name) is None:
@@ -51,13 +56,29 @@ def find_inputs(entries: Sequence[Location | str], *, out: Path | None = None) -
 
 def _files_of(entry: Location) -> Sequence[Location]:
     # A file first: to ask a web server for a directory would fetch the page.
-    if entry.is_file():
+    if is_file(entry):
         return [entry]
     if matches := _matches(entry):
         return matches
-    if entry.is_dir():
+    if is_directory(entry):
         return _inside(entry)
+    if isinstance(entry, Path) and entry.exists():
+        raise _no_file(entry)
     raise DataError(f"{entry}: no such file or directory, and no pattern that matches one")
+
+
+def _no_file(path: Path) -> DataError:
+    """What is wrong with something that is there, and neither file nor directory."""
+    if not path.exists():
+        return DataError(
+            f"{path}: is a link to {path.readlink()}, where there is no file\n  mend or remove it"
+        )
+    mode = path.stat().st_mode
+    kind = "a pipe" if stat.S_ISFIFO(mode) else "a socket" if stat.S_ISSOCK(mode) else "a device"
+    return DataError(
+        f"{path}: is {kind} and no file; input is read more than once, and by several processes\n"
+        "  write what comes out of it to a file first, for example: zcat a.gz > a.jsonl"
+    )
 
 
 def _matches(entry: Location) -> list[Location]:
@@ -67,32 +88,63 @@ def _matches(entry: Location) -> list[Location]:
         system, url = entry.filesystem(), entry.url
         found = with_retries(url, lambda: system.glob(url))
         return [RemotePath(system.unstrip_protocol(path)) for path in sorted(found) if system.isfile(path)]
-    matches = [Path(match) for match in sorted(glob.glob(str(entry), recursive=True))]
-    directories = [path for path in matches if path.is_dir()]
+    _check_searchable(entry)
+    files: list[Path] = []
+    directories: list[Path] = []
+    for path in (Path(match) for match in sorted(glob.glob(str(entry), recursive=True))):
+        if is_file(path):
+            files.append(path)
+        elif is_directory(path):
+            directories.append(path)
+        else:
+            raise _no_file(path)
     if directories and "**" not in str(entry):
         _warn(f"{entry}: directories are left out of a pattern without **: {_some(directories)}")
-    files = [path for path in matches if path.is_file()]
     if left_out := found_by_products(files, str(entry)):
         warn_of_by_products(entry, [path.name for path in left_out])
     return [path for path in files if path not in set(left_out)]
 
 
+def _check_searchable(pattern: Path) -> None:
+    """Refuse directories that :mod:`glob` would pass over because this user may not search them."""
+    parts = pattern.parts
+    first = next(number for number, part in enumerate(parts) if glob.has_magic(part))
+    for number in range(first, len(parts)):
+        above = Path(*parts[:number]) if number else Path()
+        for match in glob.glob(str(above), recursive=True) if glob.has_magic(str(above)) else [above]:
+            if is_directory(Path(match)):
+                check_searchable(Path(match))
+
+
 def _inside(directory: Location) -> list[Location]:
     inside: list[Location] = []
     others: list[Location] = []
-    for path in sorted(files_below(directory)):
-        # Seldom does a lone .json hold documents.
-        is_input = format_of(path.name) is not None and not path.name.lower().endswith(".json")
-        (inside if is_input else others).append(path)
+    for path in sorted(files_below(directory, left_out=_by_products)):
+        (inside if is_input_in_directory(path.name) else others).append(path)
     if not inside:
-        held = f"; it holds {_some(others)}" if others else ""
-        raise DataError(f"{directory}: no input file in this directory{held}; looked for {ENDINGS}")
+        found = f"; it holds {_some(others)}" if others else ""
+        remedy = (
+            "\n  name .json files one by one, or by a pattern, if they hold JSON lines"
+            if any(path.name.lower().endswith(".json") for path in others)
+            else ""
+        )
+        raise DataError(
+            f"{directory}: no input file in this directory{found}; looked for {ENDINGS_IN_DIRECTORIES}{remedy}"
+        )
     if others:
         _warn(
             f"{directory}: {len(others):,} of {len(inside) + len(others):,} files are left out, because of their "
             f"endings: {_some(others)}"
         )
     return inside
+
+
+def _by_products(directory: Location, names: Collection[str]) -> Collection[str]:
+    """By-products of other commands among ``names``, which are left out, and said to be."""
+    found = by_products(directory, names)
+    if found:
+        warn_of_by_products(directory, found)
+    return found
 
 
 def _some(paths: Sequence[Location]) -> str:

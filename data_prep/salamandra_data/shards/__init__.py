@@ -26,6 +26,7 @@ from salamandra_data.shards.manifest import (
 from salamandra_data.shards.resharding import reshard
 from salamandra_data.shards.shard_files import (
     TOKENIZER_FILE_NAME,
+    check_complete,
     find_shards,
     is_whole,
     keep_tokenizer,
@@ -54,6 +55,7 @@ __all__ = [
     "VerificationReport",
     "Whole",
     "bin_path",
+    "check_complete",
     "document_text",
     "find_shards",
     "idx_path",

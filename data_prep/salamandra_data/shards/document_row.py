@@ -12,7 +12,7 @@ from salamandra_data.errors import DataError
 from salamandra_data.shards.indexed_shard import IndexedShard
 from salamandra_data.shards.layout import manifest_path
 from salamandra_data.shards.manifest import ShardManifest, TokenizerIdentity
-from salamandra_data.shards.shard_files import missing_files
+from salamandra_data.shards.shard_files import check_complete
 from salamandra_data.storage import Location
 
 
@@ -35,12 +35,7 @@ class DocumentRow:
     """
 
     def __init__(self, prefixes: Sequence[Location]) -> None:
-        for prefix in prefixes:
-            if missing := missing_files(prefix):
-                raise DataError(
-                    f"{prefix}: incomplete: {' and '.join(path.name for path in missing)} missing\n"
-                    "  copy all files of the shard, or prepare it again"
-                )
+        check_complete(prefixes)
         self.manifests = [ShardManifest.load(prefix) for prefix in prefixes]
         self.shards = [IndexedShard.open(prefix) for prefix in prefixes]
         for prefix, manifest, shard in zip(prefixes, self.manifests, self.shards, strict=True):

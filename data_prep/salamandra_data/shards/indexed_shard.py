@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import shutil
 import tempfile
 from bisect import bisect_left
 from contextlib import closing
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -79,6 +82,8 @@ class IndexedShard:
                     )
                 end_bytes = _last_sequence_end(source, header)
             data_bytes = size_of(data)
+            if isinstance(data, Path) and not os.access(data, os.R_OK, effective_ids=True):
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(data))
         except FileNotFoundError as error:
             missing = data if index.is_file() else index
             raise DataError(
@@ -86,9 +91,7 @@ class IndexedShard:
                 "  check the path, or prepare the shard again"
             ) from error
         except OSError as error:
-            raise DataError(
-                f"{error.filename or place}: cannot be read: {error.strerror or error}"
-            ) from error
+            raise _not_readable(Path(error.filename) if error.filename else place, error) from error
         if data_bytes != end_bytes:
             problem = "truncated" if data_bytes < end_bytes else "too long"
             raise DataError(
@@ -201,12 +204,12 @@ class IndexedShard:
             if self.tokens == 0:  # an empty file cannot be mapped
                 self._ids = np.empty(0, dtype=self.dtype)
             else:
-                self._ids = np.asarray(np.memmap(str(bin_path(self.prefix)), dtype=self.dtype, mode="r"))
+                self._ids = np.asarray(_mapped(bin_path(self.prefix), self.dtype))
         return self._ids[start_token : start_token + count]
 
     @cached_property
     def _index_bytes(self) -> NDArray[np.uint8]:
-        return np.memmap(str(idx_path(self.prefix)), dtype=np.uint8, mode="r")
+        return _mapped(idx_path(self.prefix), np.dtype(np.uint8))
 
     def _index_array(self, dtype: str, offset: int, count: int) -> NDArray[Any]:
         return np.frombuffer(self._index_bytes.data, dtype=dtype, count=count, offset=offset)
@@ -241,6 +244,20 @@ class RemoteShard(IndexedShard):
             shutil.copyfileobj(stream, copy, _COPY_BYTES)
             copy.flush()
             return np.memmap(copy, dtype=np.uint8, mode="r")
+
+
+def _mapped(path: Location, dtype: np.dtype[Any]) -> NDArray[Any]:
+    try:
+        return np.memmap(str(path), dtype=dtype, mode="r")
+    except OSError as error:
+        raise _not_readable(path, error) from error
+
+
+def _not_readable(path: Location, error: OSError) -> DataError:
+    remedy = (
+        "make it readable for this user" if isinstance(error, PermissionError) else "mend that, and run again"
+    )
+    return DataError(f"{path}: cannot be read: {error.strerror or error}\n  {remedy}")
 
 
 def _last_sequence_end(source: RandomAccess, header: IndexHeader) -> int:

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import unicodedata
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from salamandra_data.errors import DataError
+from salamandra_data.errors import DataError, DataWarning
 from salamandra_data.shards.indexed_shard import IndexedShard
 from salamandra_data.shards.layout import manifest_path, token_dtype
 from salamandra_data.shards.manifest import ShardManifest
-from salamandra_data.shards.shard_files import find_shards, shards_tokenizer
+from salamandra_data.shards.shard_files import find_shards, same_tokens, shards_tokenizer
 from salamandra_data.shards.token_text import TokenText, cached_token_text
-from salamandra_data.storage import Location
-from salamandra_data.text_table import text_table
+from salamandra_data.storage import Location, is_file
+from salamandra_data.text_table import harmless, text_table
 
 _HEADING = (
     "shard",
@@ -33,15 +34,19 @@ _EXCERPT_CHARACTERS = 60
 def shard_table(path: Location) -> str:
     """One line per shard of a directory or prefix; what only a manifest knows is ``-`` without one."""
     rows: list[tuple[str, ...]] = []
+    manifests: list[tuple[Location, ShardManifest]] = []
     documents = tokens = 0
     for prefix in find_shards([path]):
         shard = IndexedShard.open(prefix)
         documents, tokens = documents + shard.documents, tokens + shard.tokens
-        if manifest_path(prefix).exists():
-            rows.append(_manifest_row(prefix, ShardManifest.load(prefix)))
+        if is_file(manifest_path(prefix)):
+            manifests.append((prefix, ShardManifest.load(prefix)))
+            rows.append(_manifest_row(*manifests[-1]))
         else:
             counts = (f"{shard.documents:,}", f"{shard.tokens:,}", shard.dtype.name)
             rows.append((prefix.name, "-", "-", *counts, "-", "-", "-"))
+    for one, other in same_tokens(manifests):
+        warnings.warn(f"{one}: holds the same tokens as {other}", DataWarning, stacklevel=2)
     return text_table(_HEADING, rows, _total(documents, tokens))
 
 
@@ -62,8 +67,15 @@ def _manifest_row(prefix: Location, manifest: ShardManifest) -> tuple[str, ...]:
         token_dtype(manifest.tokenizer.vocab_size).name,
         f"{manifest.utf8_bytes / max(manifest.tokens, 1):.3f}",
         manifest.tokenizer.sha256[:12],
-        ", ".join(f"{name} {count:,}" for name, count in manifest.licences.items()) or "-",
+        _licences(manifest),
     )
+
+
+def _licences(manifest: ShardManifest) -> str:
+    entries = [f"{name} {count:,}" for name, count in manifest.licences.items()]
+    if manifest.unlisted_licences:
+        entries.append(f"{'others' if entries else 'unlisted'} {manifest.unlisted_licences:,}")
+    return ", ".join(entries) or "-"
 
 
 def _total(documents: int, tokens: int) -> tuple[str, ...]:
@@ -71,7 +83,9 @@ def _total(documents: int, tokens: int) -> tuple[str, ...]:
 
 
 def document_text(path: Location, number: int, tokenizer: Path | None = None) -> str:
-    """Document ``number``, counted from 0 over the shards of ``path`` in their order, as text.
+    """Document ``number``, counted from 0 over the shards of ``path`` in their order, as text for a terminal.
+
+    Control characters are shown as escapes (:func:`harmless`).
 
     Raises:
         DataError: no such document, or no tokenizer that made the shard.
@@ -82,7 +96,7 @@ def document_text(path: Location, number: int, tokenizer: Path | None = None) ->
     for prefix in find_shards([path]):
         shard = IndexedShard.open(prefix)
         if remaining < shard.documents:
-            return _token_text_of(prefix, tokenizer).decode(shard.document(remaining))
+            return harmless(_token_text_of(prefix, tokenizer).decode(shard.document(remaining)))
         remaining -= shard.documents
     raise DataError(f"{path}: document {number:,} asked for; there are {number - remaining:,}")
 
@@ -135,10 +149,10 @@ def search_documents(path: Location, text: str, tokenizer: Path | None = None) -
 
 def _excerpt(text: str, place: int, length: int) -> str:
     first, last = max(0, place - _EXCERPT_CHARACTERS), place + length + _EXCERPT_CHARACTERS
-    inside = " ".join(text[first:last].split())
+    inside = harmless(" ".join(text[first:last].split()))
     return f"{'…' if first else ''}{inside}{'…' if last < len(text) else ''}"
 
 
 def _token_text_of(prefix: Location, tokenizer: Path | None) -> TokenText:
-    expected = ShardManifest.load(prefix).tokenizer if manifest_path(prefix).exists() else None
+    expected = ShardManifest.load(prefix).tokenizer if is_file(manifest_path(prefix)) else None
     return cached_token_text(shards_tokenizer(prefix, expected, tokenizer))

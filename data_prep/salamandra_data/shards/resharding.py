@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import hashlib
+import warnings
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
 from megatron_salamandra.foundation.atomic_files import publish, write_error
 from megatron_salamandra.foundation.progress import ProgressLine
-from salamandra_data.errors import DataError
+from salamandra_data.errors import DataError, DataWarning
 from salamandra_data.execution.worker_pool import Counters, WorkerPool
 from salamandra_data.shards.document_row import Cut, DocumentRow, Piece
 from salamandra_data.shards.layout import bin_path, idx_path, manifest_path
 from salamandra_data.shards.manifest import ChunkChecksums, LabelCounts, ShardManifest
-from salamandra_data.shards.shard_files import keep_tokenizer, shards_tokenizer
+from salamandra_data.shards.shard_files import keep_tokenizer, same_tokens, shards_tokenizer
 from salamandra_data.shards.shard_writer import ShardWriter
 from salamandra_data.shards.token_text import TokenText
 from salamandra_data.storage import Location
@@ -42,10 +45,15 @@ def reshard(
     Returns:
         Prefix and manifest of each new shard.
     Raises:
-        DataError: the shards do not belong together or are damaged, ``out`` holds such shards already, the
-            tokenizer is missing, or a write failed. Nothing new is left then.
+        DataError: the shards do not belong together or are damaged, ``out`` holds such shards already or lies among
+            those that are read, or the tokenizer is missing.
+        WriteError: a write failed. Nothing new is left then.
     """
     row = DocumentRow(prefixes)
+    for one, other in same_tokens(zip(prefixes, row.manifests, strict=True)):
+        raise DataError(
+            f"{one}: holds the same tokens as {other}; its documents would be doubled\n  name one of them only"
+        )
     language, split = row.manifests[0].language, row.manifests[0].split
     taken = sorted(out.glob(f"{language}-{split}-[0-9]*.*")) if out.is_dir() else []
     if taken:
@@ -53,12 +61,15 @@ def reshard(
             f"{taken[0]}: there are shards of {language!r}, {split}, in this directory already\n"
             "  choose another --out"
         )
+    _check_apart(prefixes, out)
     model = shards_tokenizer(prefixes[0], row.tokenizer, tokenizer)
     token_text = TokenText(model)
     bounds = cut.bounds(row)
     identity = _identity(row, bounds)
-    with working_directory(out, "reshard") as staging:
-        copy = _Copy(row, token_text, WorkerPool(1, None).counters)
+    with (
+        working_directory(out, "reshard") as staging,
+        closing(_Copy(row, token_text, WorkerPool(1, None).counters)) as copy,
+    ):
         names = [f"{language}-{split}-{number:05d}" for number in range(len(bounds) - 1)]
         manifests: list[ShardManifest] = []
         with ProgressLine("copying   ", copy.counters.units, row.tokens, copy.counters.rates):
@@ -94,31 +105,39 @@ class _Copy:
         self.text_bytes_of: list[list[int]] = [[] for _ in row.shards]  # of each piece, by shard
         self._row, self._token_text = row, token_text
         self._checksums = [ChunkChecksums(manifest.chunk_bytes) for manifest in row.manifests]
+        self._stream: BinaryIO | None = None  # over the .bin that is being read
 
     def piece(self, writer: ShardWriter, piece: Piece) -> None:
         """Append the documents of ``piece``, which follows the last one."""
         shard = self._row.shards[piece.shard]
         path, lengths = bin_path(shard.prefix), shard.lengths
-        counted = 0
+        counted, first = 0, piece.first_document
         try:
-            with path.open("rb") as stream:
-                stream.seek(int(shard.starts[piece.first_document]))
-                first = piece.first_document
-                while first < piece.last_document:
-                    last = _block_end(lengths[first : piece.last_document]) + first
-                    block = lengths[first:last]
-                    raw = stream.read(int(block.sum(dtype=np.int64)) * shard.dtype.itemsize)
-                    self._checksums[piece.shard].update(raw)
-                    ids = np.frombuffer(raw, dtype=shard.dtype)
-                    writer.add_documents(ids, block.tolist(), utf8_bytes=0, sources={}, licences={})
-                    counted += self._token_text.count_bytes(ids, block)
-                    self.counters.add(len(block), ids.nbytes, ids.size)
-                    first = last
+            if first == 0 or self._stream is None:
+                self._stream = path.open("rb")
+            while first < piece.last_document:
+                last = _block_end(lengths[first : piece.last_document]) + first
+                block = lengths[first:last]
+                raw = self._stream.read(int(block.sum(dtype=np.int64)) * shard.dtype.itemsize)
+                self._checksums[piece.shard].update(raw)
+                ids = np.frombuffer(raw, dtype=shard.dtype)
+                writer.add_documents(ids, block.tolist(), utf8_bytes=0, sources={}, licences={})
+                counted += self._token_text.count_bytes(ids, block)
+                self.counters.add(len(block), ids.nbytes, ids.size)
+                first = last
+            if piece.last_document == shard.documents:
+                self.close()
         except OSError as error:
             raise DataError(f"{path}: cannot be read: {error.strerror or error}") from error
         self.text_bytes_of[piece.shard].append(counted)
         if piece.last_document == shard.documents:
             self._check(piece.shard)
+
+    def close(self) -> None:
+        """Let go of the file that is being read."""
+        if self._stream is not None:
+            self._stream.close()
+            self._stream = None
 
     def _check(self, shard: int) -> None:
         found, expected = self._checksums[shard].digests(), self._row.manifests[shard].bin_sha256
@@ -141,11 +160,13 @@ def _completed(
     """The manifests with the bytes, sources and licences that their parts of the old shards stand for.
 
     The bytes of an old shard are shared out by the bytes its pieces were counted to have, so their sum stays. Which
-    document is of which source is not known any more: a count is handed on for whole shards, and where all documents
-    of a shard are of one source.
+    document is of which source is not known any more: names are handed on for whole shards, and where all documents
+    of a shard are of one source. Else the documents that have one are counted as unlisted, shared out by the number of
+    documents, so that their sum stays too.
     """
     bytes_of, labels_of = [0] * len(manifests), [(LabelCounts(), LabelCounts()) for _ in manifests]
     pieces_seen = [0] * len(row.shards)
+    nameless = 0
     for number in range(len(manifests)):
         for piece in row.pieces(bounds[number], bounds[number + 1]):
             old, shares = row.manifests[piece.shard], counted[piece.shard]
@@ -168,6 +189,21 @@ def _completed(
                     labels.add(counts, unlisted)
                 elif len(counts) == 1 and sum(counts.values()) == old.documents:
                     labels.add(dict.fromkeys(counts, documents))
+                else:
+                    named = sum(counts.values()) + unlisted
+                    share = [
+                        named * document // old.documents
+                        for document in (piece.first_document, piece.last_document)
+                    ]
+                    labels.add({}, share[1] - share[0])
+                    nameless += bool(counts)
+    if nameless:
+        warnings.warn(
+            f"{row.shards[0].prefix}: where a shard of several sources or licences is cut, it is not known which "
+            "document is of which: the new shards count them as unlisted, without names",
+            DataWarning,
+            stacklevel=3,
+        )
     completed = []
     for manifest, size, labels_pair in zip(manifests, bytes_of, labels_of, strict=True):
         (sources, unlisted_sources), (licences, unlisted_licences) = (one.listed() for one in labels_pair)
@@ -182,6 +218,19 @@ def _completed(
             )
         )
     return completed
+
+
+def _check_apart(prefixes: Sequence[Location], out: Path) -> None:
+    """Refuse to write among the shards that are read: who takes that directory would take their documents twice."""
+    place = out.resolve()
+    for prefix in prefixes:
+        if isinstance(prefix, Path):
+            source = prefix.resolve().parent
+            if place in (source, *source.parents) or source in place.parents:
+                raise DataError(
+                    f"{out}: holds {prefix}, or lies in its directory; whoever takes that directory as a whole would "
+                    "take its documents twice\n  choose an --out beside it"
+                )
 
 
 def _common_seed(row: DocumentRow) -> int | None:

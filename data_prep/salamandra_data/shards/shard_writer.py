@@ -118,7 +118,8 @@ class ShardWriter:
             source: where it comes from, if it says.
             licence: its licence, if it says.
         Raises:
-            DataError: no ids, an id outside the vocabulary, no end-of-document id, or a failed write.
+            DataError: no ids, an id outside the vocabulary, or no end-of-document id.
+            WriteError: a write failed.
         """
         self.add_documents(
             ids,
@@ -188,7 +189,7 @@ class ShardWriter:
             encoder: what made the ids.
 
         Raises:
-            DataError: a write failed; nothing is left under the shard's names.
+            WriteError: a write failed; nothing is left under the shard's names.
         """
         _, index, manifest_file = self._staged
         try:

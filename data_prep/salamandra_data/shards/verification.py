@@ -15,8 +15,9 @@ from salamandra_data.errors import DataError
 from salamandra_data.shards.indexed_shard import IndexedShard
 from salamandra_data.shards.layout import bin_path, idx_path, manifest_path, token_dtype
 from salamandra_data.shards.manifest import ShardManifest
-from salamandra_data.shards.shard_files import TOKENIZER_FILE_NAME, missing_files
-from salamandra_data.storage import Location, size_of
+from salamandra_data.shards.shard_files import TOKENIZER_FILE_NAME, missing_files, same_tokens
+from salamandra_data.storage import Location, is_file, size_of
+from salamandra_data.text_table import count_of
 
 _READ_BYTES = 4 << 20
 _BLOCK_TOKENS = 1 << 22
@@ -25,24 +26,27 @@ _NAMED = 5  # lost shards
 
 @dataclass
 class VerificationReport:
-    """Shards and tokens looked at, and each problem found, naming file and what is wrong."""
+    """Shards and tokens looked at, and each problem found, naming file and what is wrong; notes are no problems."""
 
     shards: int = 0
     tokens: int = 0
     without_manifest: list[Location] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
     def lines(self) -> Iterator[str]:
         """The report for people."""
         yield from self.problems
         for prefix in self.without_manifest:
             yield f"{prefix}: no manifest, so only its structure was checked"
-        verdict = f"{len(self.problems)} problems" if self.problems else "no problem"
-        yield f"{self.shards:,} shards, {self.tokens:,} tokens: {verdict}"
+        yield from self.notes
+        verdict = count_of(len(self.problems), "problem") if self.problems else "no problem"
+        yield f"{count_of(self.shards, 'shard')}, {count_of(self.tokens, 'token')}: {verdict}"
 
 
 def verify_shards(prefixes: Iterable[Location], report: VerificationReport) -> None:
     """Check each shard completely, and add what is found to ``report``; one damaged shard does not hide another."""
+    intact: list[tuple[Location, ShardManifest]] = []
     for prefix in prefixes:
         report.shards += 1
         if missing := missing_files(prefix):
@@ -55,6 +59,10 @@ def verify_shards(prefixes: Iterable[Location], report: VerificationReport) -> N
             if problem is not None:
                 report.problems.append(problem)
                 break
+        else:
+            if prefix not in report.without_manifest:
+                intact.append((prefix, ShardManifest.load(prefix)))
+    report.notes += [f"{one}: holds the same tokens as {other}" for one, other in same_tokens(intact)]
 
 
 def lost_shards(prefixes: Sequence[Location]) -> Iterator[str]:
@@ -63,7 +71,7 @@ def lost_shards(prefixes: Sequence[Location]) -> Iterator[str]:
     for prefix in prefixes:
         try:
             manifest = ShardManifest.load(prefix)
-        except (DataError, OSError):  # which is told when the shard is checked
+        except (DataError, OSError):  # the check of the shard itself says so
             continue
         if manifest.shard is not None and manifest.shards is not None:
             group = (str(prefix.parent), manifest.language, manifest.split, manifest.shards)
@@ -97,7 +105,7 @@ def _check_structure(prefix: Location, report: VerificationReport) -> None:
 
 
 def _check_against_manifest(prefix: Location, report: VerificationReport) -> None:
-    if not manifest_path(prefix).exists():
+    if not is_file(manifest_path(prefix)):
         report.without_manifest.append(prefix)
         return
     manifest, shard = ShardManifest.load(prefix), IndexedShard.open(prefix)
@@ -122,7 +130,7 @@ def _check_against_manifest(prefix: Location, report: VerificationReport) -> Non
     _check_chunks(prefix, manifest)
     _check_ids(prefix, shard, manifest)
     beside = prefix.with_name(TOKENIZER_FILE_NAME)
-    if beside.exists() and sha256_of_file(beside) != manifest.tokenizer.sha256:
+    if is_file(beside) and sha256_of_file(beside) != manifest.tokenizer.sha256:
         raise DataError(
             f"{beside}: is not the tokenizer that made {prefix.name} (SHA-256 differs from its manifest)"
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from salamandra_data.errors import DataError
 from salamandra_data.storage.retries import with_retries
 
 _SCHEME = re.compile(r"[a-z][a-z0-9+.-]*://")
+_BUFFER_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, order=True)
@@ -78,8 +80,12 @@ class RemotePath:
 
         Raises:
             FileNotFoundError: there is none.
+            ServerLimit: the server does not tell.
         """
-        return int(with_retries(self.url, lambda: self.filesystem().size(self.url)))
+        size = with_retries(self.url, lambda: self.filesystem().size(self.url))
+        if size is None:
+            raise ServerLimit(self, "does not tell its size")
+        return int(size)
 
     def read_bytes(self) -> bytes:
         """The whole object.
@@ -90,15 +96,33 @@ class RemotePath:
         return cast(bytes, with_retries(self.url, lambda: self.filesystem().cat_file(self.url)))
 
     def open(self, mode: str = "rb") -> BinaryIO:
-        """A stream over the object, for reading."""
-        return cast(BinaryIO, with_retries(self.url, lambda: self.filesystem().open(self.url, mode)))
+        """A stream over the object, for reading it from its start to its end.
+
+        Raises:
+            FileNotFoundError: there is none.
+        """
+        if mode != "rb":
+            raise ValueError(f"{self.url}: can be opened for reading bytes only, not with {mode!r}")
+        return io.BufferedReader(RemoteStream(self), _BUFFER_BYTES)
 
     def rglob(self, pattern: str) -> Iterator[RemotePath]:
-        """All objects below; ``pattern`` must be ``*``."""
+        """All objects below; ``pattern`` must be ``*``.
+
+        Raises:
+            DataError: something below may not be listed.
+        """
         if pattern != "*":
             raise ValueError(f"{self.url}: only all objects can be listed, not {pattern!r}")
         system, root = _filesystem(self.url)
-        for path in with_retries(self.url, lambda: system.find(root)):
+        # The walk that file systems inherit passes over directories that it may not list.
+        options = {"on_error": "raise"} if _walks(system) else {}
+        try:
+            found = with_retries(self.url, lambda: system.find(root, **options))
+        except PermissionError as error:
+            raise DataError(
+                f"{self.url}: may not be listed by this user: {error}\n  give credentials for it"
+            ) from error
+        for path in found:
             yield RemotePath(self.url + path[len(root) :])  # in our spelling, so that equal places are equal
 
     def filesystem(self) -> Any:
@@ -108,6 +132,100 @@ class RemotePath:
             DataError: the package for this protocol is not installed, or there is no such protocol.
         """
         return _filesystem(self.url)[0]
+
+
+class RemoteStream(io.RawIOBase):
+    """Raw, readable stream over an object, from its start to its end; the network may fail in between.
+
+    A web server that gives whole objects only is read in one go.
+    """
+
+    def __init__(self, path: RemotePath) -> None:
+        self._path = path
+        self._position = 0
+        self._in_parts = True
+        self._stream: BinaryIO | None = self._opened()
+
+    def readable(self) -> bool:
+        """Always."""
+        return True
+
+    def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]
+        """Fill ``buffer`` from the front; 0 at the end.
+
+        Raises:
+            DataError: the network failed again and again.
+        """
+        content = with_retries(str(self._path), lambda: self._read(len(buffer)))
+        buffer[: len(content)] = content
+        self._position += len(content)
+        return len(content)
+
+    def close(self) -> None:
+        """Close the connection too."""
+        if not self.closed and self._stream is not None:
+            self._stream.close()
+        super().close()
+
+    def _read(self, count: int) -> bytes:
+        if self._stream is None:
+            self._stream = self._opened()
+            self._skip(self._stream)
+        try:
+            return self._stream.read(count)
+        except ValueError:  # what fsspec says when a server answers a request for a part with the whole
+            if not self._in_parts or not self._path.url.startswith(("http://", "https://")):
+                raise
+            self._in_parts = False
+            self._let_go()
+            return self._read(count)
+        except Exception:
+            if not self._in_parts:  # nothing can be read from the middle, so the next attempt starts again
+                self._let_go()
+            raise
+
+    def _let_go(self) -> None:
+        stream, self._stream = self._stream, None
+        if stream is not None:
+            stream.close()
+
+    def _skip(self, stream: BinaryIO) -> None:
+        left = self._position
+        while left:
+            passed = len(stream.read(min(left, _BUFFER_BYTES)))
+            if not passed:
+                raise DataError(f"{self._path}: is shorter than when it was opened\n  run the command again")
+            left -= passed
+
+    def _opened(self) -> BinaryIO:
+        url, options = self._path.url, {} if self._in_parts else {"block_size": 0}
+        return cast(BinaryIO, with_retries(url, lambda: self._path.filesystem().open(url, "rb", **options)))
+
+
+class ServerLimit(DataError):
+    """A server that does not tell sizes or gives whole objects only, where parts must be read.
+
+    Args:
+        path: of the object.
+        lacks: what the server does not do.
+    """
+
+    def __init__(self, path: RemotePath, lacks: str) -> None:
+        super().__init__(
+            f"{path}: the server {lacks}, which reading shards and tables needs\n"
+            "  copy them to a disk first, or offer them on a server that tells sizes and answers range requests; "
+            "JSON lines and text can be read from any"
+        )
+
+
+def _walks(system: Any) -> bool:
+    """Whether a file system lists a tree directory by directory, by the code it inherits."""
+    from fsspec.asyn import AsyncFileSystem
+    from fsspec.spec import AbstractFileSystem
+
+    if isinstance(system, AsyncFileSystem):
+        return type(system)._find is AsyncFileSystem._find
+    return type(system).find is AbstractFileSystem.find
 
 
 def _filesystem(url: str) -> tuple[Any, str]:
@@ -143,6 +261,7 @@ def size_of(location: Location) -> int:
 
     Raises:
         OSError: as the system says; FileNotFoundError if there is none.
+        ServerLimit: a server does not tell.
     """
     return location.size() if isinstance(location, RemotePath) else location.stat().st_size
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import random
-import time
 from collections.abc import Callable
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from salamandra_data.errors import DataError
 
+if TYPE_CHECKING:
+    from tenacity import RetryCallState
+
 ATTEMPTS = 6
-FIRST_WAIT_SECONDS = 0.5  # doubled each time: about 16 s in all
+FIRST_WAIT_SECONDS = 1.0
+"""At most, before the second attempt; doubled each time: 31 s in all at most, half of that on average."""
 
 Result = TypeVar("Result")
 
@@ -28,7 +30,9 @@ _LASTING = (
 
 
 def with_retries(what: str, action: Callable[[], Result]) -> Result:
-    """The result of ``action``, tried up to :data:`ATTEMPTS` times with growing, jittered waits.
+    """The result of ``action``, tried up to :data:`ATTEMPTS` times with growing waits.
+
+    The waits are random, so that a thousand ranks do not come back at the same moment.
 
     Args:
         what: for the message, such as a URL.
@@ -36,17 +40,23 @@ def with_retries(what: str, action: Callable[[], Result]) -> Result:
         DataError: the last attempt failed as well.
         FileNotFoundError: at once, as other errors that trying again does not mend.
     """
-    for attempt in range(ATTEMPTS):
-        try:
-            return action()
-        except _LASTING:
-            raise
-        except Exception as error:
-            if attempt == ATTEMPTS - 1:
-                raise DataError(
-                    f"{what}: failed {ATTEMPTS} times, the last time with {type(error).__name__}: {error}\n"
-                    "  check the network and the storage, then run the command again (a training run resumes)"
-                ) from error
-            # Jitter, so that a thousand ranks do not come back at the same moment.
-            time.sleep(FIRST_WAIT_SECONDS * 2**attempt * random.uniform(0.5, 1.0))
-    raise AssertionError("unreachable")
+    # Here, because training imports this room and reads local files as a rule.
+    from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
+
+    def give_up(state: RetryCallState) -> Result:
+        assert state.outcome is not None
+        error = state.outcome.exception()
+        raise DataError(
+            f"{what}: failed {ATTEMPTS} times, the last time with {type(error).__name__}: {error}\n"
+            "  check the network and the storage, then run the command again (a training run resumes)"
+        ) from error
+
+    attempts = Retrying(
+        stop=stop_after_attempt(ATTEMPTS),
+        wait=wait_random_exponential(multiplier=FIRST_WAIT_SECONDS),
+        retry=retry_if_exception(
+            lambda error: isinstance(error, Exception) and not isinstance(error, _LASTING)
+        ),
+        retry_error_callback=give_up,
+    )
+    return attempts(action)

@@ -13,7 +13,7 @@ import zstandard
 from peak_memory import reading_growth
 
 from salamandra_data.errors import DataError
-from salamandra_data.readers import Document, DocumentFile, DocumentKeys, table_source
+from salamandra_data.readers import Document, DocumentFile, DocumentKeys, tables
 
 
 def texts(count: int, length: int) -> list[str]:
@@ -85,7 +85,7 @@ def test_long_documents_of_arrow_take_the_memory_of_one_record_batch(tmp_path: P
 def test_a_batch_or_page_that_would_fill_the_memory_is_refused(
     tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(table_source, "MOST_BYTES_AT_ONCE", 2**20)
+    monkeypatch.setattr(tables, "MOST_BYTES_AT_ONCE", 2**20)
     write = write_parquet if name == "a.parquet" else write_arrow
     for rows, length in ((20, 2**17), (10, 2**16)):
         file = DocumentFile(write(tmp_path / name, texts(rows, length), rows), DocumentKeys(language="ca"))

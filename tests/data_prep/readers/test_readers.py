@@ -19,8 +19,8 @@ from user_without_rights import as_a_user_without_rights
 
 from salamandra_data.errors import DataError
 from salamandra_data.readers import Document, DocumentFile, DocumentKeys, Malformed, find_inputs
+from salamandra_data.readers.byte_stream import ZstdStream
 from salamandra_data.readers.document import check_language_name, parse_json_line
-from salamandra_data.readers.zstd_stream import ZstdStream
 
 RECORDS = [
     {"text": "un", "language": "ca", "source": "web", "licence": "CC0-1.0"},

@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from megatron_salamandra.foundation.atomic_files import WriteError
 from salamandra_data.blend_plan import LanguageFactors, build_plan, verify
 from salamandra_data.errors import DataError
 from salamandra_data.readers import DocumentKeys
@@ -304,7 +305,7 @@ def test_a_failing_disk_leaves_no_part_of_a_shard(
     original = getattr(shard_writer.os, step)
     monkeypatch.setattr(shard_writer.os, step, fail_late)
     with (
-        pytest.raises(DataError, match="No space left on device"),
+        pytest.raises(WriteError, match="No space left on device"),
         ShardWriter(tmp_path / "s", language="xx", split="train", tokenizer=IDENTITY) as writer,
     ):
         writer.add_document([1, 2], utf8_bytes=1)
