@@ -16,9 +16,7 @@ from salamandra_data.storage.location import Location, RemotePath, is_hidden_bel
 _LeftOut: TypeAlias = Callable[[Location, Collection[str]], Collection[str]]
 
 
-def files_below(
-    directory: Location, *, left_out: _LeftOut | None = None
-) -> Iterator[Location]:
+def files_below(directory: Location, *, left_out: _LeftOut | None = None) -> Iterator[Location]:
     """The files of a tree, in no order. Links are followed, except those that lead back up; hidden names are not.
 
     A file that several links lead to comes once for each of them. Pipes and other things that are no files are left

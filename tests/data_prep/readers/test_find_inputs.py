@@ -57,7 +57,7 @@ def test_what_a_directory_or_pattern_holds_besides_is_told(tmp_path: Path) -> No
 
 
 def test_the_command_line_shows_what_is_left_out_as_one_line(tmp_path: Path) -> None:
-    make(tmp_path, "1.jsonl", "2.jsonl.xz")
+    make(tmp_path, "text/1.jsonl", "text/2.jsonl.xz")
     process = subprocess.run(
         [
             *(
@@ -69,13 +69,13 @@ def test_the_command_line_shows_what_is_left_out_as_one_line(tmp_path: Path) -> 
                 "--vocab-size",
                 "999",
             ),
-            *("--input", str(tmp_path), "--out", str(tmp_path / "out")),
+            *("--input", str(tmp_path / "text"), "--out", str(tmp_path / "out")),
         ],
         capture_output=True,
         text=True,
     )
     assert process.stderr.splitlines()[0] == (
-        f"warning: {tmp_path}: 1 of 2 files are left out, because of their endings: '2.jsonl.xz'"
+        f"warning: {tmp_path}/text: 1 of 2 files are left out, because of their endings: '2.jsonl.xz'"
     )
 
 
