@@ -20,9 +20,11 @@ from megatron_salamandra.run_directory.checkpoints import (
     step_directory,
     step_of,
 )
+from megatron_salamandra.run_directory.errors import RunDirectoryError, unwritable
 from megatron_salamandra.run_directory.events import Event, EventLog, read_events
 from megatron_salamandra.run_directory.layout import CONFIG, RunDirectory
 from megatron_salamandra.run_directory.manifest import describe_files, verify_checkpoint, write_manifest
+from megatron_salamandra.run_directory.owner import OwnershipLost, RunOwner, own, read_owner
 from megatron_salamandra.run_directory.records import MetricsLog, StepRecord, ValidationLog, ValidationRecord
 
 __all__ = [
@@ -36,19 +38,25 @@ __all__ = [
     "Event",
     "EventLog",
     "MetricsLog",
+    "OwnershipLost",
     "RunDirectory",
+    "RunDirectoryError",
+    "RunOwner",
     "StepRecord",
     "ValidationLog",
     "ValidationRecord",
     "complete_checkpoints",
     "describe_files",
     "latest_checkpoint",
+    "own",
     "partial_directory",
     "read_events",
+    "read_owner",
     "read_state",
     "resolve_checkpoint",
     "step_directory",
     "step_of",
+    "unwritable",
     "verify_checkpoint",
     "write_manifest",
 ]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from megatron_salamandra.run_directory.json_lines import Diary
+from megatron_salamandra.run_directory.diary import Diary
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@
       tensorboard/         the same numbers as curves
       logs/rank-NNNN.log   a log for each rank
       checkpoints/         one directory for each saved step        (checkpoints.py)
+      .owner, .lock        whose the directory is while a run uses it (owner.py)
 """
 
 from __future__ import annotations
@@ -76,6 +77,14 @@ class RunDirectory:
     @property
     def logs(self) -> Path:
         return self.path / "logs"
+
+    @property
+    def owner(self) -> Path:
+        return self.path / ".owner"
+
+    @property
+    def lock(self) -> Path:
+        return self.path / ".lock"
 
     def rank_log(self, rank: int) -> Path:
         """Log file of a rank, counted from 0; error messages name it."""
