@@ -15,18 +15,24 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from types import FrameType
+from typing import TYPE_CHECKING
 
-from megatron_salamandra.config import RunConfig
 from megatron_salamandra.foundation.exit_codes import EXIT_STOPPED
 from megatron_salamandra.foundation.launch_environment import local_environment
+from megatron_salamandra.foundation.parents import bound_command
+from megatron_salamandra.foundation.signals import SignalWatch
+
+if TYPE_CHECKING:
+    from megatron_salamandra.config import RunConfig
 
 FORWARDED = {
     signal.SIGTERM: signal.SIGTERM,
     signal.SIGUSR1: signal.SIGUSR1,
-    # Ctrl-C asks the ranks to save and leave, like every other request to stop.
+    # Ctrl-C and a closed terminal ask the ranks to save and leave, like every other request to stop.
     signal.SIGINT: signal.SIGTERM,
+    signal.SIGHUP: signal.SIGTERM,
 }
 """What this process receives, and what it sends to the ranks for it."""
 GRACE_SECONDS = 60.0
@@ -53,65 +59,110 @@ def default_ranks(config: RunConfig) -> int:
     return torch.cuda.device_count()
 
 
-def run_ranks(module: str, arguments: Sequence[str], ranks: int) -> int:
+class _Ranks:
+    """The processes of a run, which hear what this process hears, and end when it ends."""
+
+    def __init__(self) -> None:
+        self._processes: list[subprocess.Popen[bytes]] = []
+        self.asked: list[signal.Signals] = []
+        """What was passed on, in order."""
+
+    def start(self, command: Sequence[str], environment: Mapping[str, str]) -> None:
+        # A session of its own, so that Ctrl-C reaches this process alone, and once; bound, because then neither does
+        # the hang-up of a terminal reach it, nor would it notice that this process was killed.
+        self._processes.append(
+            subprocess.Popen(
+                bound_command(command, signal.SIGTERM), env=dict(environment), start_new_session=True
+            )
+        )
+
+    def pass_on(self, number: int, frame: FrameType | None = None) -> None:
+        """Handler of signals: send the ranks what this one means for them."""
+        self.asked.append(FORWARDED[signal.Signals(number)])
+        self._send(self.asked[-1])
+
+    def repeat(self) -> None:
+        """Send what came before all ranks were started; those that have it already do not mind."""
+        for number in self.asked:
+            self._send(number)
+
+    def _send(self, number: signal.Signals) -> None:
+        for process in self._processes:
+            if process.poll() is None:
+                process.send_signal(number)
+
+    def wait(self) -> int:
+        """Wait for all; the exit code of the whole."""
+        first_failure = 0
+        deadline: float | None = None
+        running = list(self._processes)
+        while running:
+            for process in list(running):
+                code = process.poll()
+                if code is None:
+                    continue
+                running.remove(process)
+                if code and first_failure in (0, EXIT_STOPPED):
+                    first_failure = self._meaning(code)
+                    deadline = time.monotonic() + GRACE_SECONDS
+                    if first_failure != EXIT_STOPPED:  # those that stop together need no telling
+                        for other in running:
+                            other.send_signal(signal.SIGTERM)
+            if deadline is not None and time.monotonic() > deadline:
+                # The others wait for a rank that is gone.
+                for process in running:
+                    process.kill()
+            time.sleep(POLL_SECONDS)
+        return first_failure
+
+    def _meaning(self, code: int) -> int:
+        if code < 0 and -code in self.asked:
+            return EXIT_STOPPED  # it had not come to its first line, from which on it catches the signal
+        return code if code > 0 else 128 - code
+
+    def end(self) -> None:
+        """Kill what is left, with what it has started: a checkpoint's writers must not outlive their rank."""
+        for process in self._processes:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+
+def run_ranks(module: str, arguments: Sequence[str], ranks: int, signals: SignalWatch | None = None) -> int:
     """Run ``python -m module arguments`` once per rank and return the exit code of the whole.
 
     Args:
         module: a module that reads RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT.
         arguments: its command line.
         ranks: number of processes.
+        signals: the caller's watch, which hands over to this function.
     Returns:
         0 if all ranks returned 0; otherwise the code of the rank that failed first, or 75 if every
         rank that did not return 0 returned that. A rank that died of a signal counts as 128 plus
-        its number. Requests to stop this process go to every rank.
+        its number. Requests to stop this process go to every rank, and if it is killed they are asked to stop.
     """
     address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port())}
     size = {"WORLD_SIZE": str(ranks), "LOCAL_WORLD_SIZE": str(ranks)}
     environment = local_environment({**address, **size})
     command = [sys.executable, "-u", "-m", module, *arguments]
-    processes: list[subprocess.Popen[bytes]] = []
-
-    def forward(number: int, frame: FrameType | None) -> None:
-        for process in processes:
-            if process.poll() is None:
-                process.send_signal(FORWARDED[signal.Signals(number)])
-
-    previous = {number: signal.signal(number, forward) for number in FORWARDED}
+    processes = _Ranks()
+    # What nohup and the like ignore stays ignored.
+    heard = [
+        number
+        for number in FORWARDED
+        if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN
+    ]
+    previous = {number: signal.signal(number, processes.pass_on) for number in heard}
     try:
+        if signals is not None:
+            signals.begin()
+            if signals.received:
+                return EXIT_STOPPED
         for rank in range(ranks):
-            identity = {"RANK": str(rank), "LOCAL_RANK": str(rank)}
-            # A session of its own, so that Ctrl-C reaches this process alone, and once.
-            processes.append(subprocess.Popen(command, env=environment | identity, start_new_session=True))
-        return _wait_for_all(processes)
+            processes.start(command, environment | {"RANK": str(rank), "LOCAL_RANK": str(rank)})
+        processes.repeat()
+        return processes.wait()
     finally:
-        for process in processes:
-            # With what it has started: a checkpoint's writers must not outlive their rank.
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+        processes.end()
         for number, handler in previous.items():
             signal.signal(number, handler)
-
-
-def _wait_for_all(processes: list[subprocess.Popen[bytes]]) -> int:
-    first_failure = 0
-    deadline: float | None = None
-    running = list(processes)
-    while running:
-        for process in list(running):
-            code = process.poll()
-            if code is None:
-                continue
-            running.remove(process)
-            if code and first_failure in (0, EXIT_STOPPED):
-                first_failure = code if code > 0 else 128 - code
-                deadline = time.monotonic() + GRACE_SECONDS
-                if first_failure != EXIT_STOPPED:  # those that stop together need no telling
-                    for other in running:
-                        other.send_signal(signal.SIGTERM)
-        if deadline is not None and time.monotonic() > deadline:
-            # The others wait for a rank that is gone.
-            for process in running:
-                process.kill()
-        time.sleep(POLL_SECONDS)
-    return first_failure

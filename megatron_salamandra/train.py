@@ -11,14 +11,21 @@ import os
 import signal
 import socket
 import sys
+import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
-from megatron_salamandra.config import ConfigError, load_run_config
-from megatron_salamandra.foundation.exit_codes import EXIT_FAILURE, EXIT_USAGE, STOP_SIGNALS
+from megatron_salamandra.foundation.errors import UserError
+from megatron_salamandra.foundation.exit_codes import EXIT_FAILURE, EXIT_STOPPED, EXIT_USAGE
+from megatron_salamandra.foundation.signals import WATCHED_SIGNALS, SignalWatch
+from megatron_salamandra.foundation.world import is_first_task, read_world
 
 if TYPE_CHECKING:
     from megatron_salamandra.training import Runtime, Trainer
+
+SILENT_SECONDS = 3.0
+"""How long ranks that leave the word to rank 0 wait before they end."""
 
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
@@ -54,45 +61,58 @@ def main(argv: list[str] | None = None, build: Callable[[Runtime], Trainer] | No
     Args:
         build: makes the trainer; ``Trainer.build`` unless a program or a test has parts of its own.
     """
-    arguments = parse_arguments(argv)
-    first = os.environ.get("RANK", "0") == "0"
-    try:
-        config = load_run_config(arguments.config, all_overrides(arguments))
-        config.validate_for_world(int(os.environ.get("WORLD_SIZE", "1")))
-        config.validate_packages()
-    except ConfigError as error:
-        if first:
-            print(error, file=sys.stderr)
-        return EXIT_USAGE
-    # Only now: a wrong configuration should not cost the import of torch on every rank.
-    from megatron_salamandra.platform import PlatformError
-    from megatron_salamandra.run_directory import CheckpointError
-    from megatron_salamandra.training import Runtime, Trainer
-    from megatron_salamandra.training.trainer import TrainingError
-    from salamandra_data.errors import DataError
+    # First of all: until the ranks have joined, a signal finds nothing begun and ends the process at once.
+    with SignalWatch(leave_at_once=True) as signals:
+        arguments = parse_arguments(argv)
+        first = is_first_task()
+        try:
+            return _run_rank(arguments, signals, build)
+        except UserError as error:
+            if error.of_one_rank:
+                print(
+                    f"rank {os.environ.get('RANK', '0')} on {socket.gethostname()}: {error}", file=sys.stderr
+                )
+            elif first:
+                print(error, file=sys.stderr)
+            elif signals.leaves_at_once:
+                # A launcher that ends all tasks with the first that fails must not end rank 0 before it has spoken.
+                time.sleep(SILENT_SECONDS)
+            return error.exit_code
 
-    try:
-        with Runtime.start(config) as runtime:
-            return (build or Trainer.build)(runtime).run()
-    except PlatformError as error:
-        # May be true of one node only.
-        print(f"rank {os.environ.get('RANK', '0')} on {socket.gethostname()}: {error}", file=sys.stderr)
-        return EXIT_USAGE
-    except ConfigError as error:
-        if first:
-            print(error, file=sys.stderr)
-        return EXIT_USAGE
-    except (DataError, CheckpointError, TrainingError) as error:
-        if first:
-            print(error, file=sys.stderr)
-        return EXIT_FAILURE
+
+def _run_rank(
+    arguments: argparse.Namespace, signals: SignalWatch, build: Callable[[Runtime], Trainer] | None
+) -> int:
+    world = read_world()
+    # Not at the top: from the first line of the process on a signal is to be caught.
+    from megatron_salamandra.config import ConfigError, load_run_config
+    from megatron_salamandra.run_directory import RunDirectory, own
+
+    config = load_run_config(arguments.config, all_overrides(arguments))
+    config.validate_for_world(world.size)
+    config.validate_packages()
+    if config.run_dir is None:
+        raise ConfigError("run_dir is not set\n  name the run's directory: run_dir=runs/my-run")
+    with ExitStack() as stack:
+        owner = stack.enter_context(own(RunDirectory(config.run_dir))) if world.is_first else None
+        if owner is not None:
+            signals.before_leaving(owner.release)
+        # Only now: what is refused by now should not cost the import of torch on every rank.
+        from megatron_salamandra.training import Runtime, StopRequested, Trainer
+
+        try:
+            with Runtime.start(config, world, signals, owner) as runtime:
+                return (build or Trainer.build)(runtime).run()
+        except StopRequested:
+            return EXIT_STOPPED
 
 
 if __name__ == "__main__":
-    exit_code = main()
-    # Everything is saved and said: a late signal must not replace the exit code by its own.
-    for number in STOP_SIGNALS:
-        signal.signal(number, signal.SIG_IGN)
+    with SignalWatch():
+        exit_code = main()
+        # Everything is saved and said: a late signal must not replace the exit code by its own.
+        for number in WATCHED_SIGNALS:
+            signal.signal(number, signal.SIG_IGN)
     if exit_code in (EXIT_USAGE, EXIT_FAILURE):
         # Not through interpreter shutdown, where NCCL may wait for ranks that will never come.
         sys.stdout.flush()

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -27,23 +27,30 @@ from megatron_salamandra.checkpoint.contents import METADATA, sharded_state
 from megatron_salamandra.checkpoint.retention import steps_to_delete
 from megatron_salamandra.config import CheckpointSection
 from megatron_salamandra.foundation.atomic_files import atomic_write_bytes
-from megatron_salamandra.platform.megatron_versions import background_save_options
+from megatron_salamandra.foundation.parents import bind_forks
+from megatron_salamandra.platform.megatron_versions import background_save_options, start_result_queue
 from megatron_salamandra.run_directory import (
     CONFIG,
     MANIFEST,
-    PARTIAL,
     SHARDS,
     STATE,
     TOKENIZER,
+    CheckpointError,
+    OwnershipLost,
+    RunOwner,
+    begin_partial,
     complete_checkpoints,
+    delete_checkpoint,
     describe_files,
-    partial_directory,
+    drop_partial,
+    publish_partial,
     step_directory,
     step_of,
     write_manifest,
 )
 
 LOGGER = logging.getLogger("salamandra")
+Answer = TypeVar("Answer")
 WRITER_PROCESSES = 2
 """Files per rank, each written by its own process."""
 FP32_STATE_BYTES = 12
@@ -60,6 +67,15 @@ class SaveOutcome:
     error: str | None
 
 
+@dataclass(frozen=True)
+class _Save:
+    """A save that is running: where it is assembled, and when it began."""
+
+    step: int
+    partial: Path
+    started: float
+
+
 class CheckpointWriter:
     """Writes checkpoints of a run below ``root``; every method is collective.
 
@@ -71,7 +87,15 @@ class CheckpointWriter:
     the other ranks are in a collective by then.
     """
 
-    def __init__(self, root: Path, policy: CheckpointSection, *, config_yaml: str, tokenizer: Path) -> None:
+    def __init__(
+        self,
+        root: Path,
+        policy: CheckpointSection,
+        *,
+        config_yaml: str,
+        tokenizer: Path,
+        owner: RunOwner | None,
+    ) -> None:
         """Nothing is written before the first save.
 
         Args:
@@ -80,13 +104,18 @@ class CheckpointWriter:
             config_yaml: the resolved configuration, stored in every checkpoint.
             tokenizer: SentencePiece model, stored in every checkpoint; read now, because its
                 place may be gone in a week.
+            owner: of the run directory, on rank 0: asked before anything there is deleted or gets its name.
         """
         self._root = root
         self._policy = policy
         self._config_yaml = config_yaml
         self._tokenizer = tokenizer.read_bytes()
         self._queue = AsyncCallsQueue(persistent=False)
-        self._running: list[tuple[int, float]] = []
+        self._running: list[_Save] = []
+        self._owner = owner
+        self._lost: str | None = None
+        # What a signal kills with this rank must not go on writing.
+        bind_forks()
 
     def save(
         self,
@@ -101,19 +130,22 @@ class CheckpointWriter:
 
         Args:
             state: contents of ``state.json``.
+        Raises:
+            CheckpointError: another run has taken the run directory.
         """
         outcomes = self.poll(wait=True)
         started = time.perf_counter()
-        partial = partial_directory(self._root, step)
         for chunk in chunks:
             if chunk.ddp_config.overlap_param_gather:
                 # The update has changed each rank's own part; the rest arrives with the next
                 # forward pass, unless it is sent for.
                 chunk.start_param_sync(force_sync=True)
         state_bytes = bytes_of_state(chunks)
-        error = self._on_rank_zero(lambda: _start_directory(partial, state_bytes))
-        if error is not None:
+        partial, error = self._on_rank_zero(lambda: self._start_directory(step, state_bytes))
+        self._raise_if_lost()
+        if partial is None:
             return [*outcomes, SaveOutcome(step, step_directory(self._root, step), 0.0, error)]
+        start_result_queue()
         strategy = TorchDistSaveShardedStrategy("torch_dist", 1, thread_count=WRITER_PROCESSES)
         parallel_strategy = FullyParallelSaveStrategyWrapper(
             strategy, parallel_state.get_data_parallel_group(with_context_parallel=True)
@@ -126,20 +158,22 @@ class CheckpointWriter:
             content_metadata=dict(METADATA),
             **background_save_options(),
         )
-        request.add_finalize_fn(lambda: self._publish(step, state))
+        request.add_finalize_fn(lambda: self._publish(step, partial, state))
         self._queue.schedule_async_request(request)
-        self._running.append((step, started))
+        self._running.append(_Save(step, partial, started))
         return [*outcomes, *self.poll(wait=not self._policy.asynchronous)]
 
     def poll(self, *, wait: bool) -> list[SaveOutcome]:
         """Finish saves whose writers are done; with ``wait`` all of them.
 
         Must be called by all ranks at the same step.
+
+        Raises:
+            CheckpointError: another run has taken the run directory.
         """
         if not self._running:
             return []
-        step, started = self._running[0]
-        directory = step_directory(self._root, step)
+        save = self._running[0]
         error: str | None = None
         try:
             if not self._queue.maybe_finalize_async_calls(blocking=wait):
@@ -147,13 +181,18 @@ class CheckpointWriter:
         # Writers' failures come on every rank alike; torch's CheckpointException is no Exception.
         except (Exception, CheckpointException) as failure:
             error = f"{type(failure).__name__}: {failure}"
-            self._on_rank_zero(lambda: shutil.rmtree(partial_directory(self._root, step), ignore_errors=True))
+            self._on_rank_zero(lambda: drop_partial(save.partial))
         self._running.pop(0)
-        return [SaveOutcome(step, directory, time.perf_counter() - started, error)]
+        self._raise_if_lost()
+        directory = step_directory(self._root, save.step)
+        return [SaveOutcome(save.step, directory, time.perf_counter() - save.started, error)]
 
-    def _publish(self, step: int, state: dict[str, Any]) -> None:
+    def _raise_if_lost(self) -> None:
+        if self._lost is not None:
+            raise CheckpointError(self._lost)
+
+    def _publish(self, step: int, partial: Path, state: dict[str, Any]) -> None:
         """Complete the directory, give it its name and prune old ones; raises on all ranks or none."""
-        partial = partial_directory(self._root, step)
         rank = dist.get_rank()
         try:
             names = [f"{SHARDS}/{path.name}" for path in (partial / SHARDS).glob(f"__{rank}_*")]
@@ -169,17 +208,18 @@ class CheckpointWriter:
         def finish() -> None:
             files = {name: entry for part in gathered for name, entry in part.items()}
             self._finish_directory(partial, files, state)
+            if self._owner is not None:
+                self._owner.check()
             final = step_directory(self._root, step)
             if final.exists() and not (final / MANIFEST).exists():
                 shutil.rmtree(final)  # somebody's incomplete copy
-            os.replace(partial, final)
+            publish_partial(partial, final)
             _sync(self._root)
 
-        error = self._on_rank_zero(finish)
+        _, error = self._on_rank_zero(finish)
         if error is not None:
             raise OSError(error)
-        if (error := self._on_rank_zero(self._prune)) is not None:
-            LOGGER.warning("old checkpoints could not be deleted: %s", error)
+        self._on_rank_zero(self._prune)
 
     def _finish_directory(
         self, partial: Path, files: dict[str, dict[str, int]], state: dict[str, Any]
@@ -200,22 +240,38 @@ class CheckpointWriter:
     def _prune(self) -> None:
         present = {step_of(path): path for path in complete_checkpoints(self._root)}
         for step in steps_to_delete(list(present), self._policy):
-            # Renamed first, so that a deletion cut short never looks like a checkpoint.
-            doomed = partial_directory(self._root, step)
-            shutil.rmtree(doomed, ignore_errors=True)
-            os.replace(present[step], doomed)
-            shutil.rmtree(doomed, ignore_errors=True)
+            try:
+                delete_checkpoint(present[step])
+            except OSError as error:
+                LOGGER.warning("%s could not be deleted: %s", present[step], error.strerror)
 
-    def _on_rank_zero(self, action: Callable[[], None]) -> str | None:
-        """Run ``action`` on rank 0 and tell all ranks what went wrong, or None."""
-        message: list[str | None] = [None]
+    def _start_directory(self, step: int, state_bytes: int) -> Path:
+        if self._owner is not None:
+            self._owner.check()
+        partial = begin_partial(self._root, step, self._owner.token if self._owner else "alone")
+        free = shutil.disk_usage(partial).free
+        if free < state_bytes:
+            drop_partial(partial)
+            raise OSError(
+                errno.ENOSPC,
+                f"the checkpoint needs {state_bytes / 1e9:.2f} GB and {free / 1e9:.2f} GB are free",
+            )
+        return partial
+
+    def _on_rank_zero(self, action: Callable[[], Answer]) -> tuple[Answer | None, str | None]:
+        """Run ``action`` on rank 0 and tell all ranks its answer, or what went wrong."""
+        told: list[Any] = [None, None, None]
         if dist.get_rank() == 0:
             try:
-                action()
+                told[0] = action()
+            except OwnershipLost as failure:
+                told[1] = told[2] = str(failure)
             except Exception as failure:  # the other ranks wait for the answer
-                message[0] = f"{type(failure).__name__}: {failure}"
-        dist.broadcast_object_list(message, src=0)
-        return message[0]
+                told[1] = f"{type(failure).__name__}: {failure}"
+        dist.broadcast_object_list(told, src=0)
+        answer, error, lost = told
+        self._lost = self._lost or lost
+        return answer, error
 
 
 def bytes_of_state(chunks: list[DistributedDataParallel]) -> int:
@@ -230,20 +286,6 @@ def bytes_of_state(chunks: list[DistributedDataParallel]) -> int:
     # Pipeline stages and tensor ranks hold different parameters, data-parallel ranks the same.
     dist.all_reduce(total, group=parallel_state.get_model_parallel_group())
     return int(total.item())
-
-
-def _start_directory(partial: Path, state_bytes: int) -> None:
-    for stale in partial.parent.glob(f"{PARTIAL}*"):
-        if stale.is_dir():
-            shutil.rmtree(stale)
-    (partial / SHARDS).mkdir(parents=True)
-    free = shutil.disk_usage(partial).free
-    if free < state_bytes:
-        partial.joinpath(SHARDS).rmdir()
-        partial.rmdir()
-        raise OSError(
-            errno.ENOSPC, f"the checkpoint needs {state_bytes / 1e9:.2f} GB and {free / 1e9:.2f} GB are free"
-        )
 
 
 def _sync(path: Path) -> None:

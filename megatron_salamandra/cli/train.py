@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from megatron_salamandra.cli._command import Subparsers
+from megatron_salamandra.foundation.signals import SignalWatch
 from megatron_salamandra.train import add_arguments, all_overrides
 
 
@@ -30,6 +31,12 @@ def register(subparsers: Subparsers) -> None:
 
 
 def _train(arguments: argparse.Namespace) -> int:
+    # Until ranks are started there is nothing to lose: a request to stop ends this process with 75 at once.
+    with SignalWatch(leave_at_once=True) as signals:
+        return _start_ranks(arguments, signals)
+
+
+def _start_ranks(arguments: argparse.Namespace, signals: SignalWatch) -> int:
     from megatron_salamandra.config import load_run_config
     from megatron_salamandra.local_launch import default_ranks, run_ranks
 
@@ -38,4 +45,4 @@ def _train(arguments: argparse.Namespace) -> int:
     ranks = arguments.ranks or default_ranks(config)
     config.validate_for_world(ranks)
     config.validate_packages()
-    return run_ranks("megatron_salamandra.train", [arguments.config, *overrides], ranks)
+    return run_ranks("megatron_salamandra.train", [arguments.config, *overrides], ranks, signals)

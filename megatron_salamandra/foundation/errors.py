@@ -16,6 +16,8 @@ class UserError(ValueError):
 
     exit_code: ClassVar[int] = EXIT_FAILURE
     """What a command ends with when this error ends it."""
+    of_one_rank: ClassVar[bool] = False
+    """True if the ranks of a run do not all find it: the one that does says so, and on which host it is."""
 
 
 class Notice(UserWarning):

@@ -6,19 +6,25 @@ are started and waited for), or is remembered until somebody asks (runs, which s
 
 from __future__ import annotations
 
+import contextlib
+import os
 import signal
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from multiprocessing import resource_tracker
 from multiprocessing.process import BaseProcess
 from types import FrameType, TracebackType
 from typing import Any
 
-from megatron_salamandra.foundation.exit_codes import STOP_SIGNALS
+from megatron_salamandra.foundation.exit_codes import EXIT_STOPPED, STOP_SIGNALS
+from megatron_salamandra.foundation.parents import end_with_parent
 
 INTERRUPTED = 130
 """Exit code after Ctrl-C or SIGTERM."""
+
+WATCHED_SIGNALS = (*STOP_SIGNALS, signal.SIGHUP)
+"""What a run takes for a request to save and leave; the last one is a terminal that was closed."""
 
 
 class Interruption:
@@ -111,24 +117,92 @@ def interruption_unseen_by_children() -> Iterator[None]:
             signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
 
 
-class SignalWatch:
-    """Remembers that a signal came; the loop asks once per step and all ranks agree on the answer.
+def leave_signals_to_parent() -> None:
+    """In a helper process of a run: be deaf to requests to stop, and end when the run's process ends."""
+    for number in WATCHED_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+    end_with_parent()
 
-    SLURM sends the signal to every task, but not at the same instant, so no rank may act alone.
+
+class SignalWatch:
+    """Remembers that a signal came; a run asks for it where it can stop, and all ranks agree on the answer.
+
+    SLURM sends the signal to every task, but not at the same instant, so no rank may act alone. Only while nothing was
+    begun may it: until :meth:`begin` a signal ends the process at once with ``EXIT_STOPPED``, even if the main thread
+    waits in a library for other ranks, because nothing can be lost then.
+
+    Args:
+        leave_at_once: False if something was begun already.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, leave_at_once: bool = False) -> None:
         self.received: str | None = None
+        self._leave_at_once = leave_at_once
+        self._last_words: list[Callable[[], object]] = []
         self._previous: dict[int, Any] = {}
+        self._listener: tuple[threading.Thread, int, int] | None = None
+
+    @property
+    def leaves_at_once(self) -> bool:
+        """True while a signal ends the process, because nothing was begun."""
+        return self._leave_at_once
+
+    def before_leaving(self, action: Callable[[], object]) -> None:
+        """Have ``action`` done if a signal ends the process before :meth:`begin`."""
+        self._last_words.append(action)
+
+    def begin(self) -> None:
+        """Something is begun: from here on signals are remembered only."""
+        self._leave_at_once = False
+        if self._listener is not None:
+            thread, end, previous = self._listener
+            self._listener = None
+            signal.set_wakeup_fd(previous)
+            os.close(end)
+            thread.join(timeout=1.0)
 
     def __enter__(self) -> SignalWatch:
-        for number in STOP_SIGNALS:
-            self._previous[number] = signal.signal(number, self._remember)
+        if self._leave_at_once:
+            self._listen()
+        for number in WATCHED_SIGNALS:
+            # What nohup and the like ignore stays ignored.
+            if number in STOP_SIGNALS or signal.getsignal(number) is not signal.SIG_IGN:
+                self._previous[number] = signal.signal(number, self._remember)
         return self
 
     def __exit__(self, *exc: object) -> None:
+        self.begin()
         for number, handler in self._previous.items():
-            signal.signal(number, handler)
+            if signal.getsignal(number) == self._remember:
+                signal.signal(number, handler)
 
     def _remember(self, number: int, frame: FrameType | None) -> None:
         self.received = signal.Signals(number).name
+        if self._leave_at_once:
+            self._leave(number)
+
+    def _listen(self) -> None:
+        """Hear signals in a thread too, because the main thread may be waiting inside a library."""
+        receiving, sending = os.pipe()
+        os.set_blocking(sending, False)
+        previous = signal.set_wakeup_fd(sending, warn_on_full_buffer=False)
+
+        def listen() -> None:
+            with os.fdopen(receiving, "rb", buffering=0) as numbers:
+                while number := numbers.read(1):
+                    if self._leave_at_once and number[0] in self._previous:
+                        self._leave(number[0])
+
+        thread = threading.Thread(target=listen, name="signals-before-the-start", daemon=True)
+        thread.start()
+        self._listener = (thread, sending, previous)
+
+    def _leave(self, number: int) -> None:
+        name = signal.Signals(number).name
+        with contextlib.suppress(OSError):
+            if os.environ.get("RANK", "0") == "0":
+                os.write(2, f"stopped by {name} before anything was begun\n".encode())
+        for action in self._last_words:
+            with contextlib.suppress(Exception):
+                action()
+        os._exit(EXIT_STOPPED)

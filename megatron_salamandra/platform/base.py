@@ -7,10 +7,14 @@ from abc import ABC, abstractmethod
 import torch
 
 from megatron_salamandra.foundation.errors import UserError
+from megatron_salamandra.foundation.exit_codes import EXIT_USAGE
 
 
 class PlatformError(UserError):
     """The requested platform cannot be used here; the message names the remedy."""
+
+    exit_code = EXIT_USAGE
+    of_one_rank = True
 
 
 class Platform(ABC):

@@ -7,14 +7,12 @@ from __future__ import annotations
 
 from megatron_salamandra.run_directory.checkpoints import (
     MANIFEST,
-    PARTIAL,
     SHARDS,
     STATE,
     TOKENIZER,
     CheckpointError,
     complete_checkpoints,
     latest_checkpoint,
-    partial_directory,
     read_state,
     resolve_checkpoint,
     step_directory,
@@ -25,12 +23,17 @@ from megatron_salamandra.run_directory.events import Event, EventLog, read_event
 from megatron_salamandra.run_directory.layout import CONFIG, RunDirectory
 from megatron_salamandra.run_directory.manifest import describe_files, verify_checkpoint, write_manifest
 from megatron_salamandra.run_directory.owner import OwnershipLost, RunOwner, own, read_owner
+from megatron_salamandra.run_directory.partial import (
+    begin_partial,
+    delete_checkpoint,
+    drop_partial,
+    publish_partial,
+)
 from megatron_salamandra.run_directory.records import MetricsLog, StepRecord, ValidationLog, ValidationRecord
 
 __all__ = [
     "CONFIG",
     "MANIFEST",
-    "PARTIAL",
     "SHARDS",
     "STATE",
     "TOKENIZER",
@@ -45,11 +48,14 @@ __all__ = [
     "StepRecord",
     "ValidationLog",
     "ValidationRecord",
+    "begin_partial",
     "complete_checkpoints",
+    "delete_checkpoint",
     "describe_files",
+    "drop_partial",
     "latest_checkpoint",
     "own",
-    "partial_directory",
+    "publish_partial",
     "read_events",
     "read_owner",
     "read_state",

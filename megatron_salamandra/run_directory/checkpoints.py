@@ -9,7 +9,7 @@
         state.json       step, consumed samples, stream, ledger, layout, versions
         tokenizer.model  the SentencePiece model of the data
         manifest.json    every other file with its size and checksum; written last
-      .partial-step-00000030/   a save that is running, or one that died
+      .partial-*         saves that are running or died, see partial.py
 
 A directory counts only if it carries its final name and a manifest, and it gets the name when
 everything in it is on disk. So "latest" is derived, never stored.
@@ -41,11 +41,6 @@ class CheckpointError(UserError):
 def step_directory(root: Path, step: int) -> Path:
     """Final directory of the checkpoint of ``step`` below ``root`` (``RUN/checkpoints``)."""
     return root / f"step-{step:08d}"
-
-
-def partial_directory(root: Path, step: int) -> Path:
-    """Where the checkpoint of ``step`` is assembled; a later save of the step starts it afresh."""
-    return root / f"{PARTIAL}step-{step:08d}"
 
 
 def step_of(directory: Path) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import socket
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -12,24 +11,24 @@ from dataclasses import dataclass
 import torch
 import torch.distributed as dist
 
-from megatron_salamandra.config import ConfigError, RunConfig
+from megatron_salamandra.config import RunConfig
 from megatron_salamandra.foundation.atomic_files import atomic_write_bytes
+from megatron_salamandra.foundation.errors import UserError
+from megatron_salamandra.foundation.exit_codes import EXIT_STOPPED
 from megatron_salamandra.foundation.signals import SignalWatch
+from megatron_salamandra.foundation.world import World
 from megatron_salamandra.parallel import ProcessGrid, start_process_grid
 from megatron_salamandra.platform import Platform, select_platform
-from megatron_salamandra.run_directory import EventLog, RunDirectory
+from megatron_salamandra.run_directory import EventLog, RunDirectory, RunOwner
 from megatron_salamandra.training.environment import record_environment
 from megatron_salamandra.training.logs import start_logging, stop_logging
 
 
-def is_told_to_the_user(error: Exception) -> bool:
-    """True for errors whose message is all a user needs: ours, found by every rank alike."""
-    return isinstance(error, ValueError) and type(error).__module__.startswith(
-        ("megatron_salamandra.", "salamandra_data.")
-    )
+class StopRequested(Exception):
+    """A signal came before the first step: there is nothing to save, and nothing is lost."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class Runtime:
     """What a trainer needs to know about its surroundings."""
 
@@ -40,42 +39,77 @@ class Runtime:
     logger: logging.Logger
     events: EventLog
     signals: SignalWatch
+    owner: RunOwner | None
+    """The right to write into the directory; on rank 0."""
+    has_trained: bool = False
+    """True from the first step of this process on."""
 
     @classmethod
     @contextmanager
-    def start(cls, config: RunConfig) -> Iterator[Runtime]:
+    def start(
+        cls, config: RunConfig, world: World, signals: SignalWatch, owner: RunOwner | None
+    ) -> Iterator[Runtime]:
         """Bring everything up, yield, and take it down again; failures are logged with their rank.
 
+        Args:
+            signals: remembers signals from the moment on at which the ranks have joined.
+            owner: of the run directory; on rank 0.
         Raises:
-            ConfigError: no ``run_dir``, or the layout does not fit the number of ranks. Raised
-                before this rank joins the others.
             PlatformError: the platform asked for is not usable here.
+            StopRequested: a signal came before the first step.
         """
-        if config.run_dir is None:
-            raise ConfigError("run_dir is not set\n  name the run's directory: run_dir=runs/my-run")
-        config.validate_for_world(int(os.environ.get("WORLD_SIZE", "1")))
+        assert config.run_dir is not None
         directory = RunDirectory(config.run_dir)
         platform = select_platform(config.platform)
         with ExitStack() as stack:
-            # First in, last out: a second signal while leaving must not kill a rank that has saved.
-            signals = stack.enter_context(SignalWatch())
-            platform.start(int(os.environ.get("LOCAL_RANK", "0")))
+            platform.start(world.local_rank)
             stack.callback(platform.stop)
             grid = stack.enter_context(start_process_grid(config.parallel, config.training.seed, platform))
+            signals.begin()
             logger = start_logging(directory.rank_log(grid.rank), grid.rank)
             stack.callback(stop_logging, logger)
             events = EventLog(directory.events, enabled=grid.rank == 0)
             logger.info("%s; %s", grid.describe(), platform.description())
+            runtime = cls(config, directory, platform, grid, logger, events, signals, owner)
             try:
-                yield cls(config, directory, platform, grid, logger, events, signals)
+                runtime.stop_if_asked()
+                yield runtime
+            except StopRequested as stop:
+                runtime._tell_stop(stop)
+                raise
             except Exception as error:
-                alone = not is_told_to_the_user(error)
+                if signals.received and not runtime.has_trained and not isinstance(error, UserError):
+                    # A rank that the signal found before it had joined has left at once, and this one misses it.
+                    requested = StopRequested(f"signal {signals.received}")
+                    runtime._tell_stop(requested)
+                    raise requested from error
+                alone = not isinstance(error, UserError)
                 if alone or grid.rank == 0:
                     events.write("failure", rank=grid.rank, error=f"{type(error).__name__}: {error}")
                 if alone:
                     path = directory.rank_log(grid.rank)
                     logger.exception("rank %d on %s failed; log: %s", grid.rank, socket.gethostname(), path)
                 raise
+
+    def _tell_stop(self, stop: StopRequested) -> None:
+        self.logger.info("stopping before the first step: %s; nothing is lost", stop)
+        self.events.write("stop", reason=str(stop))
+        self.events.write("end", exit_code=EXIT_STOPPED)
+
+    def signal_on_any_rank(self) -> str | None:
+        """The signal that asks the run to stop, the same answer on all ranks; collective."""
+        if not self.max_over_ranks(int(self.signals.received is not None)):
+            return None
+        return f"signal {self.signals.received or 'on another rank'}"
+
+    def stop_if_asked(self) -> None:
+        """End a run that has not begun its first step if a signal came; collective.
+
+        Raises:
+            StopRequested: on all ranks.
+        """
+        if (reason := self.signal_on_any_rank()) is not None:
+            raise StopRequested(reason)
 
     def record(self) -> None:
         """Write ``config.yaml`` and ``environment.json`` once the run is known to be sound; collective."""

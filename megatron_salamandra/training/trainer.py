@@ -326,8 +326,11 @@ class Trainer:
 
     def run(self) -> int:
         """Resume, train to the end or to a stop, save, and return the exit code."""
+        self.runtime.stop_if_asked()
         self.resume_if_possible()
+        self.runtime.stop_if_asked()
         self.runtime.record()
+        self.runtime.has_trained = True
         self.callbacks.start()
         try:
             for report in self.steps():

@@ -27,6 +27,7 @@ class Checkpointing(Callback):
             self._policy,
             config_yaml=trainer.config.to_yaml(),
             tokenizer=trainer.plan.tokenizer.path,
+            owner=trainer.runtime.owner,
         )
 
     def start(self) -> None:

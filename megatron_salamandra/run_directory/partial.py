@@ -1,0 +1,94 @@
+"""Directories below ``checkpoints/`` that do not count: saves that are running or died, and what is being deleted.
+
+::
+
+    checkpoints/
+      .partial-step-00000030/TOKEN/   the save of step 30 by the owner with that token
+      .partial-deleted-TOKEN/         a checkpoint that is being deleted
+
+Every owner of a run has its own place, so that writers of a run that was cut off never write into a later one's save.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import secrets
+import shutil
+from pathlib import Path
+
+from megatron_salamandra.run_directory.checkpoints import PARTIAL, SHARDS
+
+LOGGER = logging.getLogger("salamandra")
+
+
+def begin_partial(root: Path, step: int, token: str) -> Path:
+    """Clear away what earlier saves left, and make the directory in which the save of ``step`` is assembled.
+
+    What cannot be cleared away is warned about and passed by.
+
+    Args:
+        root: ``RUN/checkpoints``.
+        token: of the run's owner.
+    Raises:
+        OSError: the directory cannot be made.
+    """
+    root.mkdir(parents=True, exist_ok=True)
+    for stale in root.glob(f"{PARTIAL}*"):
+        if stale.is_dir() or stale.is_symlink():  # a file is nothing that a save leaves
+            _remove(stale)
+    place = root / f"{PARTIAL}step-{step:08d}" / token
+    try:
+        (place / SHARDS).mkdir(parents=True)
+    except OSError:
+        if not place.parent.is_dir():
+            raise
+        # Something that can be neither deleted nor written is in the way.
+        place = root / f"{PARTIAL}step-{step:08d}-{token}" / token
+        (place / SHARDS).mkdir(parents=True)
+    return place
+
+
+def drop_partial(partial: Path) -> None:
+    """Remove a directory that :func:`begin_partial` made; what cannot be removed is warned about."""
+    _remove(partial)
+    _remove_if_empty(partial.parent)
+
+
+def publish_partial(partial: Path, final: Path) -> None:
+    """Give a complete save its name.
+
+    Raises:
+        OSError: the system refused.
+    """
+    os.replace(partial, final)
+    _remove_if_empty(partial.parent)
+
+
+def delete_checkpoint(directory: Path) -> None:
+    """Delete a checkpoint, or the link to one; a deletion that is cut short never looks like a checkpoint.
+
+    Raises:
+        OSError: it could not even be taken out of sight.
+    """
+    doomed = directory.with_name(f"{PARTIAL}deleted-{secrets.token_hex(8)}")
+    os.replace(directory, doomed)
+    _remove(doomed)
+
+
+def _remove(path: Path) -> None:
+    try:
+        if path.is_symlink():
+            path.unlink()  # what it points to is somebody else's
+        else:
+            shutil.rmtree(path)
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        LOGGER.warning("%s cannot be deleted (%s) and is left where it is", path, error.strerror)
+
+
+def _remove_if_empty(directory: Path) -> None:
+    with contextlib.suppress(OSError):
+        directory.rmdir()
