@@ -30,7 +30,7 @@ import numpy as np
 from hard_texts import LONE_SURROGATES, hard_texts, write_hard_documents
 
 from salamandra_data.readers import find_inputs
-from salamandra_data.tokenization import TokenizeJob, tokenize
+from salamandra_data.tokenization import TokenizeJob, tokenize_documents
 from salamandra_data.tokenization.backends import selection
 from salamandra_data.tokenization.backends.exactness import may_be_fast
 from salamandra_data.tokenization.backends.long_texts import pieces_of
@@ -68,7 +68,7 @@ def main() -> int:
                 encoder=name,
                 skip_malformed=True,
             )
-            result = tokenize(job)
+            result = tokenize_documents(job)
             if result.malformed_lines != len(LONE_SURROGATES):
                 raise SystemExit(f"{result.malformed_lines} lines were refused, not the lone surrogates")
             different = [

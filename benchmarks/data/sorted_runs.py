@@ -22,7 +22,7 @@ from salamandra_data.tokenization.document_hash import KEY_RANGE, shuffle_keys
 from salamandra_data.tokenization.first_pass import MOST_RUNS
 from salamandra_data.tokenization.range_reader import RangeReader
 from salamandra_data.tokenization.run_file import Run, label_of
-from salamandra_data.tokenization.sorted_runs import RUN_BYTES, Held, RunWriter
+from salamandra_data.tokenization.sorted_runs import RUN_BYTES, CollectedDocuments, RunWriter
 
 P = ParamSpec("P")
 GROUP = ("ca", "train")
@@ -57,9 +57,9 @@ def main() -> None:
     )
 
 
-def held(first_line: int, count: int) -> Held:
+def held(first_line: int, count: int) -> CollectedDocuments:
     lines = np.arange(first_line, first_line + count, dtype=np.uint64)
-    return Held(
+    return CollectedDocuments(
         file=0,
         keys=shuffle_keys(0, 0, lines),
         lines=lines,

@@ -26,7 +26,7 @@ def working_directory(parent: Path, purpose: str) -> Iterator[Path]:
     """
     try:
         parent.mkdir(parents=True, exist_ok=True)
-        _remove_abandoned(parent, purpose)
+        remove_abandoned(parent, purpose)
         prefix = f".{purpose}-{socket.gethostname()}-{os.getpid()}-"
         directory = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
     except OSError as error:
@@ -37,7 +37,8 @@ def working_directory(parent: Path, purpose: str) -> Iterator[Path]:
         shutil.rmtree(directory, ignore_errors=True)
 
 
-def _remove_abandoned(parent: Path, purpose: str) -> None:
+def remove_abandoned(parent: Path, purpose: str) -> None:
+    """Remove the directories for ``purpose`` in ``parent`` whose processes, of this host, are gone."""
     name = re.compile(rf"\.{re.escape(purpose)}-{re.escape(socket.gethostname())}-(\d+)-\w+")
     for path in parent.glob(f".{purpose}-*"):
         match = name.fullmatch(path.name)

@@ -48,7 +48,7 @@ def register(subparsers: Subparsers) -> None:
 def _run(arguments: argparse.Namespace) -> int:
     from megatron_salamandra.data import RunRecord
     from salamandra_data.errors import DataError
-    from salamandra_data.tokenization.encoder import cached_encoder
+    from salamandra_data.tokenization import cached_encoder
 
     record = RunRecord(arguments.run, arguments.blend)
     samples = record.step_samples(arguments.step)

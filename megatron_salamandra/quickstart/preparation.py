@@ -13,7 +13,7 @@ from salamandra_data.blend_plan.report import blend_table, blend_warnings
 from salamandra_data.demo import build_demo_corpus, load_demo_corpus
 from salamandra_data.demo.wheels import WHEELS
 from salamandra_data.text_table import text_table
-from salamandra_data.tokenization import TokenizeJob, tokenize
+from salamandra_data.tokenization import TokenizeJob, tokenize_documents
 from salamandra_data.tokenizer import TokenizerTraining, train_tokenizer
 
 FACTORS = "data/salamandra-pretraining.yaml"
@@ -73,7 +73,7 @@ def _tokenizer(job: QuickstartJob) -> None:
 
 
 def _shards(job: QuickstartJob) -> None:
-    result = tokenize(
+    result = tokenize_documents(
         TokenizeJob(
             inputs=load_demo_corpus(job.corpus).files,
             tokenizer=job.tokenizer_model,

@@ -7,7 +7,7 @@ import signal
 import time
 
 from salamandra_data.errors import DataError
-from salamandra_data.execution.worker_pool import Counters
+from salamandra_data.execution import Counters
 
 Task = tuple[str, float]
 """What to do, and its number: of seconds, of a signal or an exit code."""

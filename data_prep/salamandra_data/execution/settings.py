@@ -1,4 +1,4 @@
-"""What each executor must be told."""
+"""What each executor needs to know."""
 
 from __future__ import annotations
 
@@ -86,13 +86,13 @@ class SlurmSettings:
 
 
 def _check_option(name: str, value: str) -> None:
-    told = f"--slurm-option {name}{f'={value}' if value else ''}"
+    given = f"--slurm-option {name}{f'={value}' if value else ''}"
     if not _OPTION.fullmatch(name) or "\n" in value:
-        raise DataError(f"{told}: not an option of sbatch, such as constraint=highmem or exclusive")
+        raise DataError(f"{given}: not an option of sbatch, such as constraint=highmem or exclusive")
     if name in _SET_OTHERWISE:
-        raise DataError(f"{told}: use {_SET_OTHERWISE[name]}")
+        raise DataError(f"{given}: use {_SET_OTHERWISE[name]}")
     if name in _OF_THE_STAGES:
-        raise DataError(f"{told}: is set for each stage; leave it away")
+        raise DataError(f"{given}: is set for each stage; leave it away")
 
 
 @dataclass(frozen=True)

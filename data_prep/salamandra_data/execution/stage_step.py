@@ -9,12 +9,11 @@ from datatrove.pipeline.base import PipelineStep
 
 from megatron_salamandra.foundation.atomic_files import atomic_write_bytes
 from salamandra_data.errors import DataError
-from salamandra_data.execution.stage import Stage
-from salamandra_data.execution.stage_record import StageRecord
+from salamandra_data.execution.stage import Stage, StageRecord
 
 
 class StageStep(PipelineStep):
-    """One task of a stage; what a failed task said is kept beside datatrove's logs, for whoever waits.
+    """One task of a stage; a failed task's message is kept beside datatrove's logs, for whoever waits.
 
     Args:
         stage: whose task it is.
@@ -32,13 +31,13 @@ class StageStep(PipelineStep):
 
     def run(self, data: Iterable[Any] | None, rank: int = 0, world_size: int = 1) -> Iterable[Any]:
         """Run task ``rank``; documents do not pass through datatrove's pipeline."""
-        words = self.record.words(rank)
-        words.unlink(missing_ok=True)
+        message_file = self.record.message_file(rank)
+        message_file.unlink(missing_ok=True)
         try:
             self._check_turn()
             self.stage.run(rank)
         except Exception as error:
-            atomic_write_bytes(words, f"{error}\n".encode(errors="backslashreplace"))
+            atomic_write_bytes(message_file, f"{error}\n".encode(errors="backslashreplace"))
             raise
         return ()
 

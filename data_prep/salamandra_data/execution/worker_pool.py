@@ -72,7 +72,7 @@ class WorkerDied(DataError):
 
 
 class Stopped(Exception):
-    """Raised inside a worker that was told to stop; never seen by a user."""
+    """Raised inside a worker that is to stop; never seen by a user."""
 
 
 class WorkerPool(Generic[State]):
@@ -151,11 +151,11 @@ class _Worker:
         self.process.join()
         code = self.process.exitcode or 0
         if code == -signal.SIGKILL:
-            how = "was killed, most often for want of memory"
+            how = "was killed, most often because memory ran out"
         elif code < 0:
             how = f"was ended by {signal.Signals(-code).name}"
         else:
-            how = f"ended with exit code {code}, for a reason that it may have told above"
+            how = f"ended with exit code {code}; its reason may stand above"
         return WorkerDied(
             f"a worker process {how}; finished shards stay\n"
             "  run the same command again to continue, with fewer --workers if memory was the reason"
@@ -183,7 +183,7 @@ def _spread(
 
 def _work(state: Any, counters: Counters, connection: Connection[Any, Any]) -> None:
     """Do tasks until the parent closes the connection."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides, and tells by `stop`
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides, by `stop`
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
         while True:

@@ -15,7 +15,7 @@ import numpy as np
 from megatron_salamandra.foundation.atomic_files import publish, write_error
 from megatron_salamandra.foundation.progress import ProgressLine
 from salamandra_data.errors import DataError, DataWarning
-from salamandra_data.execution.worker_pool import Counters, WorkerPool
+from salamandra_data.execution import Counters, WorkerPool
 from salamandra_data.shards.document_row import Cut, DocumentRow, Piece
 from salamandra_data.shards.layout import bin_path, idx_path, manifest_path
 from salamandra_data.shards.manifest import ChunkChecksums, LabelCounts, ShardManifest

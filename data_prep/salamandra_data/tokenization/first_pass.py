@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
@@ -12,25 +13,28 @@ from typing import NamedTuple
 import numpy as np
 
 from salamandra_data.errors import DataError
-from salamandra_data.execution.worker_pool import Counters
+from salamandra_data.execution import Counters
 from salamandra_data.languages import known_language
 from salamandra_data.readers import Document, DocumentFile, Malformed
 from salamandra_data.storage import Location
 from salamandra_data.tokenization.backends.exactness import may_be_fast
 from salamandra_data.tokenization.document_hash import ContentDigest, is_validation, shuffle_keys
 from salamandra_data.tokenization.job import TokenizeJob
-from salamandra_data.tokenization.run_file import Group, Run, label_of, scratch_error
-from salamandra_data.tokenization.sorted_runs import Held, RunWriter
+from salamandra_data.tokenization.run_file import ByGroup, Group, Run, label_of, scratch_error
+from salamandra_data.tokenization.sorted_runs import CollectedDocuments, RunWriter
 
 MOST_RUNS = 256
 """Of the whole input, about: each task may leave its share of them, and one at least."""
 
+_TOGETHER_BYTES = 16 << 20
+
 
 class InputFile(NamedTuple):
-    """Number and place of an input file, and its share of the bytes of all of them."""
+    """Number, place and size of an input file, and the share of its bytes in those of all files."""
 
     number: int
     path: Location
+    size_bytes: int
     share: float
 
 
@@ -63,118 +67,132 @@ class Survey:
 
     first_file: int
     runs: list[Run] = field(default_factory=list)
-    groups: dict[Group, GroupCount] = field(default_factory=dict)
+    groups: ByGroup[GroupCount] = field(default_factory=dict)
     empty: Counter[str] = field(default_factory=Counter)
     malformed_lines: int = 0
     malformed: Path | None = None
     renamed: dict[str, str] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
-class FirstPass:
-    """What every worker of the first pass knows."""
+def input_groups(job: TokenizeJob, files: Sequence[Location]) -> list[list[InputFile]]:
+    """The units of the first pass, each some input files.
 
-    job: TokenizeJob
-    directory: Path
+    Small files in a row are one unit: a run for each of a million files would be a million runs to read. So units are
+    twice ``MOST_RUNS`` at most, but for files that are larger than their share.
+    """
+    sizes = [DocumentFile(path, job.keys).size_bytes for path in files]
+    total = sum(sizes)
+    together = max(_TOGETHER_BYTES, total // MOST_RUNS)
+    groups: list[list[InputFile]] = []
+    size_of_last = 0
+    for number, (path, size) in enumerate(zip(files, sizes, strict=True)):
+        if not groups or size_of_last + size > together:
+            groups.append([])
+            size_of_last = 0
+        groups[-1].append(InputFile(number, path, size, size / max(total, 1)))
+        size_of_last += size
+    return groups
 
 
-def survey_files(state: FirstPass, counters: Counters, files: list[InputFile]) -> Survey:
-    """Read input files, and write their documents as a few runs.
+def survey_files(job: TokenizeJob, directory: Path, counters: Counters, files: Sequence[InputFile]) -> Survey:
+    """Read input files, and write their documents as a few runs into ``directory``.
 
     Raises:
         DataError: a file cannot be read, has a malformed line that is not to be skipped, or the disk is full.
     """
     survey = Survey(first_file=files[0].number)
-    _malformed_file(state, survey).unlink(missing_ok=True)  # of an interrupted attempt
-    writer = RunWriter(state.directory, f"run-{survey.first_file:06d}")
+    malformed_lines = directory / f"malformed-{survey.first_file:06d}"
+    malformed_lines.unlink(missing_ok=True)  # of an interrupted attempt
+    writer = RunWriter(directory, f"run-{survey.first_file:06d}")
     for file in files:
-        _survey_file(state, counters, survey, writer, file.number, DocumentFile(file.path, state.job.keys))
+        reading = _Reading(job, survey, malformed_lines, file.number, DocumentFile(file.path, job.keys))
+        reading.run(counters, writer)
     most = max(1, int(MOST_RUNS * sum(file.share for file in files)))
     survey.runs = writer.finish(most, lambda: counters.add(0, 0, 0))
     return survey
 
 
-def _survey_file(
-    state: FirstPass, counters: Counters, survey: Survey, writer: RunWriter, number: int, file: DocumentFile
-) -> None:
-    digests: dict[Group, ContentDigest] = {}
-    reported = 0
-    for entries in file.batches():
-        documents = _with_text(state, survey, file, entries)
-        for group, members in _by_group(survey, documents, state.job.validation_fraction).items():
-            held = _held(state.job.seed, number, members)
-            digests.setdefault(group, ContentDigest()).update(
-                held.records, held.lines, held.text_bytes, held.label_bytes
+@dataclass(frozen=True)
+class _Reading:
+    """Of one input file, into the survey of several."""
+
+    job: TokenizeJob
+    survey: Survey
+    malformed_lines: Path
+    number: int
+    file: DocumentFile
+
+    def run(self, counters: Counters, writer: RunWriter) -> None:
+        digests: dict[Group, ContentDigest] = {}
+        reported = 0
+        for entries in self.file.batches():
+            documents = self._with_text(entries)
+            for group, members in self._by_group(documents).items():
+                collected = self._collected(members)
+                digests.setdefault(group, ContentDigest()).update(
+                    collected.records, collected.lines, collected.text_bytes, collected.label_bytes
+                )
+                count = self.survey.groups.setdefault(group, GroupCount())
+                count.documents += len(members)
+                count.utf8_bytes += int(collected.text_bytes.sum())
+                writer.add(group, collected)
+            consumed = self.file.consumed_bytes
+            counters.add(
+                len(documents), sum(len(document.text) for document in documents), consumed - reported
             )
-            count = survey.groups.setdefault(group, GroupCount())
-            count.documents += len(members)
-            count.utf8_bytes += int(held.text_bytes.sum())
-            writer.add(group, held)
-        consumed = file.consumed_bytes
-        counters.add(len(documents), sum(len(document.text) for document in documents), consumed - reported)
-        reported = consumed
-    for group, digest in digests.items():
-        survey.groups[group].digests[number] = digest.hexdigest()
+            reported = consumed
+        for group, digest in digests.items():
+            self.survey.groups[group].digests[self.number] = digest.hexdigest()
 
+    def _with_text(self, entries: list[Document | Malformed]) -> list[Document]:
+        """The documents that are not empty; the others are counted."""
+        documents = []
+        for entry in entries:
+            if isinstance(entry, Malformed):
+                self._take_malformed(entry)
+            elif entry.text:
+                documents.append(entry)
+            else:
+                self.survey.empty[known_language(entry.language)] += 1
+        return documents
 
-def _with_text(
-    state: FirstPass, survey: Survey, file: DocumentFile, entries: list[Document | Malformed]
-) -> list[Document]:
-    """The documents that are not empty; the others are counted."""
-    documents = []
-    for entry in entries:
-        if isinstance(entry, Malformed):
-            _take_malformed(state, survey, file, entry)
-        elif entry.text:
-            documents.append(entry)
-        else:
-            survey.empty[known_language(entry.language)] += 1
-    return documents
+    def _by_group(self, documents: list[Document]) -> dict[Group, list[Document]]:
+        groups: dict[Group, list[Document]] = {}
+        for document in documents:
+            split = "validation" if is_validation(document.text, self.job.validation_fraction) else "train"
+            language = known_language(document.language)
+            if language != document.language:
+                self.survey.renamed[document.language] = language
+            groups.setdefault((language, split), []).append(document)
+        return groups
 
-
-def _by_group(
-    survey: Survey, documents: list[Document], validation_fraction: float
-) -> dict[Group, list[Document]]:
-    groups: dict[Group, list[Document]] = {}
-    for document in documents:
-        split = "validation" if is_validation(document.text, validation_fraction) else "train"
-        language = known_language(document.language)
-        if language != document.language:
-            survey.renamed[document.language] = language
-        groups.setdefault((language, split), []).append(document)
-    return groups
-
-
-def _held(seed: int, number: int, documents: list[Document]) -> Held:
-    count = len(documents)
-    lines = np.fromiter((document.line for document in documents), dtype=np.uint64, count=count)
-    texts = [document.text for document in documents]
-    labels = [label_of(document.source, document.licence) for document in documents]
-    return Held(
-        file=number,
-        keys=shuffle_keys(seed, number, lines),
-        lines=lines,
-        records=b"".join(chain.from_iterable(zip(texts, labels, strict=True))),
-        text_bytes=np.fromiter(map(len, texts), dtype=np.uint64, count=count),
-        label_bytes=np.fromiter(map(len, labels), dtype=np.uint64, count=count),
-        fast=np.fromiter((may_be_fast(document.string) for document in documents), dtype=bool, count=count),
-    )
-
-
-def _malformed_file(state: FirstPass, survey: Survey) -> Path:
-    return state.directory / f"malformed-{survey.first_file:06d}"
-
-
-def _take_malformed(state: FirstPass, survey: Survey, file: DocumentFile, entry: Malformed) -> None:
-    if not state.job.skip_malformed:
-        raise DataError(
-            f"{file.path}:{entry.line}: {entry.reason}\n"
-            "  mend the line, or pass over such lines with --on-error skip; nothing was written"
+    def _collected(self, documents: list[Document]) -> CollectedDocuments:
+        count = len(documents)
+        lines = np.fromiter((document.line for document in documents), dtype=np.uint64, count=count)
+        texts = [document.text for document in documents]
+        labels = [label_of(document.source, document.licence) for document in documents]
+        return CollectedDocuments(
+            file=self.number,
+            keys=shuffle_keys(self.job.seed, self.number, lines),
+            lines=lines,
+            records=b"".join(chain.from_iterable(zip(texts, labels, strict=True))),
+            text_bytes=np.fromiter(map(len, texts), dtype=np.uint64, count=count),
+            label_bytes=np.fromiter(map(len, labels), dtype=np.uint64, count=count),
+            fast=np.fromiter(
+                (may_be_fast(document.string) for document in documents), dtype=bool, count=count
+            ),
         )
-    survey.malformed_lines += 1
-    survey.malformed = _malformed_file(state, survey)
-    try:
-        with open(survey.malformed, "a", encoding="utf-8", errors="backslashreplace") as stream:
-            stream.write(f"{file.path}:{entry.line}: {entry.reason}\n")
-    except OSError as error:
-        raise scratch_error(survey.malformed, error) from error
+
+    def _take_malformed(self, entry: Malformed) -> None:
+        if not self.job.skip_malformed:
+            raise DataError(
+                f"{self.file.path}:{entry.line}: {entry.reason}\n"
+                "  mend the line, or pass over such lines with --on-error skip; nothing was written"
+            )
+        self.survey.malformed_lines += 1
+        self.survey.malformed = self.malformed_lines
+        try:
+            with open(self.malformed_lines, "a", encoding="utf-8", errors="backslashreplace") as stream:
+                stream.write(f"{self.file.path}:{entry.line}: {entry.reason}\n")
+        except OSError as error:
+            raise scratch_error(self.malformed_lines, error) from error

@@ -48,6 +48,18 @@ class TokenizeJob:
     guard_share: float = DEFAULT_GUARD_SHARE
     scratch: Path | None = None
 
+    def deciding_options(self) -> dict[str, object]:
+        """What decides the output, but for the input's contents and the tokenizer's."""
+        return {
+            "keys": vars(self.keys),
+            "validation_fraction": self.validation_fraction,
+            "seed": self.seed,
+            "shard_tokens": self.shard_tokens,
+            "skip_malformed": self.skip_malformed,
+            "encoder": self.encoder,
+            "guard_share": self.guard_share,
+        }
+
     def check(self) -> None:
         """Refuse values outside their range.
 

@@ -6,15 +6,13 @@ import os
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from pathlib import Path
 from types import TracebackType
 
 import numpy as np
 from numpy.typing import NDArray
 
-from salamandra_data.errors import DataError
 from salamandra_data.tokenization.document_hash import KEY_RANGE
-from salamandra_data.tokenization.run_file import KEY_BYTES, PLACE, Group, Run
+from salamandra_data.tokenization.run_file import KEY_BYTES, PLACE, Group, Run, damaged_error
 
 
 @dataclass(frozen=True)
@@ -74,6 +72,11 @@ class RangeReader:
     ) -> None:
         self._stack.close()
 
+    def documents_between(self, first_key: int, last_key: int) -> int:
+        """How many documents have keys from ``first_key`` up to ``last_key``, exclusive."""
+        rows = (_rows(run, self._group, (first_key, last_key)) for run in self._runs)
+        return sum(int(last - first) for first, last in rows)
+
     def part(self, part: int) -> Documents:
         """The documents of a part in their final order.
 
@@ -113,29 +116,31 @@ class RangeReader:
             begin, last = int(places["start"][done]), places[after - 1]
             size = int(last["start"]) + int(last["text_bytes"]) + int(last["label_bytes"]) - begin
             if not 0 <= size <= run.groups[self._group].record_bytes:
-                raise _damaged(run.path, "its places are not those that were written")
+                raise damaged_error(run.path, "its places are not those that were written")
             contents.append(_read(run, file, size, run.records_offset + begin))
             done = after
         content = b"".join(contents)
         sizes = (places["text_bytes"] + places["label_bytes"]).astype(np.int64)
         if int(sizes.sum()) != len(content):
-            raise _damaged(self._runs[0].path.parent, "places of documents are not those that were written")
+            raise damaged_error(
+                self._runs[0].path.parent, "places of documents are not those that were written"
+            )
         order = np.argsort(keys, kind="stable")
         return keys[order], places[order], content, (np.cumsum(sizes) - sizes)[order]
 
     def _check_keys(self, run: Run, part: int, keys: NDArray[np.uint64]) -> None:
         low, high = self._bounds[part : part + 2]
         if not low <= int(keys[0]) <= int(keys[-1]) < high:
-            raise _damaged(run.path, "its keys are not those that were written")
+            raise damaged_error(run.path, "its keys are not those that were written")
 
     def _opened(self, run: Run) -> int:
         try:
             file = os.open(run.path, os.O_RDONLY)
         except OSError as error:
-            raise _damaged(run.path, error.strerror or str(error)) from error
+            raise damaged_error(run.path, error.strerror or str(error)) from error
         self._stack.callback(os.close, file)
         if (size := os.fstat(file).st_size) != run.file_bytes:
-            raise _damaged(run.path, f"it has {size:,} bytes, {run.file_bytes:,} were written")
+            raise damaged_error(run.path, f"it has {size:,} bytes, {run.file_bytes:,} were written")
         return file
 
 
@@ -179,7 +184,7 @@ def _read(run: Run, file: int, count: int, offset: int) -> bytes:
     while len(raw) < count:  # one call gives 2 GiB at most
         more = os.pread(file, count - len(raw), offset + len(raw))
         if not more:
-            raise _damaged(run.path, "it ends too early")
+            raise damaged_error(run.path, "it ends too early")
         raw += more
     return raw
 
@@ -187,11 +192,4 @@ def _read(run: Run, file: int, count: int, offset: int) -> bytes:
 def _read_into(run: Run, file: int, array: NDArray[np.void] | NDArray[np.uint64], offset: int) -> None:
     view = array.view(np.uint8).data
     if os.preadv(file, [view], offset) != len(view):
-        raise _damaged(run.path, "it ends too early")
-
-
-def _damaged(path: Path, reason: str) -> DataError:
-    return DataError(
-        f"{path}: this part of the intermediate copy of the text cannot be used: {reason}\n"
-        "  check the disk of --scratch, and run the command again; finished shards stay"
-    )
+        raise damaged_error(run.path, "it ends too early")

@@ -22,15 +22,28 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from types import TracebackType
-from typing import NamedTuple
+from typing import Annotated, Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import BeforeValidator, PlainSerializer
 
 from salamandra_data.errors import DataError
 
 Group = tuple[str, str]
 """Language and split."""
+
+Item = TypeVar("Item")
+
+
+def _from_pairs(value: Any) -> Any:
+    return {tuple(group): item for group, item in value} if isinstance(value, list) else value
+
+
+ByGroup = Annotated[
+    dict[Group, Item], BeforeValidator(_from_pairs), PlainSerializer(lambda by_group: list(by_group.items()))
+]
+"""What there is of each group; in JSON, whose keys are text, a list of pairs."""
 
 PLACE = np.dtype(
     [
@@ -44,13 +57,22 @@ PLACE = np.dtype(
 )
 KEY_BYTES = 8
 _WRITE_BYTES = 1 << 20
+_REMEMBERED_CHARACTERS = 1000
 _BETWEEN = "\n"  # no name of a source or licence holds one: it is printable
 
 
-@lru_cache(maxsize=1024)
 def label_of(source: str | None, licence: str | None) -> bytes:
     """Source and licence as they are kept behind a text; empty for none of both."""
+    if len(source or "") + len(licence or "") > _REMEMBERED_CHARACTERS:
+        return _label(source, licence)
+    return _remembered_label(source, licence)
+
+
+def _label(source: str | None, licence: str | None) -> bytes:
     return f"{source or ''}{_BETWEEN}{licence or ''}".encode() if source or licence else b""
+
+
+_remembered_label = lru_cache(maxsize=1024)(_label)
 
 
 def names_of(label: bytes) -> tuple[str | None, str | None]:
@@ -73,7 +95,7 @@ class Run:
 
     path: Path
     documents: int
-    groups: dict[Group, Rows]
+    groups: ByGroup[Rows]
 
     @property
     def places_offset(self) -> int:
@@ -186,4 +208,12 @@ def scratch_error(path: Path, error: OSError) -> DataError:
         f"{path}: cannot be written: {error.strerror or error}\n"
         "  the intermediate copy of the text takes about as much space as the text: free space, or name a directory on "
         "another disk with --scratch, then run the command again; finished shards stay"
+    )
+
+
+def damaged_error(path: Path, reason: str) -> DataError:
+    """That a part of the intermediate work is not what was written, and what would help."""
+    return DataError(
+        f"{path}: this part of the intermediate copy of the text cannot be used: {reason}\n"
+        "  check the disk of --scratch, and run the command again; finished shards stay"
     )

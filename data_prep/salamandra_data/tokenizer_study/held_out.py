@@ -13,7 +13,7 @@ import orjson
 from megatron_salamandra.foundation.atomic_files import atomic_file
 from salamandra_data.errors import DataError
 from salamandra_data.readers import Document
-from salamandra_data.tokenization.document_hash import is_validation
+from salamandra_data.tokenization import is_validation
 from salamandra_data.tokenizer_study.study_documents import StudyDocuments
 
 

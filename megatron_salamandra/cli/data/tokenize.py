@@ -85,8 +85,14 @@ def register(commands: Subparsers) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
+    from salamandra_data.execution import Tasks
     from salamandra_data.readers import refuse_overlap
-    from salamandra_data.tokenization import DEFAULT_GUARD_SHARE, TokenizeJob, tokenize, tokenize_in_stages
+    from salamandra_data.tokenization import (
+        DEFAULT_GUARD_SHARE,
+        TokenizeJob,
+        tokenize_documents,
+        tokenize_with,
+    )
 
     refuse_overlap(arguments.input, (), arguments.out)
     settings = executor_settings(arguments)
@@ -107,8 +113,8 @@ def _run(arguments: argparse.Namespace) -> int:
 
     def work() -> int:
         if arguments.executor == "local":
-            return _report(tokenize(job))
-        outcome, result = tokenize_in_stages(job, settings, executor_tasks(arguments))
+            return _report(tokenize_documents(job))
+        outcome, result = tokenize_with(job, Tasks(settings, executor_tasks(arguments)))
         tell_submission(outcome)
         return 0 if result is None else _report(result)
 

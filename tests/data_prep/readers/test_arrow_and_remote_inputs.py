@@ -17,7 +17,7 @@ from fsspec.implementations.memory import MemoryFile, MemoryFileSystem
 from salamandra_data.errors import DataError
 from salamandra_data.readers import Document, DocumentFile, DocumentKeys, Malformed, find_inputs
 from salamandra_data.storage import RemotePath, retries
-from salamandra_data.tokenization import TokenizeJob, tokenize
+from salamandra_data.tokenization import TokenizeJob, tokenize_documents
 
 RECORDS = [{"text": f"document {n}\r\nlínia — {n}", "language": "ca", "source": "web"} for n in range(700)]
 DOCUMENTS = [
@@ -179,7 +179,7 @@ def test_shards_do_not_depend_on_where_the_input_lies(
     local = tmp_path / "a.jsonl"
     local.write_text("".join(json.dumps(record) + "\n" for record in RECORDS))
     for inputs, out in ((local, "local"), (f"{bucket}/a.jsonl", "remote")):
-        tokenize(TokenizeJob([inputs], small_tokenizer, tmp_path / out))
+        tokenize_documents(TokenizeJob([inputs], small_tokenizer, tmp_path / out))
     for ending in (".bin", ".idx"):
         name = f"ca-train-00000{ending}"
         assert (tmp_path / "local" / name).read_bytes() == (tmp_path / "remote" / name).read_bytes()

@@ -10,7 +10,7 @@ import pytest
 
 from salamandra_data.readers import DocumentKeys
 from salamandra_data.shards import LabelCounts, ShardManifest, Whole, manifest, reshard
-from salamandra_data.tokenization import TokenizeJob, tokenize
+from salamandra_data.tokenization import TokenizeJob, tokenize_documents
 
 
 @pytest.fixture
@@ -24,7 +24,9 @@ def web_shard(tmp_path: Path, small_tokenizer: Path, monkeypatch: pytest.MonkeyP
     records[0]["licence"] = records[5]["licence"] = "free"
     source = tmp_path / "web.jsonl"
     source.write_text("".join(json.dumps(record) + "\n" for record in records))
-    tokenize(TokenizeJob([source], small_tokenizer, tmp_path / "shards", DocumentKeys(language="ca")))
+    tokenize_documents(
+        TokenizeJob([source], small_tokenizer, tmp_path / "shards", DocumentKeys(language="ca"))
+    )
     return tmp_path / "shards" / "ca-train-00000"
 
 

@@ -28,7 +28,7 @@ from salamandra_data.shards import (
     shard_table,
     shard_writer,
 )
-from salamandra_data.tokenization import TokenizeJob, tokenize
+from salamandra_data.tokenization import TokenizeJob, tokenize_documents
 
 IDENTITY = TokenizerIdentity("0" * 64, vocab_size=100, eod_id=2)
 
@@ -41,7 +41,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory, small_tokenizer: Path) ->
     lines = "".join(json.dumps({"text": text}, ensure_ascii=False) + "\n" for text in texts)
     for language in ("ca", "oc"):
         (directory / "in.jsonl").write_text(lines.replace("tres", f"tres {language}"))
-        tokenize(
+        tokenize_documents(
             TokenizeJob(
                 [directory / "in.jsonl"],
                 small_tokenizer,
@@ -178,7 +178,7 @@ def test_a_lost_shard_is_told_by_the_others(
     tmp_path: Path, corpus_files: list[Path], small_tokenizer: Path
 ) -> None:
     out = tmp_path / "shards"
-    tokenize(TokenizeJob(corpus_files, small_tokenizer, out, shard_tokens=2_500))
+    tokenize_documents(TokenizeJob(corpus_files, small_tokenizer, out, shard_tokens=2_500))
     names = sorted(path.stem for path in out.glob("ca-train-*.json"))
     assert len(names) > 7 and verify([out]).problems == []
     for name in names[1:7]:

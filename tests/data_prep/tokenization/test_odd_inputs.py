@@ -11,7 +11,7 @@ from megatron_salamandra.cli import main
 from salamandra_data.errors import DataError
 from salamandra_data.languages import LANGUAGES, corpus_language
 from salamandra_data.readers import DocumentKeys
-from salamandra_data.tokenization import TokenizeJob, tokenize
+from salamandra_data.tokenization import TokenizeJob, tokenize_documents
 
 
 def write_lines(path: Path, *languages: str) -> Path:
@@ -31,7 +31,7 @@ def test_files_of_zero_bytes_are_passed_over_wherever_they_are(
     for name in empty:
         (tmp_path / "in" / name).write_bytes(b"")
     keys = DocumentKeys(language="ca")
-    result = tokenize(
+    result = tokenize_documents(
         TokenizeJob([tmp_path / "in"], small_tokenizer, tmp_path / "out", keys, workers=workers)
     )
     assert [(group.language, group.documents) for group in result.groups] == [("ca", 2)]
@@ -42,7 +42,7 @@ def test_only_files_of_zero_bytes_are_one_sentence(tmp_path: Path, small_tokeniz
     for name in ("a.jsonl", "b.jsonl"):
         (tmp_path / "in" / name).write_bytes(b"")
     with pytest.raises(DataError, match="no document with text in 2 input files"):
-        tokenize(TokenizeJob([tmp_path / "in"], small_tokenizer, tmp_path / "out"))
+        tokenize_documents(TokenizeJob([tmp_path / "in"], small_tokenizer, tmp_path / "out"))
     assert list((tmp_path / "out").iterdir()) == []
 
 
@@ -113,15 +113,16 @@ def test_shards_under_another_name_of_the_language_are_in_the_way(
 ) -> None:
     source = write_lines(tmp_path / "in.jsonl", "cat_Latn")
     with monkeypatch.context() as patch:  # as it was when each name was a language of its own
-        patch.setattr("salamandra_data.tokenization.first_pass.known_language", str)
-        tokenize(TokenizeJob([source], small_tokenizer, tmp_path / "out"))
+        for module in ("first_pass", "plan"):
+            patch.setattr(f"salamandra_data.tokenization.{module}.known_language", str)
+        tokenize_documents(TokenizeJob([source], small_tokenizer, tmp_path / "out"))
     assert (tmp_path / "out" / "cat_Latn-train-00000.bin").exists()
     with pytest.raises(DataError, match="holds shards of 'cat_Latn' made from other input"):
-        tokenize(TokenizeJob([source], small_tokenizer, tmp_path / "out"))
+        tokenize_documents(TokenizeJob([source], small_tokenizer, tmp_path / "out"))
 
 
 def test_the_option_names_a_language_as_the_key_does(tmp_path: Path, small_tokenizer: Path) -> None:
     source = write_lines(tmp_path / "in.jsonl", "xx")
     keys = DocumentKeys(language="cat_Latn")
-    result = tokenize(TokenizeJob([source], small_tokenizer, tmp_path / "out", keys))
+    result = tokenize_documents(TokenizeJob([source], small_tokenizer, tmp_path / "out", keys))
     assert [group.language for group in result.groups] == ["ca"] and result.renamed == {"cat_Latn": "ca"}

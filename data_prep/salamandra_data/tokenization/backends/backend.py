@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from salamandra_data.tokenization.token_rows import TokenRows
+from salamandra_data.tokenization.encoder import TokenRows
 
 INSTALL = "pip install 'megatron-salamandra[data]'"
 

@@ -18,7 +18,7 @@ from megatron_salamandra.foundation.atomic_files import atomic_write_bytes
 from megatron_salamandra.foundation.signals import interruption_deferred
 from salamandra_data.tokenization.backends.backend import INSTALL, BackendUnavailable
 from salamandra_data.tokenization.backends.model_file import SPACE, ModelFile, read_model
-from salamandra_data.tokenization.token_rows import TokenRows
+from salamandra_data.tokenization.encoder import TokenRows
 
 _CONVERTED = "gigatoken.json"
 

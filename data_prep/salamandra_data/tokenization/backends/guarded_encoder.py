@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 from salamandra_data.errors import DataError
 from salamandra_data.tokenization.backends.backend import FastBackend
 from salamandra_data.tokenization.backends.long_texts import encode_in_pieces
-from salamandra_data.tokenization.encoder import SENTENCEPIECE_VERSION, Encoder
-from salamandra_data.tokenization.token_rows import TokenRows
+from salamandra_data.tokenization.encoder import SENTENCEPIECE_VERSION, Encoder, TokenRows
 
 _SHOWN_IDS = 6
 

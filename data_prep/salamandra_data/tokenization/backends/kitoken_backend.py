@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from salamandra_data.tokenization.backends.backend import INSTALL, BackendUnavailable
-from salamandra_data.tokenization.token_rows import TokenRows
+from salamandra_data.tokenization.encoder import TokenRows
 
 
 class KitokenBackend:

@@ -23,7 +23,7 @@ import numpy as np
 
 from salamandra_data.tokenization.backends.exactness import BPE, normalization_rules
 from salamandra_data.tokenization.backends.model_file import SPACE, UNUSED, read_model
-from salamandra_data.tokenization.token_rows import TokenRows
+from salamandra_data.tokenization.encoder import TokenRows
 
 LONG_BYTES = 1 << 20
 """Texts above this size are cut."""

@@ -10,7 +10,7 @@ import pytest
 from pool_tasks import Task, do
 
 from salamandra_data.errors import DataError
-from salamandra_data.execution.worker_pool import WorkerDied, WorkerPool
+from salamandra_data.execution import WorkerDied, WorkerPool
 
 
 def results(tasks: list[Task], workers: int = 2) -> list[str]:
@@ -30,7 +30,7 @@ def test_results_come_when_they_are_ready() -> None:
 @pytest.mark.parametrize(
     ("task", "message"),
     [
-        (("signal", signal.SIGKILL), r"was killed, most often for want of memory(?s:.*)fewer --workers"),
+        (("signal", signal.SIGKILL), r"was killed, most often because memory ran out(?s:.*)fewer --workers"),
         (("signal", signal.SIGSEGV), "was ended by SIGSEGV"),
         (("exit", 3), "ended with exit code 3"),
     ],

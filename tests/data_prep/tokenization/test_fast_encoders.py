@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from salamandra_data.errors import DataError
 from salamandra_data.shards import EncoderRecord, ShardManifest
-from salamandra_data.tokenization import TokenizeJob, tokenize
+from salamandra_data.tokenization import TokenizeJob, tokenize_documents
 from salamandra_data.tokenization.backends import (
     GuardedEncoder,
     TextBatch,
@@ -23,8 +23,7 @@ from salamandra_data.tokenization.backends import (
     selection,
 )
 from salamandra_data.tokenization.backends.exactness import may_be_fast
-from salamandra_data.tokenization.encoder import Encoder
-from salamandra_data.tokenization.token_rows import TokenRows
+from salamandra_data.tokenization.encoder import Encoder, TokenRows
 
 FAST = ["gigatoken", "kitoken"]
 ALPHABETS = (
@@ -113,7 +112,7 @@ def test_shards_are_the_same_bytes_and_manifests_say_who_made_them(
             shard_tokens=30_000,
             guard_share=0.2,
         )
-        result = tokenize(job)
+        result = tokenize_documents(job)
         assert result.encoder.name == encoder
     slow, fast = tmp_path / "sentencepiece", tmp_path / name
     assert {path.name for path in slow.iterdir()} == {path.name for path in fast.iterdir()}
@@ -164,7 +163,7 @@ def test_the_guard_ends_the_run_at_the_first_difference(
     with pytest.raises(
         DataError, match=r"in\.jsonl:41: kitoken 0 differs from SentencePiece .* at token 3 "
     ) as caught:
-        tokenize(job)
+        tokenize_documents(job)
     assert "run again with --encoder sentencepiece" in str(caught.value)
     assert not list((tmp_path / "out").glob("*.bin"))
 

@@ -10,26 +10,26 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from salamandra_data import tokenization
 from salamandra_data.errors import DataError
-from salamandra_data.execution.worker_pool import WorkerPool
-from salamandra_data.tokenization import TokenizeJob, first_pass, job_plan, merged_runs
+from salamandra_data.execution import WorkerPool
+from salamandra_data.tokenization import TokenizeJob, first_pass, sorted_runs
+from salamandra_data.tokenization import plan as planning
 from salamandra_data.tokenization.document_hash import KEY_RANGE, even_bounds
+from salamandra_data.tokenization.plan import shard_bounds
 from salamandra_data.tokenization.range_reader import Documents, RangeReader, first_documents
 from salamandra_data.tokenization.run_file import Group, Run, label_of, names_of
-from salamandra_data.tokenization.shard_bounds import shard_bounds
-from salamandra_data.tokenization.sorted_runs import Held, RunWriter
+from salamandra_data.tokenization.sorted_runs import CollectedDocuments, RunWriter
 
 CATALAN: Group = ("ca", "train")
 GROUPS: list[Group] = [CATALAN, ("ca", "validation"), ("eu", "train")]
 
 
-def held(file: int, keys: list[int], first_line: int = 1) -> Held:
+def held(file: int, keys: list[int], first_line: int = 1) -> CollectedDocuments:
     """Documents that say where they are from."""
     lines = range(first_line, first_line + len(keys))
     texts = [f"{file}:{line} ".encode() * (line % 3 + 1) for line in lines]
     labels = [label_of(f"source {line % 2}", None) for line in lines]
-    return Held(
+    return CollectedDocuments(
         file=file,
         keys=np.array(keys, dtype=np.uint64),
         lines=np.array(lines, dtype=np.uint64),
@@ -58,13 +58,13 @@ def all_of(runs: list[Run], group: Group, parts: int = 1) -> Iterator[Documents]
     parts=st.integers(1, 4),
 )
 @settings(max_examples=60, deadline=None)
-def test_merged_runs_hold_every_document_in_the_order_of_keys_files_and_lines(
+def test_sorted_runs_hold_every_document_in_the_order_of_keys_files_and_lines(
     tmp_path_factory: pytest.TempPathFactory, key_lists: list[list[int]], most: int, parts: int
 ) -> None:
     directory = tmp_path_factory.mktemp("runs")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(merged_runs, "FAN_IN", 3)
-        patch.setattr(merged_runs, "_PART_BYTES", 40)
+        patch.setattr(sorted_runs, "FAN_IN", 3)
+        patch.setattr(sorted_runs, "_MERGED_PART_BYTES", 40)
         writer = RunWriter(directory, "run", run_bytes=1)
         expected: dict[Group, list[tuple[int, int, int]]] = {}
         for file, keys in enumerate(key_lists):
@@ -91,10 +91,10 @@ def test_merged_runs_hold_every_document_in_the_order_of_keys_files_and_lines(
 
 def test_as_few_runs_as_will_do_are_merged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     copied: list[int] = []
-    merged = merged_runs._merged
-    monkeypatch.setattr(merged_runs, "FAN_IN", 4)
+    merged = sorted_runs._merged
+    monkeypatch.setattr(sorted_runs, "FAN_IN", 4)
     monkeypatch.setattr(
-        merged_runs, "_merged", lambda runs, *rest: copied.append(len(runs)) or merged(runs, *rest)
+        sorted_runs, "_merged", lambda runs, *rest: copied.append(len(runs)) or merged(runs, *rest)
     )
     for most, expected in ((12, []), (11, [2]), (9, [4]), (5, [2, 4, 4]), (1, [3, 4, 4, 4])):
         copied.clear()
@@ -109,21 +109,19 @@ def test_the_runs_of_all_tasks_together_are_few(
     tmp_path: Path, corpus_files: list[Path], small_tokenizer: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(first_pass, "MOST_RUNS", 4)
-    monkeypatch.setattr(job_plan, "MOST_RUNS", 4)
-    monkeypatch.setattr(job_plan, "_TOGETHER_BYTES", 1)
+    monkeypatch.setattr(first_pass, "_TOGETHER_BYTES", 1)
     monkeypatch.setattr(RunWriter.__init__, "__defaults__", (2_000,))
     lines = [line for path in corpus_files for line in path.read_bytes().splitlines(keepends=True)]
     for number, line in enumerate(lines):
         (tmp_path / f"small-{number:03d}.jsonl").write_bytes(line)
     files = [*corpus_files, *sorted(tmp_path.glob("small-*"))]
     job = TokenizeJob(files, small_tokenizer, tmp_path / "out")
-    tasks, _ = job_plan.survey_tasks(job, list(files))
+    tasks = first_pass.input_groups(job, list(files))
     assert [file.path for task in tasks for file in task] == files
     assert len(tasks) <= 2 * 4 + len(corpus_files)
     (tmp_path / "scratch").mkdir()
-    state = first_pass.FirstPass(job, tmp_path / "scratch")
     counters = WorkerPool(1, None).counters
-    surveys = [first_pass.survey_files(state, counters, task) for task in tasks]
+    surveys = [first_pass.survey_files(job, tmp_path / "scratch", counters, task) for task in tasks]
     runs = [run for survey in surveys for run in survey.runs]
     assert len(runs) <= 4 + len(tasks)
     assert sum(run.documents for run in runs) == 2 * len(lines)
@@ -180,7 +178,7 @@ def test_no_shard_is_empty_and_all_differ_by_a_document(
 def test_many_documents_are_divided_by_their_keys_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tokenization.shard_bounds, "_MANY_DOCUMENTS", 100)
+    monkeypatch.setattr(planning, "_MANY_DOCUMENTS", 100)
     keys = np.random.default_rng(0).integers(0, KEY_RANGE, 500, dtype=np.uint64).tolist()
     writer = RunWriter(tmp_path, "run")
     writer.add(CATALAN, held(0, keys))

@@ -73,7 +73,7 @@ def test_a_killed_worker_is_an_error_and_not_a_hang(tmp_path: Path) -> None:
 
 
 def test_a_stage_started_before_the_one_before_it_is_complete_refuses(tmp_path: Path) -> None:
-    from salamandra_data.execution.stage_record import StageRecord
+    from salamandra_data.execution.stage import StageRecord
     from salamandra_data.execution.stage_step import StageStep
 
     out, work = tmp_path / "out", tmp_path / "work"

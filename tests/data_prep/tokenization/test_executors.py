@@ -11,8 +11,8 @@ from slurm_stand_in import install_slurm_stand_in
 
 from megatron_salamandra.cli import main
 from salamandra_data.errors import DataError
-from salamandra_data.execution import LocalSettings
-from salamandra_data.tokenization import TokenizeJob, tokenize, tokenize_in_stages
+from salamandra_data.execution import LocalSettings, Tasks
+from salamandra_data.tokenization import TokenizeJob, tokenize_documents, tokenize_with
 
 
 def contents(directory: Path) -> dict[str, bytes]:
@@ -26,12 +26,12 @@ def job(files: list[Path], tokenizer: Path, out: Path) -> TokenizeJob:
 @pytest.fixture(autouse=True)
 def each_file_is_a_task(monkeypatch: pytest.MonkeyPatch) -> None:
     """Small files would be read as one task."""
-    monkeypatch.setattr("salamandra_data.tokenization.job_plan._TOGETHER_BYTES", 1)
+    monkeypatch.setattr("salamandra_data.tokenization.first_pass._TOGETHER_BYTES", 1)
 
 
 @pytest.fixture
 def single(tmp_path: Path, corpus_files: list[Path], small_tokenizer: Path) -> dict[str, bytes]:
-    tokenize(job(corpus_files, small_tokenizer, tmp_path / "single"))
+    tokenize_documents(job(corpus_files, small_tokenizer, tmp_path / "single"))
     return contents(tmp_path / "single")
 
 
@@ -41,7 +41,7 @@ def test_stages_give_the_shards_of_one_machine(
 ) -> None:
     pytest.importorskip("datatrove")
     out = tmp_path / "out"
-    outcome, result = tokenize_in_stages(job(corpus_files, small_tokenizer, out), LocalSettings(), tasks)
+    outcome, result = tokenize_with(job(corpus_files, small_tokenizer, out), Tasks(LocalSettings(), tasks))
     assert outcome.done and result is not None
     assert contents(out) == single
     assert sum(group.documents for group in result.groups) == 240
@@ -53,14 +53,14 @@ def test_what_is_done_is_not_done_again_and_what_is_lost_is_made_again(
 ) -> None:
     pytest.importorskip("datatrove")
     out, plan = tmp_path / "out", job(corpus_files, small_tokenizer, tmp_path / "out")
-    tokenize_in_stages(plan, LocalSettings(), 3)
+    tokenize_with(plan, Tasks(LocalSettings(), 3))
     untouched = (out / "ca-train-00000.bin").stat().st_mtime_ns
-    tokenize_in_stages(plan, LocalSettings(), 3)
+    tokenize_with(plan, Tasks(LocalSettings(), 3))
     for path in out.glob("el-train-00000.*"):
         path.unlink()
     with (out / "uk-train-00000.bin").open("r+b") as stream:
         stream.truncate(100)
-    _, result = tokenize_in_stages(plan, LocalSettings(), 3)
+    _, result = tokenize_with(plan, Tasks(LocalSettings(), 3))
     assert contents(out) == single and result is not None
     assert result.shards_already_done == len(list(out.glob("*.bin"))) - 2
     assert (out / "ca-train-00000.bin").stat().st_mtime_ns == untouched
@@ -73,11 +73,11 @@ def test_changed_input_is_another_job(
     source = tmp_path / "in.jsonl"
     source.write_bytes(corpus_files[0].read_bytes())
     plan = job([source], small_tokenizer, tmp_path / "out")
-    tokenize_in_stages(plan, LocalSettings(), 2)
+    tokenize_with(plan, Tasks(LocalSettings(), 2))
     with source.open("a") as stream:
         stream.write(json.dumps({"text": "un document més", "language": "ca"}) + "\n")
     with pytest.raises(DataError, match="holds shards of 'ca' made from other input"):
-        tokenize_in_stages(plan, LocalSettings(), 2)
+        tokenize_with(plan, Tasks(LocalSettings(), 2))
 
 
 def tokenize_command(files: list[Path], tokenizer: Path, out: Path, *options: str) -> list[str]:
@@ -155,5 +155,5 @@ def test_a_failed_task_is_told_and_the_rest_goes_on_later(
     source = tmp_path / "in.jsonl"
     source.write_text('{"text": "bo", "language": "ca"}\n{"text": broken\n')
     with pytest.raises(DataError, match=r"in\.jsonl:2: .*\n(.*\n)*.*\(read, task 0"):
-        tokenize_in_stages(job([source], small_tokenizer, tmp_path / "out"), LocalSettings(), 2)
+        tokenize_with(job([source], small_tokenizer, tmp_path / "out"), Tasks(LocalSettings(), 2))
     assert not list((tmp_path / "out").glob("*.bin"))

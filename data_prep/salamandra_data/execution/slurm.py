@@ -1,29 +1,82 @@
-"""Submitting stages as SLURM job arrays, each to start when the one before it ended well."""
+"""Stages as SLURM job arrays: submitting them, each to start when the one before ended well, and finding them again."""
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import cast
 
 from datatrove.executor.slurm import SlurmPipelineExecutor
 from datatrove.utils.logging import logger
 
+from megatron_salamandra.foundation.atomic_files import atomic_write_bytes
 from salamandra_data.errors import DataError
-from salamandra_data.execution.outcome import Outcome
 from salamandra_data.execution.settings import SlurmSettings
-from salamandra_data.execution.slurm_jobs import JobRecord
+from salamandra_data.execution.stage import Outcome
 from salamandra_data.execution.stage_step import StageStep
 
 _DEFAULT_MAX_ARRAY_SIZE = 1001
 _MAX_ARRAY_SIZE = re.compile(r"^MaxArraySize\s*=\s*(\d+)", re.MULTILINE)
 _SUBMITTED = re.compile(r"Submitted batch job (\d+)")
+
+Jobs = Mapping[str, Sequence[str]]
+"""Numbers of jobs by stage; a stage of many tasks is more than one job array."""
+
+
+class JobRecord:
+    """Kept in the directory of a run, so that the same command finds its jobs again."""
+
+    def __init__(self, work: Path) -> None:
+        self._file = work / "slurm-jobs.json"
+
+    def read(self) -> Jobs:
+        """The jobs of the last submission; empty if there was none."""
+        return cast(Jobs, json.loads(self._file.read_text())) if self._file.is_file() else {}
+
+    def write(self, jobs: Jobs) -> None:
+        """Replace what was recorded."""
+        atomic_write_bytes(self._file, json.dumps(jobs).encode())
+
+    def in_queue(self) -> dict[str, Sequence[str]]:
+        """Those of the recorded jobs that are pending or running.
+
+        Raises:
+            DataError: there are recorded jobs, and squeue does not say what became of them.
+        """
+        jobs = self.read()
+        numbers = [number for stage in jobs.values() for number in stage]
+        if not numbers:
+            return {}
+        there = self._pending_or_running(numbers)
+        queued = {stage: [number for number in jobs[stage] if number in there] for stage in jobs}
+        return {stage: left for stage, left in queued.items() if left}
+
+    def _pending_or_running(self, numbers: Sequence[str]) -> set[str]:
+        # %F is the number of a whole array, whichever of its tasks a line is about.
+        command = ["squeue", "--noheader", "--format=%F", f"--jobs={','.join(numbers)}"]
+        try:
+            answer = subprocess.run(command, capture_output=True, text=True, check=True)
+        except FileNotFoundError as error:
+            raise self._unknown("there is no `squeue` on this machine") from error
+        except subprocess.CalledProcessError as error:
+            if "Invalid job id" in error.stderr:  # SLURM has forgotten the only one asked for
+                return set()
+            raise self._unknown(f"squeue: {error.stderr.strip()}") from error
+        return set(answer.stdout.split())
+
+    def _unknown(self, why: str) -> DataError:
+        return DataError(
+            f"{self._file}: this run was submitted to SLURM, and it is not known whether its jobs still run: {why}\n"
+            "  run the command on a login node of that cluster, or remove the file if the jobs are gone"
+        )
 
 
 def submit(steps: Sequence[StageStep], settings: SlurmSettings, work: Path) -> Outcome:
@@ -52,10 +105,10 @@ def submit(steps: Sequence[StageStep], settings: SlurmSettings, work: Path) -> O
             with _silence():
                 _StageArrays(step, settings, numbers, needed, array_size).run()
         except subprocess.CalledProcessError as error:
-            told = ", ".join(number for taken in (*jobs.values(), numbers.taken) for number in taken)
+            submitted = ", ".join(number for taken in (*jobs.values(), numbers.taken) for number in taken)
             raise DataError(
                 f"{step.record.name}: sbatch refused the job (exit code {error.returncode}; its reason is above)"
-                f"{f'; submitted already: {told}' if told else ''}\n"
+                f"{f'; submitted already: {submitted}' if submitted else ''}\n"
                 "  cancel those with scancel or wait for them, correct the --slurm options and run the command again"
             ) from error
         finally:  # also what was submitted before a refusal must be known to the next call
@@ -67,15 +120,15 @@ def submit(steps: Sequence[StageStep], settings: SlurmSettings, work: Path) -> O
 
 
 class _JobNumbers:
-    """Takes the number of a job from what sbatch says, and keeps it."""
+    """Takes the number of a job from the answer of sbatch, and keeps it."""
 
     def __init__(self) -> None:
         self.taken: list[str] = []
 
-    def __call__(self, said: str) -> str:
-        match = _SUBMITTED.search(said)
+    def __call__(self, answer: str) -> str:
+        match = _SUBMITTED.search(answer)
         if match is None:
-            raise DataError(f"sbatch: {said.strip()!r} does not tell the number of a job")
+            raise DataError(f"sbatch: {answer.strip()!r} does not hold the number of a job")
         self.taken.append(match[1])
         return match[1]
 
@@ -119,7 +172,7 @@ class _StageArrays(SlurmPipelineExecutor):
 
 @contextmanager
 def _silence() -> Iterator[None]:
-    """datatrove logs each job at length, which our caller tells in a line."""
+    """datatrove logs each job at length, for which our caller has one line."""
     logger.disable("datatrove")
     try:
         yield
@@ -148,8 +201,8 @@ def _failure(steps: Sequence[StageStep]) -> str | None:
 
 def _max_array_size() -> int:
     """How many tasks the cluster lets an array have."""
-    told = subprocess.run(["scontrol", "show", "config"], capture_output=True, text=True, check=False)
-    match = _MAX_ARRAY_SIZE.search(told.stdout)
+    answer = subprocess.run(["scontrol", "show", "config"], capture_output=True, text=True, check=False)
+    match = _MAX_ARRAY_SIZE.search(answer.stdout)
     return int(match[1]) if match else _DEFAULT_MAX_ARRAY_SIZE
 
 

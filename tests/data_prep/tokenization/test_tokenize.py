@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 from salamandra_data.errors import DataError
 from salamandra_data.readers import DocumentKeys
 from salamandra_data.shards import IndexedShard, ShardManifest
-from salamandra_data.tokenization import TokenizeJob, first_pass, merged_runs, sorted_runs, tokenize
-from salamandra_data.tokenization import shard_plan as planning
+from salamandra_data.tokenization import TokenizeJob, first_pass, sorted_runs, tokenize_documents
+from salamandra_data.tokenization import plan as planning
 from salamandra_data.tokenization.document_hash import is_validation, shuffle_keys
 
 EOD = 2
@@ -42,7 +42,7 @@ def read_inputs(files: list[Path]) -> list[dict[str, str]]:
 def single(tmp_path_factory: pytest.TempPathFactory, corpus_files: list[Path], small_tokenizer: Path) -> Path:
     """The corpus tokenized by one worker, into several shards of each language."""
     out = tmp_path_factory.mktemp("single")
-    tokenize(job(corpus_files, small_tokenizer, out))
+    tokenize_documents(job(corpus_files, small_tokenizer, out))
     return out
 
 
@@ -55,7 +55,7 @@ def job(files: list[Path], tokenizer: Path, out: Path, **changes: object) -> Tok
 def test_output_is_the_same_bytes_for_any_number_of_workers(
     tmp_path: Path, corpus_files: list[Path], small_tokenizer: Path, single: Path, workers: int
 ) -> None:
-    tokenize(job(corpus_files, small_tokenizer, tmp_path, workers=workers))
+    tokenize_documents(job(corpus_files, small_tokenizer, tmp_path, workers=workers))
     assert contents(tmp_path) == contents(single)
 
 
@@ -69,8 +69,8 @@ def test_output_does_not_depend_on_the_size_of_buffers(
     monkeypatch.setattr(sorted_runs.RunWriter.__init__, "__defaults__", (30_000,))
     monkeypatch.setattr(planning, "_PART_BYTES", 10_000)
     monkeypatch.setattr(first_pass, "MOST_RUNS", 3)
-    monkeypatch.setattr(merged_runs, "FAN_IN", 3)
-    tokenize(job(corpus_files, small_tokenizer, tmp_path, scratch=tmp_path / "scratch"))
+    monkeypatch.setattr(sorted_runs, "FAN_IN", 3)
+    tokenize_documents(job(corpus_files, small_tokenizer, tmp_path, scratch=tmp_path / "scratch"))
     (tmp_path / "scratch").rmdir()
     assert contents(tmp_path) == contents(single)
 
@@ -116,7 +116,7 @@ def test_shards_are_numbered_without_gaps_and_of_the_size_asked_for(
     processor = sentencepiece.SentencePieceProcessor(model_file=str(small_tokenizer))
     sizes = [len(processor.encode(text)) + 1 for text in texts]
     asked = sum(sizes) // 9
-    tokenize(
+    tokenize_documents(
         TokenizeJob(
             [source], small_tokenizer, tmp_path / "out", DocumentKeys(language="ca"), shard_tokens=asked
         )
@@ -139,7 +139,7 @@ def test_documents_of_all_files_are_mixed_and_the_seed_decides_how(
     orders = {}
     for seed in (1, 2):
         out = tmp_path / str(seed)
-        tokenize(
+        tokenize_documents(
             job(corpus_files, small_tokenizer, out, seed=seed, shard_tokens=10**9, validation_fraction=0)
         )
         orders[seed] = [tuple(ids) for ids in shard_documents(out / "ca-train-00000")]
@@ -174,7 +174,7 @@ def test_the_statistic_of_mixing_tells_an_order_that_was_kept() -> None:
 def test_validation_is_chosen_by_the_text_alone(
     tmp_path: Path, corpus_files: list[Path], small_tokenizer: Path, single: Path
 ) -> None:
-    tokenize(job(list(reversed(corpus_files)), small_tokenizer, tmp_path, seed=99))
+    tokenize_documents(job(list(reversed(corpus_files)), small_tokenizer, tmp_path, seed=99))
     for language in ("ca", "uk"):
         name = f"{language}-validation-00000"
         assert sorted(shard_documents(tmp_path / name)) == sorted(shard_documents(single / name))
@@ -195,9 +195,9 @@ def test_any_text_is_encoded_as_sentencepiece_does(
     )
     if not any(texts):
         with pytest.raises(DataError, match="no document with text"):
-            tokenize(arguments)
+            tokenize_documents(arguments)
         return
-    result = tokenize(arguments)
+    result = tokenize_documents(arguments)
     processor = sentencepiece.SentencePieceProcessor(model_file=str(small_tokenizer))
     expected = sorted([*processor.encode(text), EOD] for text in texts if text)
     assert sorted(shard_documents(directory / "out" / "xx-train-00000")) == expected
@@ -221,7 +221,7 @@ def test_any_text_is_encoded_as_sentencepiece_does(
 )
 def test_extreme_texts_are_exact(tmp_path: Path, small_tokenizer: Path, text: str) -> None:
     (tmp_path / "in.jsonl").write_text(json.dumps({"text": text, "language": "xx"}))
-    tokenize(TokenizeJob([tmp_path / "in.jsonl"], small_tokenizer, tmp_path / "out"))
+    tokenize_documents(TokenizeJob([tmp_path / "in.jsonl"], small_tokenizer, tmp_path / "out"))
     processor = sentencepiece.SentencePieceProcessor(model_file=str(small_tokenizer))
     assert shard_documents(tmp_path / "out" / "xx-train-00000") == [[*processor.encode(text), EOD]]
 
@@ -271,14 +271,14 @@ def test_hard_texts_equal_megatrons_builder_too(small_tokenizer: Path, tmp_path:
     texts += ["ab" * 600_000, "語" * 400_000, "de la casa " * 120_000, "e\u0301s clar\r\n " * 100_000]
     source = tmp_path / "hard.jsonl"
     source.write_text("".join(json.dumps({"text": text, "language": "xx"}) + "\n" for text in texts))
-    tokenize(TokenizeJob([source], small_tokenizer, tmp_path / "out", seed=3, shard_tokens=400_000))
+    tokenize_documents(TokenizeJob([source], small_tokenizer, tmp_path / "out", seed=3, shard_tokens=400_000))
     expected = in_final_order([source], seed=3, validation_fraction=0.0)
     assert len(list((tmp_path / "out").glob("*.bin"))) > 1
     assert_equal_to_megatrons(tmp_path / "out", "xx-train", expected["xx-train"], small_tokenizer, tmp_path)
 
 
 def test_table_and_result_add_up(tmp_path: Path, corpus_files: list[Path], small_tokenizer: Path) -> None:
-    result = tokenize(job(corpus_files, small_tokenizer, tmp_path, validation_fraction=0))
+    result = tokenize_documents(job(corpus_files, small_tokenizer, tmp_path, validation_fraction=0))
     assert sum(group.documents for group in result.groups) == len(read_inputs(corpus_files))
     lines = result.table().splitlines()
     assert [line.split()[0] for line in lines[2:8]] == ["ca", "el", "en", "eu", "no", "uk"]

@@ -16,8 +16,7 @@ from hypothesis import strategies as st
 
 from salamandra_data.tokenization.backends import GuardedEncoder, TextBatch, long_texts
 from salamandra_data.tokenization.backends.long_texts import encode_in_pieces, may_be_cut, pieces_of
-from salamandra_data.tokenization.encoder import Encoder
-from salamandra_data.tokenization.token_rows import TokenRows
+from salamandra_data.tokenization.encoder import Encoder, TokenRows
 
 LETTERS = "ab \u2581\n\t\u00a0\u0301e\u200b\u3000é</s>0 "
 
@@ -129,9 +128,9 @@ def test_the_guard_compares_long_texts_too(small_tokenizer: Path) -> None:
 MEASURE = """
 import resource, sys
 from pathlib import Path
-from salamandra_data.tokenization import TokenizeJob, tokenize
+from salamandra_data.tokenization import TokenizeJob, tokenize_documents
 source, model, out = map(Path, sys.argv[1:])
-result = tokenize(TokenizeJob([source], model, out, encoder="sentencepiece"))
+result = tokenize_documents(TokenizeJob([source], model, out, encoder="sentencepiece"))
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
 """
 

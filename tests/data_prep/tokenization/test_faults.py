@@ -20,9 +20,9 @@ import pytest
 from salamandra_data.errors import DataError
 from salamandra_data.readers import DocumentKeys
 from salamandra_data.shards import publishing_path
-from salamandra_data.tokenization import TokenizeJob, job_plan, tokenize
+from salamandra_data.tokenization import TokenizeJob, tokenize_documents
+from salamandra_data.tokenization import plan as planning
 from salamandra_data.tokenization.run_file import Run
-from salamandra_data.tokenization.second_pass import SecondPass
 from salamandra_data.tokenization.sorted_runs import RunWriter
 
 GOOD = b'{"text": "bona tarda", "language": "ca"}\n'
@@ -57,12 +57,14 @@ def test_a_malformed_line_ends_the_run_and_nothing_is_written(
     good = tmp_path / "good.jsonl"
     good.write_bytes(GOOD)
     with pytest.raises(DataError, match=r"bad\.jsonl:2: not JSON.*\n.*--on-error skip"):
-        tokenize(TokenizeJob([good, bad_file], small_tokenizer, tmp_path / "out", workers=workers))
+        tokenize_documents(TokenizeJob([good, bad_file], small_tokenizer, tmp_path / "out", workers=workers))
     assert visible_and_hidden(tmp_path / "out") == []
 
 
 def test_skipped_lines_are_counted_and_listed(tmp_path: Path, bad_file: Path, small_tokenizer: Path) -> None:
-    result = tokenize(TokenizeJob([bad_file], small_tokenizer, tmp_path / "out", skip_malformed=True))
+    result = tokenize_documents(
+        TokenizeJob([bad_file], small_tokenizer, tmp_path / "out", skip_malformed=True)
+    )
     assert result.malformed_lines == len(BAD_LINES)
     assert result.skipped_report is not None
     listed = result.skipped_report.read_text().splitlines()
@@ -77,9 +79,9 @@ def test_what_a_run_leaves_is_no_input_of_the_next(
     job = TokenizeJob(
         [tmp_path], small_tokenizer, tmp_path / "shards", DocumentKeys(language="ca"), skip_malformed=True
     )
-    first = tokenize(job)
+    first = tokenize_documents(job)
     before = visible_and_hidden(tmp_path)
-    again = tokenize(job)
+    again = tokenize_documents(job)
     assert again.shards_already_done == len(again.groups[0].shards) == 1
     assert again.groups == first.groups and visible_and_hidden(tmp_path) == before
 
@@ -87,7 +89,7 @@ def test_what_a_run_leaves_is_no_input_of_the_next(
 def test_an_input_of_malformed_lines_only_is_no_success(tmp_path: Path, small_tokenizer: Path) -> None:
     (tmp_path / "bad.jsonl").write_bytes(b"nonsense\n")
     with pytest.raises(DataError, match="no document with text"):
-        tokenize(
+        tokenize_documents(
             TokenizeJob([tmp_path / "bad.jsonl"], small_tokenizer, tmp_path / "out", skip_malformed=True)
         )
     assert visible_and_hidden(tmp_path / "out") == []
@@ -107,7 +109,7 @@ def test_bad_options_are_refused_before_anything_is_read(
     tmp_path: Path, small_tokenizer: Path, changes: dict[str, object], message: str
 ) -> None:
     with pytest.raises(DataError, match=message):
-        tokenize(TokenizeJob([tmp_path / "nowhere"], small_tokenizer, tmp_path / "out", **changes))  # type: ignore[arg-type]
+        tokenize_documents(TokenizeJob([tmp_path / "nowhere"], small_tokenizer, tmp_path / "out", **changes))  # type: ignore[arg-type]
     assert not (tmp_path / "out").exists()
 
 
@@ -115,17 +117,17 @@ def test_a_file_that_is_no_tokenizer_is_named(tmp_path: Path, corpus_files: list
     for name, content in (("garbage.model", b"garbage"), ("empty.model", b"")):
         (tmp_path / name).write_bytes(content)
         with pytest.raises(DataError, match=name):
-            tokenize(TokenizeJob(corpus_files, tmp_path / name, tmp_path / "out"))
+            tokenize_documents(TokenizeJob(corpus_files, tmp_path / name, tmp_path / "out"))
     with pytest.raises(DataError, match="nowhere.model"):
-        tokenize(TokenizeJob(corpus_files, tmp_path / "nowhere.model", tmp_path / "out"))
+        tokenize_documents(TokenizeJob(corpus_files, tmp_path / "nowhere.model", tmp_path / "out"))
 
 
 def test_a_directory_with_a_tokenizer_is_as_good_as_its_model(tmp_path: Path, small_tokenizer: Path) -> None:
     (tmp_path / "good.jsonl").write_bytes(GOOD)
-    tokenize(TokenizeJob([tmp_path / "good.jsonl"], small_tokenizer.parent, tmp_path / "out"))
+    tokenize_documents(TokenizeJob([tmp_path / "good.jsonl"], small_tokenizer.parent, tmp_path / "out"))
     assert (tmp_path / "out" / "tokenizer.model").read_bytes() == small_tokenizer.read_bytes()
     with pytest.raises(DataError, match="neither a SentencePiece model file nor a directory"):
-        tokenize(TokenizeJob([tmp_path / "good.jsonl"], tmp_path, tmp_path / "out"))
+        tokenize_documents(TokenizeJob([tmp_path / "good.jsonl"], tmp_path, tmp_path / "out"))
 
 
 def test_working_directories_of_a_killed_run_are_removed(tmp_path: Path, small_tokenizer: Path) -> None:
@@ -138,7 +140,7 @@ def test_working_directories_of_a_killed_run_are_removed(tmp_path: Path, small_t
     for name in (abandoned, *kept):
         (tmp_path / "out" / name).mkdir(parents=True)
         (tmp_path / "out" / name / "run-0").write_bytes(b"text")
-    tokenize(TokenizeJob([tmp_path / "good.jsonl"], small_tokenizer, tmp_path / "out"))
+    tokenize_documents(TokenizeJob([tmp_path / "good.jsonl"], small_tokenizer, tmp_path / "out"))
     assert sorted(path.name for path in (tmp_path / "out").glob(".*")) == sorted(kept)
 
 
@@ -146,7 +148,7 @@ def test_shards_of_another_job_or_tokenizer_are_not_mixed_with(
     tmp_path: Path, corpus_files: list[Path], small_tokenizer: Path
 ) -> None:
     out = tmp_path / "out"
-    tokenize(TokenizeJob(corpus_files, small_tokenizer, out))
+    tokenize_documents(TokenizeJob(corpus_files, small_tokenizer, out))
     before = {path: path.stat().st_mtime_ns for path in out.iterdir()}
     for other in (
         TokenizeJob(corpus_files, small_tokenizer, out, seed=1),
@@ -154,10 +156,10 @@ def test_shards_of_another_job_or_tokenizer_are_not_mixed_with(
         TokenizeJob(corpus_files, small_tokenizer, out, validation_fraction=0.5),
     ):
         with pytest.raises(DataError, match="from other input or with other options"):
-            tokenize(other)
+            tokenize_documents(other)
     (out / "tokenizer.model").write_bytes(b"another")
     with pytest.raises(DataError, match="of another tokenizer"):
-        tokenize(TokenizeJob(corpus_files, small_tokenizer, out))
+        tokenize_documents(TokenizeJob(corpus_files, small_tokenizer, out))
     (out / "tokenizer.model").write_bytes(small_tokenizer.read_bytes())
     assert {path: path.stat().st_mtime_ns for path in out.iterdir() if path.suffix != ".model"} == {
         path: stamp for path, stamp in before.items() if path.suffix != ".model"
@@ -167,7 +169,7 @@ def test_shards_of_another_job_or_tokenizer_are_not_mixed_with(
 def test_another_language_may_join_the_same_directory(tmp_path: Path, small_tokenizer: Path) -> None:
     for language in ("ca", "oc"):
         (tmp_path / f"{language}.txt").write_text("bon jorn " + language)
-        tokenize(
+        tokenize_documents(
             TokenizeJob(
                 [tmp_path / f"{language}.txt"],
                 small_tokenizer,
@@ -182,14 +184,14 @@ def test_a_second_start_makes_only_what_is_missing(
     tmp_path: Path, corpus_files: list[Path], small_tokenizer: Path
 ) -> None:
     task = TokenizeJob(corpus_files, small_tokenizer, tmp_path, shard_tokens=30_000)
-    tokenize(task)
+    tokenize_documents(task)
     first = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     stamps = {path.name: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
     for ending in (".bin", ".idx", ".json"):
         (tmp_path / f"el-train-00001{ending}").unlink()
     manifest = tmp_path / "uk-train-00000.json"
     manifest.rename(publishing_path(manifest.with_suffix("")))  # stopped between the renames of one shard
-    result = tokenize(task)
+    result = tokenize_documents(task)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == first
     redone = {path.name for path in tmp_path.iterdir() if path.stat().st_mtime_ns != stamps[path.name]}
     assert {name.split(".")[0] for name in redone} == {"el-train-00001", "uk-train-00000"}
@@ -199,7 +201,7 @@ def test_a_second_start_makes_only_what_is_missing(
 KILLED = """
 import os, sys
 from pathlib import Path
-from salamandra_data.tokenization import TokenizeJob, tokenize
+from salamandra_data.tokenization import TokenizeJob, tokenize_documents
 replace, calls = os.replace, []
 def killed(source, target):
     calls.append(target)
@@ -207,7 +209,7 @@ def killed(source, target):
         os._exit(9)
     replace(source, target)
 os.replace = killed
-tokenize(TokenizeJob([Path(sys.argv[1])], Path(sys.argv[2]), Path(sys.argv[3]), encoder="sentencepiece"))
+tokenize_documents(TokenizeJob([Path(sys.argv[1])], Path(sys.argv[2]), Path(sys.argv[3]), encoder="sentencepiece"))
 """
 
 
@@ -219,7 +221,7 @@ def test_a_run_killed_between_the_names_of_a_shard_is_continued(
     arguments = [str(tmp_path / "good.jsonl"), str(small_tokenizer), str(tmp_path / "out")]
     code = subprocess.run([sys.executable, "-c", KILLED, *arguments, str(name)], check=False, timeout=60)
     assert code.returncode == 9 and not (tmp_path / "out" / "ca-train-00000.json").exists()
-    tokenize(
+    tokenize_documents(
         TokenizeJob([tmp_path / "good.jsonl"], small_tokenizer, tmp_path / "out", encoder="sentencepiece")
     )
     assert visible_and_hidden(tmp_path / "out") == [
@@ -239,7 +241,7 @@ def test_shards_of_another_tool_are_not_overwritten(
     with pytest.raises(
         DataError, match=rf"ca-train-00000\{ending}: is here without a manifest.*\n.*move it away"
     ):
-        tokenize(TokenizeJob([tmp_path / "good.jsonl"], small_tokenizer, tmp_path / "out"))
+        tokenize_documents(TokenizeJob([tmp_path / "good.jsonl"], small_tokenizer, tmp_path / "out"))
     assert visible_and_hidden(tmp_path / "out") == [foreign.name]
     assert foreign.read_bytes() == b"precious"
 
@@ -256,11 +258,11 @@ def test_a_shard_that_was_damaged_since_is_made_again(
     change: Callable[[bytes], bytes],
 ) -> None:
     task = TokenizeJob(corpus_files, small_tokenizer, tmp_path)
-    tokenize(task)
+    tokenize_documents(task)
     first = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     damaged = tmp_path / f"el-train-00000{ending}"
     damaged.write_bytes(change(damaged.read_bytes()))
-    result = tokenize(task)
+    result = tokenize_documents(task)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == first
     assert result.shards_already_done == sum(name.endswith(".json") for name in first) - 1
 
@@ -268,23 +270,25 @@ def test_a_shard_that_was_damaged_since_is_made_again(
 def test_shards_without_all_documents_that_were_read_are_no_success(
     tmp_path: Path, corpus_files: list[Path], small_tokenizer: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def without_the_last_run(*, runs: list[Run], **values: object) -> SecondPass:
-        return SecondPass(runs=runs[:-1], **values)  # type: ignore[arg-type]
+    Plan = planning.Plan
+
+    def without_the_last_run(*, runs: list[Run], **values: object) -> planning.Plan:
+        return Plan(runs=runs[:-1], **values)  # type: ignore[arg-type]
 
     monkeypatch.setattr(RunWriter.__init__, "__defaults__", (60_000,))
-    monkeypatch.setattr(job_plan, "SecondPass", without_the_last_run)
+    monkeypatch.setattr(planning, "Plan", without_the_last_run)
     task = TokenizeJob(corpus_files, small_tokenizer, tmp_path)
     message = (
         r"[a-z]{2}-train: 40 documents of .* were read, but the shards hold \d\d of .*\n.*remove .*-train-\*"
     )
     with pytest.raises(DataError, match=message):
-        tokenize(task)
+        tokenize_documents(task)
     monkeypatch.undo()
     with pytest.raises(DataError, match=message):  # being there does not make them right
-        tokenize(task)
+        tokenize_documents(task)
     for path in tmp_path.glob("*-train-*"):
         path.unlink()
-    tokenize(task)
+    tokenize_documents(task)
 
 
 @pytest.fixture(scope="module")
@@ -318,7 +322,9 @@ def test_a_killed_worker_is_an_error_and_not_a_hang(
     killer.start()
     try:
         with pytest.raises(DataError, match=r"worker process was killed.*\n.*run the same command again"):
-            tokenize(TokenizeJob([slow_corpus], small_tokenizer, tmp_path, workers=2, shard_tokens=500_000))
+            tokenize_documents(
+                TokenizeJob([slow_corpus], small_tokenizer, tmp_path, workers=2, shard_tokens=500_000)
+            )
     finally:
         finished.set()
         killer.join()
@@ -382,7 +388,7 @@ def test_an_interrupted_run_leaves_what_it_read_and_the_next_one_finishes_it(
     assert again.returncode == 0, errors
     assert "shards kept from an earlier run" in output
     complete = tmp_path / "complete"
-    tokenize(TokenizeJob([slow_corpus], small_tokenizer, complete, shard_tokens=500_000))
+    tokenize_documents(TokenizeJob([slow_corpus], small_tokenizer, complete, shard_tokens=500_000))
     assert {path.name: path.read_bytes() for path in out.iterdir()} == {
         path.name: path.read_bytes() for path in complete.iterdir()
     }

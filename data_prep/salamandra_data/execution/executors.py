@@ -6,25 +6,21 @@ import importlib.util
 import json
 import os
 import re
-from collections.abc import Sequence
-from contextlib import redirect_stderr
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stderr
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from megatron_salamandra.foundation.atomic_files import atomic_write_bytes
 from megatron_salamandra.foundation.progress import ProgressLine
 from salamandra_data.errors import DataError
-from salamandra_data.execution.outcome import Outcome
-from salamandra_data.execution.ray_cluster import ray_cluster
 from salamandra_data.execution.settings import (
     ExecutorSettings,
     LocalSettings,
     RaySettings,
     SlurmSettings,
 )
-from salamandra_data.execution.slurm_jobs import JobRecord
-from salamandra_data.execution.stage import Stage
-from salamandra_data.execution.stage_record import StageRecord
+from salamandra_data.execution.stage import Outcome, Stage, StageRecord
 from salamandra_data.execution.worker_pool import Counters, WorkerPool
 
 if TYPE_CHECKING:
@@ -43,10 +39,10 @@ def run_stages(stages: Sequence[Stage], settings: ExecutorSettings, work: Path) 
         stages: in their order; names differ.
         settings: which executor, and how.
         work: directory on a file system that all machines share, made for this very run: it holds, by stage, which
-            tasks are complete, logs, and the words of failed tasks. The same stages must come with it each time, and
+            tasks are complete, logs, and the messages of failed tasks. The same stages must come with it each time, and
             two calls must not use it at once.
     Raises:
-        DataError: a task failed (its words are given), the executor cannot be used here, ``work`` is of stages cut
+        DataError: a task failed (its message is given), the executor cannot be used here, ``work`` is of stages cut
             into other tasks, or SLURM jobs of this run are in the queue and another executor is asked for.
     """
     settings.check()
@@ -60,12 +56,12 @@ def run_stages(stages: Sequence[Stage], settings: ExecutorSettings, work: Path) 
     if not any(step.record.unfinished() for step in steps):
         return Outcome(done=True)
     if isinstance(settings, SlurmSettings):
-        from salamandra_data.execution.slurm_submission import submit
+        from salamandra_data.execution.slurm import submit
 
         return submit(steps, settings, work.absolute())
     _refuse_while_queued(work.absolute())
     if isinstance(settings, RaySettings):
-        with ray_cluster(settings):
+        with _ray_cluster(settings):
             _run_in_turn(steps, settings)
     else:
         _run_in_turn(steps, settings)
@@ -100,11 +96,13 @@ def _steps(stages: Sequence[Stage], work: Path) -> list[StageStep]:
 
 
 def _refuse_while_queued(work: Path) -> None:
+    from salamandra_data.execution.slurm import JobRecord
+
     if queued := JobRecord(work).in_queue():
-        told = ", ".join(number for numbers in queued.values() for number in numbers)
+        numbers_text = ", ".join(number for numbers in queued.values() for number in numbers)
         raise DataError(
-            f"{work}: SLURM jobs of this run are pending or running: {told}\n"
-            f"  wait until they end, or cancel them (scancel {told.replace(',', '')}) and run the command again"
+            f"{work}: SLURM jobs of this run are pending or running: {numbers_text}\n"
+            f"  wait until they end, or cancel them (scancel {numbers_text.replace(',', '')}) and run the command again"
         )
 
 
@@ -129,7 +127,7 @@ def _run_in_turn(steps: Sequence[StageStep], settings: LocalSettings | RaySettin
 def _run_here(step: StageStep, workers: int) -> None:
     """What is left of a stage, by a local executor.
 
-    Its own ``run`` would deal tasks to a pool that waits for ever for a worker that was killed; ours tells.
+    Its own ``run`` would deal tasks to a pool that waits for ever for a worker that was killed; ours raises.
     """
     from datatrove.executor.local import LocalPipelineExecutor
 
@@ -168,3 +166,42 @@ def _ray_executor(step: StageStep, settings: RaySettings) -> Any:
         mem_per_cpu_gb=settings.memory_per_cpu_gb,
         logging_dir=str(step.record.directory),
     )
+
+
+@contextmanager
+def _ray_cluster(settings: RaySettings) -> Iterator[None]:
+    """Be connected while the block runs; a connection that was there before stays.
+
+    Raises:
+        DataError: Ray is not installed, does not answer, or has no room for a single task on this machine.
+    """
+    try:
+        import ray
+    except ImportError as error:
+        raise DataError(
+            "--executor ray needs the package ray\n  pip install 'megatron-salamandra[data,ray]'"
+        ) from error
+    if ray.is_initialized():
+        yield
+        return
+    try:
+        ray.init(address=settings.address, log_to_driver=False)
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        raise DataError(f"--ray-address {settings.address}: no Ray cluster answers: {error}") from error
+    try:
+        if settings.address is None:  # a cluster elsewhere may yet grow
+            _check_room(settings, ray.cluster_resources())
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _check_room(settings: RaySettings, there: Mapping[str, float]) -> None:
+    """Refuse tasks that would wait for ever."""
+    cpus, memory_gb = there.get("CPU", 0), there.get("memory", 0) / 2**30
+    if cpus < settings.cpus_per_task or memory_gb < settings.cpus_per_task * settings.memory_per_cpu_gb:
+        raise DataError(
+            f"--cpus-per-task {settings.cpus_per_task}, --memory-per-cpu {settings.memory_per_cpu_gb:g}: Ray has "
+            f"{cpus:g} cores and {memory_gb:.1f} GiB for tasks on this machine\n"
+            "  ask for less, or name a cluster with --ray-address"
+        )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 from collections.abc import Callable
 from dataclasses import replace
@@ -12,11 +11,9 @@ from typing import Any
 import pytest
 
 from salamandra_data.errors import DataError
-from salamandra_data.execution.worker_pool import WorkerDied
-from salamandra_data.tokenization import TokenizeJob, tokenize
-from salamandra_data.tokenization import job_plan as planning
-
-command = importlib.import_module("salamandra_data.tokenization.tokenize")
+from salamandra_data.execution import WorkerDied
+from salamandra_data.tokenization import TokenizeJob, first_pass, tokenize_documents
+from salamandra_data.tokenization.driver import EncodePass, ReadPass
 
 LANGUAGES = ("ca", "eu", "gl")
 
@@ -24,8 +21,8 @@ LANGUAGES = ("ca", "eu", "gl")
 @pytest.fixture
 def job(tmp_path: Path, small_tokenizer: Path, monkeypatch: pytest.MonkeyPatch) -> TokenizeJob:
     """Three files, each a task of its own, with a malformed line in the first."""
-    monkeypatch.setattr(planning, "_TOGETHER_BYTES", 1)
-    monkeypatch.setattr(planning, "MOST_RUNS", 1000)
+    monkeypatch.setattr(first_pass, "_TOGETHER_BYTES", 1)
+    monkeypatch.setattr(first_pass, "MOST_RUNS", 1000)
     (tmp_path / "in").mkdir()
     for language in LANGUAGES:
         lines = [json.dumps({"text": f"{language} {n} text", "language": language}) for n in range(200)]
@@ -38,22 +35,24 @@ def files_in(directory: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in directory.iterdir() if path.is_file()}
 
 
-def interrupted(monkeypatch: pytest.MonkeyPatch, name: str, after: int, error: BaseException) -> list[Any]:
-    """Make a step of the command fail at its call number ``after`` + 1; the list gets the task of each call."""
-    real: Callable[..., Any] = getattr(command, name)
+def interrupted(
+    monkeypatch: pytest.MonkeyPatch, step: type[ReadPass | EncodePass], after: int, error: BaseException
+) -> list[Any]:
+    """Make a pass fail at its unit number ``after`` + 1; the list gets the units that it does."""
+    real: Callable[..., Any] = step.do
     calls: list[Any] = []
 
-    def step(state: Any, counters: Any, task: Any) -> Any:
+    def do(self: Any, counters: Any, unit: Any) -> Any:
         if len(calls) == after:
             raise error
-        calls.append(task)
-        return real(state, counters, task)
+        calls.append(unit)
+        return real(self, counters, unit)
 
-    monkeypatch.setattr(command, name, step)
+    monkeypatch.setattr(step, "do", do)
     return calls
 
 
-@pytest.mark.parametrize(("step", "read_before"), [("survey_files", 1), ("write_shard", 3)])
+@pytest.mark.parametrize(("step", "read_before"), [(ReadPass, 1), (EncodePass, 3)])
 @pytest.mark.parametrize(
     "error", [KeyboardInterrupt(), WorkerDied("killed")], ids=["Ctrl-C", "killed worker"]
 )
@@ -61,18 +60,18 @@ def test_an_interrupted_command_goes_on(
     job: TokenizeJob,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    step: str,
+    step: type[ReadPass | EncodePass],
     read_before: int,
     error: BaseException,
 ) -> None:
-    tokenize(replace(job, out=tmp_path / "whole"))
+    tokenize_documents(replace(job, out=tmp_path / "whole"))
     with monkeypatch.context() as patch:
         interrupted(patch, step, 1, error)
         with pytest.raises(type(error)):
-            tokenize(job)
+            tokenize_documents(job)
     with monkeypatch.context() as patch:
-        read = interrupted(patch, "survey_files", 99, error)
-        tokenize(job)
+        read = interrupted(patch, ReadPass, 99, error)
+        tokenize_documents(job)
     assert len(read) == len(LANGUAGES) - read_before
     assert [path for path in job.out.iterdir() if path.is_dir()] == []
     found, whole = files_in(job.out), files_in(tmp_path / "whole")
@@ -82,22 +81,22 @@ def test_an_interrupted_command_goes_on(
 
 def test_input_that_changed_since_is_read_again(job: TokenizeJob, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
-        interrupted(patch, "write_shard", 0, KeyboardInterrupt())
+        interrupted(patch, EncodePass, 0, KeyboardInterrupt())
         with pytest.raises(KeyboardInterrupt):
-            tokenize(job)
+            tokenize_documents(job)
     (left,) = [path for path in job.out.iterdir() if path.is_dir()]
     with open(Path(str(job.inputs[0])) / "eu.jsonl", "a") as stream:
         stream.write('{"text": "bat gehiago", "language": "eu"}\n')
     with monkeypatch.context() as patch:
-        read = interrupted(patch, "survey_files", 99, KeyboardInterrupt())
-        result = tokenize(job)
+        read = interrupted(patch, ReadPass, 99, KeyboardInterrupt())
+        result = tokenize_documents(job)
     assert len(read) == len(LANGUAGES) and not left.exists()
     assert {group.language: group.documents for group in result.groups}["eu"] == 201
 
 
 def test_an_error_leaves_nothing_behind(job: TokenizeJob, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
-        interrupted(patch, "survey_files", 2, DataError("no space left"))
+        interrupted(patch, ReadPass, 2, DataError("no space left"))
         with pytest.raises(DataError, match="no space left"):
-            tokenize(job)
+            tokenize_documents(job)
     assert list(job.out.iterdir()) == []
