@@ -147,12 +147,10 @@ def _progress_printer() -> Callable[[int, int], None]:
 
 
 def _compare(arguments: argparse.Namespace) -> int:
-    from megatron_salamandra.hf import OptionError
+    from megatron_salamandra.hf import OptionError, compare_with_export
 
     if not 0 <= arguments.tolerance < math.inf:
         raise OptionError(f"--tolerance {arguments.tolerance:g}: must be a finite number, 0 or more")
-    from megatron_salamandra.hf.megatron_logits import compare_with_export
-
     parity = compare_with_export(arguments.checkpoint, arguments.hf, platform=arguments.platform)
     print(parity.summary())
     if parity.max_difference <= arguments.tolerance:

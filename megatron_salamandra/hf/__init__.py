@@ -5,6 +5,8 @@ Needs the ``hf`` extra for tokenizers and transformers; importing this package d
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 from megatron_salamandra.hf.checkpoint_reader import ShardedCheckpoint
 from megatron_salamandra.hf.errors import HuggingFaceError, OptionError, TokenizerConversionError
 from megatron_salamandra.hf.export import ExportReport, export_checkpoint, shard_bytes_of
@@ -18,6 +20,9 @@ from megatron_salamandra.hf.tokenizer_verification import (
     verify_tokenizer,
 )
 
+if TYPE_CHECKING:
+    from megatron_salamandra.hf.training_model import compare_with_export, megatron_logits
+
 __all__ = [
     "ExportReport",
     "HuggingFaceError",
@@ -30,12 +35,23 @@ __all__ = [
     "check_export",
     "choose_device",
     "compare_logits",
+    "compare_with_export",
     "convert_tokenizer",
     "document_texts",
     "export_checkpoint",
     "load_checkpoint",
     "load_export",
+    "megatron_logits",
     "probe_texts",
     "shard_bytes_of",
     "verify_tokenizer",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """The two that run Megatron-Core, which the others do not need, are imported when asked for."""
+    if name in ("compare_with_export", "megatron_logits"):
+        from megatron_salamandra.hf import training_model
+
+        return getattr(training_model, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -12,8 +12,8 @@ from megatron.core.transformer.module import Float16Module
 from torch import nn
 
 from megatron_salamandra.config import RunConfig
+from megatron_salamandra.model.megatron_config import transformer_config
 from megatron_salamandra.model.salamandra import SalamandraModel
-from megatron_salamandra.model.transformer_config import transformer_config
 from megatron_salamandra.parallel import ProcessGrid, initialize_parameters
 from megatron_salamandra.platform import Platform
 

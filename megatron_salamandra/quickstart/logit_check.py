@@ -16,8 +16,7 @@ from transformers.utils import logging
 
 from megatron_salamandra.config import load_run_config
 from megatron_salamandra.data import validation_sets
-from megatron_salamandra.hf import check_export
-from megatron_salamandra.hf.megatron_logits import megatron_logits
+from megatron_salamandra.hf import check_export, megatron_logits
 from megatron_salamandra.run_directory import RunDirectory
 from salamandra_data.blend_plan import BlendPlan
 

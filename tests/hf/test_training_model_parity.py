@@ -9,9 +9,8 @@ import torch
 from rank_pool import RankPool
 from training_runs import TrainingRuns
 
-from megatron_salamandra.hf import ShardedCheckpoint, export_checkpoint
+from megatron_salamandra.hf import ShardedCheckpoint, compare_with_export, export_checkpoint
 from megatron_salamandra.hf.mapping import stack_from_huggingface
-from megatron_salamandra.hf.megatron_logits import compare_with_export
 from megatron_salamandra.weights import WEIGHTS
 
 pytest.importorskip("transformers")

@@ -21,7 +21,7 @@ from megatron_salamandra.foundation.exit_codes import EXIT_USAGE
 from megatron_salamandra.model import transformer_config
 from megatron_salamandra.model.activation import SwiGLU, TransformerEngineSwiGLU
 
-transformer_config_module = importlib.import_module("megatron_salamandra.model.transformer_config")
+transformer_config_module = importlib.import_module("megatron_salamandra.model.megatron_config")
 
 REFERENCE = [f"kernels.{key}=reference" for key in ("rope", "swiglu", "loss", "weight_gradient")]
 LAYOUTS = {

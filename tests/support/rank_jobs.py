@@ -175,6 +175,35 @@ def built_shapes(preset: str, overrides: Sequence[str]) -> list[dict[str, tuple[
     return found
 
 
+def logits_of_model_and_page(overrides: Sequence[str]) -> tuple[Any, Any]:
+    """Logits of the freshly initialised small model, and those of the forward pass written out in model/spec.py."""
+    import torch
+
+    from megatron_salamandra.config import load_run_config
+    from megatron_salamandra.model import build_model_chunks, model_forward, unwrap
+    from megatron_salamandra.parallel import start_process_grid
+    from megatron_salamandra.platform import select_platform
+
+    config = load_run_config(str(SMALL_CONFIG), overrides)
+    platform = select_platform("host")
+    platform.start(0)
+    try:
+        with start_process_grid(config.parallel, config.training.seed, platform) as grid:
+            (chunk,) = build_model_chunks(config, grid, platform)
+            model = unwrap(chunk)
+            generator = torch.Generator().manual_seed(7)
+            tokens = torch.randint(0, config.model.vocab_size, (2, 48), generator=generator)
+            with torch.no_grad():
+                for name, parameter in model.named_parameters():
+                    if "norm" in name:  # away from 1, so that each norm counts
+                        parameter.uniform_(0.5, 1.5, generator=generator)
+                built = model(tokens, torch.arange(48).expand(2, 48), None)
+                written = model_forward(tokens, dict(model.named_parameters()), config.model)
+            return built.float().numpy().copy(), written.float().numpy().copy()
+    finally:
+        platform.stop()
+
+
 def decay_groups(overrides: Sequence[str]) -> tuple[list[str], list[str]]:
     """Names of the parameters that weight decay applies to, and of those it spares."""
     from megatron_salamandra.config import load_run_config
