@@ -54,11 +54,22 @@ case ${SALAMANDRA_CONTAINER:+${SALAMANDRA_CONTAINER_RUNTIME:-singularity}} in
     ;;
 esac
 
-# SLURM signals every process of the step, so training hears SIGUSR1 and SIGTERM without our help; this shell only has
-# to outlive them. A handler rather than '', because training would inherit that a signal is ignored.
-trap signalled=1 USR1 TERM
+# Under proctrack/cgroup SLURM signals only the task itself, this shell, so it passes on what it gets; where SLURM
+# signals every process of the step, training gets it twice and does not mind. A handler rather than '', because
+# training would inherit that a signal is ignored.
+training=
+asked=
+# shellcheck disable=SC2329  # called by the traps
+pass_on() {
+  signalled=1
+  asked=$1
+  [[ -z $training ]] || kill -s "$1" "$training" 2>/dev/null || true
+}
+trap 'pass_on USR1' USR1
+trap 'pass_on TERM' TERM
 "${command[@]}" &
 training=$!
+[[ -z $asked ]] || kill -s "$asked" "$training" 2>/dev/null || true # it came while training was being started
 code=127 # also what wait says of a process that it has told about before
 while :; do
   signalled=0
@@ -67,10 +78,16 @@ while :; do
   ((signalled)) || break
 done
 
+# From its first line on training catches these signals. If one killed it all the same, nothing was begun.
+if [[ -n $asked ]] && ((code == 128 + $(kill -l "$asked"))); then
+  code=75
+fi
+
 # 75 says "saved, run me again". Given to srun with --kill-on-bad-exit it would kill ranks that are still leaving, and
 # the job's code would be theirs. So the ranks end well and rank 0 leaves word for launch/pretrain.sbatch.
 if ((code == 75)) && [[ -n ${SALAMANDRA_STOP_FILE:-} ]]; then
-  ((RANK != 0)) || : >"$SALAMANDRA_STOP_FILE"
+  # Training has written why it stopped, if the file can be reached from where it runs.
+  ((RANK != 0)) || : >>"$SALAMANDRA_STOP_FILE"
   exit 0
 fi
 exit "$code"

@@ -55,29 +55,35 @@ def all_overrides(arguments: argparse.Namespace) -> list[str]:
     return [*arguments.overrides, *platform]
 
 
-def main(argv: list[str] | None = None, build: Callable[[Runtime], Trainer] | None = None) -> int:
+def main(
+    argv: list[str] | None = None,
+    build: Callable[[Runtime], Trainer] | None = None,
+    signals: SignalWatch | None = None,
+) -> int:
     """Run one rank and return its exit code.
 
     Args:
         build: makes the trainer; ``Trainer.build`` unless a program or a test has parts of its own.
+        signals: the caller's watch, if signals are watched already. Until the ranks have joined, a signal finds
+            nothing begun and ends the process at once.
     """
-    # First of all: until the ranks have joined, a signal finds nothing begun and ends the process at once.
-    with SignalWatch(leave_at_once=True) as signals:
-        arguments = parse_arguments(argv)
-        first = is_first_task()
-        try:
-            return _run_rank(arguments, signals, build)
-        except UserError as error:
-            if error.of_one_rank:
-                print(
-                    f"rank {os.environ.get('RANK', '0')} on {socket.gethostname()}: {error}", file=sys.stderr
-                )
-            elif first:
-                print(error, file=sys.stderr)
-            elif signals.leaves_at_once:
-                # A launcher that ends all tasks with the first that fails must not end rank 0 before it has spoken.
-                time.sleep(SILENT_SECONDS)
-            return error.exit_code
+    if signals is None:
+        with SignalWatch(leave_at_once=True) as own_watch:
+            return main(argv, build, own_watch)
+    first = is_first_task()
+    try:
+        return _run_rank(parse_arguments(argv), signals, build)
+    except UserError as error:
+        if error.of_one_rank:
+            print(f"rank {os.environ.get('RANK', '0')} on {socket.gethostname()}: {error}", file=sys.stderr)
+        elif first:
+            print(error, file=sys.stderr)
+        elif signals.leaves_at_once:
+            # A launcher that ends all tasks with the first that fails must not end rank 0 before it has spoken.
+            time.sleep(SILENT_SECONDS)
+        return error.exit_code
+    finally:
+        signals.begin()
 
 
 def _run_rank(
@@ -86,7 +92,7 @@ def _run_rank(
     world = read_world()
     # Not at the top: from the first line of the process on a signal is to be caught.
     from megatron_salamandra.config import ConfigError, load_run_config
-    from megatron_salamandra.run_directory import RunDirectory, own
+    from megatron_salamandra.run_directory import RunDirectory, check_checkpoints_are_there, own, release
 
     config = load_run_config(arguments.config, all_overrides(arguments))
     config.validate_for_world(world.size)
@@ -94,9 +100,12 @@ def _run_rank(
     if config.run_dir is None:
         raise ConfigError("run_dir is not set\n  name the run's directory: run_dir=runs/my-run")
     with ExitStack() as stack:
-        owner = stack.enter_context(own(RunDirectory(config.run_dir))) if world.is_first else None
-        if owner is not None:
-            signals.before_leaving(owner.release)
+        directory = RunDirectory(config.run_dir)
+        owner = None
+        if world.is_first:
+            signals.before_leaving(lambda: release(directory))
+            owner = stack.enter_context(own(directory))
+            check_checkpoints_are_there(directory)
         # Only now: what is refused by now should not cost the import of torch on every rank.
         from megatron_salamandra.training import Runtime, StopRequested, Trainer
 
@@ -108,8 +117,9 @@ def _run_rank(
 
 
 if __name__ == "__main__":
-    with SignalWatch():
-        exit_code = main()
+    # First of all, so that a signal finds its handler from the first line on.
+    with SignalWatch(leave_at_once=True) as watch:
+        exit_code = main(signals=watch)
         # Everything is saved and said: a late signal must not replace the exit code by its own.
         for number in WATCHED_SIGNALS:
             signal.signal(number, signal.SIG_IGN)

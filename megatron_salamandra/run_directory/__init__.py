@@ -20,9 +20,10 @@ from megatron_salamandra.run_directory.checkpoints import (
 )
 from megatron_salamandra.run_directory.errors import RunDirectoryError, unwritable
 from megatron_salamandra.run_directory.events import Event, EventLog, read_events
+from megatron_salamandra.run_directory.history import check_checkpoints_are_there, last_saved_step
 from megatron_salamandra.run_directory.layout import CONFIG, RunDirectory
 from megatron_salamandra.run_directory.manifest import describe_files, verify_checkpoint, write_manifest
-from megatron_salamandra.run_directory.owner import OwnershipLost, RunOwner, own, read_owner
+from megatron_salamandra.run_directory.owner import OwnershipLost, RunOwner, own, read_owner, release
 from megatron_salamandra.run_directory.partial import (
     begin_partial,
     delete_checkpoint,
@@ -49,16 +50,19 @@ __all__ = [
     "ValidationLog",
     "ValidationRecord",
     "begin_partial",
+    "check_checkpoints_are_there",
     "complete_checkpoints",
     "delete_checkpoint",
     "describe_files",
     "drop_partial",
+    "last_saved_step",
     "latest_checkpoint",
     "own",
     "publish_partial",
     "read_events",
     "read_owner",
     "read_state",
+    "release",
     "resolve_checkpoint",
     "step_directory",
     "step_of",

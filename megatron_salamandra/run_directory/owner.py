@@ -74,13 +74,6 @@ class RunOwner:
                 "or stop it and start this one again"
             )
 
-    def release(self) -> None:
-        """Remove the record, if it is still ours."""
-        found = read_owner(self._directory)
-        if found is not None and found.token == self.token:
-            with contextlib.suppress(OSError):
-                self._directory.owner.unlink()
-
 
 @contextmanager
 def own(directory: RunDirectory) -> Iterator[RunOwner]:
@@ -99,7 +92,7 @@ def own(directory: RunDirectory) -> Iterator[RunOwner]:
             _refuse_a_living_owner(directory, lock)
             owner = RunOwner(directory, OwnerRecord.of_this_process(), lock)
             write_json(directory.owner, owner.record.to_json())
-            stack.callback(owner.release)
+            stack.callback(release, directory)
             if not lock.holds:
                 _settle(owner)
         except OSError as error:
@@ -108,6 +101,14 @@ def own(directory: RunDirectory) -> Iterator[RunOwner]:
             raise unwritable(directory, _cause(error)) from error
         stack.enter_context(_heartbeat(directory, owner))
         yield owner
+
+
+def release(directory: RunDirectory) -> None:
+    """Remove the record of the directory's owner, if that is this process."""
+    found = read_owner(directory)
+    if found is not None and found.is_this_process:
+        with contextlib.suppress(OSError):
+            directory.owner.unlink()
 
 
 def read_owner(directory: RunDirectory) -> OwnerRecord | None:

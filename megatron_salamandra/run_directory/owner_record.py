@@ -78,6 +78,11 @@ class OwnerRecord:
             return None
         return _start_of(self.pid) == self.process_start
 
+    @property
+    def is_this_process(self) -> bool:
+        """True if the record was made by the process that asks."""
+        return self.pid == os.getpid() and self.lives is True
+
     def is_of_an_earlier_round(self) -> bool:
         """True if SLURM has ended this owner: it is of the job that runs here, before it was requeued."""
         here = OwnerRecord.of_this_process()

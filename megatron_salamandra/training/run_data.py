@@ -12,6 +12,7 @@ from megatron_salamandra.config import ConfigError, RunConfig
 from megatron_salamandra.data import PhaseStart, SampleStream
 from megatron_salamandra.parallel import ProcessGrid
 from megatron_salamandra.run_directory import CheckpointError, RunDirectory
+from megatron_salamandra.training.blend_changes import blend_changes
 from megatron_salamandra.training.earlier_run import start_after
 from salamandra_data.blend_plan import BlendPlan
 from salamandra_data.errors import DataError
@@ -40,12 +41,8 @@ def open_data(
             f"(a multiple of parallel.tensor = {config.parallel.tensor})"
         )
     lock = directory.blend_lock
-    # Compared by content: the data may have been moved since, and the lock names old places.
-    if lock.exists() and BlendPlan.parse(lock).fingerprint() != plan.fingerprint():
-        raise DataError(
-            f"{config.data.blend} differs from {lock}, on which this run was started\n"
-            "  restore the blend, or start a new run_dir"
-        )
+    if lock.exists():
+        _compare_with_lock(lock, config.data.blend, plan, logger)
     start = _phase_start(config, plan, directory, grid, logger)
     ordinals = start.start_ordinals if start else None
     stream = SampleStream(plan, config.data.sequence_length, config.training.seed, ordinals)
@@ -62,6 +59,26 @@ def open_data(
     if unused:
         logger.info("the vocabulary has %d rows that the tokenizer does not use", unused)
     return plan, stream
+
+
+def _compare_with_lock(lock: Path, blend: Path, plan: BlendPlan, logger: logging.Logger) -> None:
+    """Refuse another stream of samples and tell about other held-out text.
+
+    Compared by content: the data may have been moved since, and the lock names old places.
+    """
+    changes = blend_changes(BlendPlan.parse(lock), plan)
+    if changes.of_samples:
+        raise DataError(
+            f"{blend} differs from {lock}, on which this run was started: {', '.join(changes.of_samples)}\n"
+            "  restore the blend, or start a new run_dir"
+        )
+    if changes.of_validation:
+        logger.warning(
+            "%s holds out other text than %s: %s; scores before and after this start do not compare",
+            blend,
+            lock,
+            ", ".join(changes.of_validation),
+        )
 
 
 def _phase_start(

@@ -63,6 +63,9 @@ with open(f"{{record}}/rank-{{rank}}.part", "w") as file:
     seen = {{name: os.environ.get(name) for name in names}}
     json.dump({{"argv": sys.argv[1:], "directory": os.getcwd(), **seen}}, file)
 os.rename(f"{{record}}/rank-{{rank}}.part", f"{{record}}/rank-{{rank}}")
+if rank == "0" and "TRAINING_REASON" in os.environ:
+    with open(os.environ["SALAMANDRA_STOP_FILE"], "w") as file:
+        file.write(os.environ["TRAINING_REASON"])
 code = int(os.environ["TRAINING_CODE"])
 deadline = time.monotonic() + 30
 while code < 0 and not stop and time.monotonic() < deadline:
@@ -105,6 +108,15 @@ class Cluster:
         while not all((self.record / name).exists() for name in names):
             assert time.monotonic() < deadline, f"{names} did not appear"
             time.sleep(0.02)
+
+    def only_tasks_are_signalled(self) -> None:
+        """From now on srun's signals reach the tasks it has started, not what these have started."""
+        srun = self.directory / "srun"
+        srun.write_text(
+            srun.read_text().replace(
+                "kill -USR1 $pid $(pgrep -P $pid)", 'kill -"${SIGNAL_FOR_TASKS:-USR1}" $pid'
+            )
+        )
 
     @property
     def requeued(self) -> bool:
@@ -201,6 +213,45 @@ def test_code_75_puts_the_job_back_into_the_queue(cluster: Cluster) -> None:
     code, output = cluster.run("configs/x.yaml", TRAINING_CODE="75")
     assert code == 75, output
     assert (cluster.record / "requeued").read_text() == "7\n"
+
+
+def test_a_stop_that_the_configuration_asked_for_is_not_requeued(cluster: Cluster) -> None:
+    code, output = cluster.run(
+        "configs/x.yaml", TRAINING_CODE="75", TRAINING_REASON="training.stop_after_steps"
+    )
+    assert (code, cluster.requeued) == (0, False)
+    assert "training.stop_after_steps" in output
+    code, output = cluster.run("configs/x.yaml", TRAINING_CODE="75", TRAINING_REASON="signal SIGUSR1")
+    assert (code, cluster.requeued) == (75, True)
+
+
+def test_a_signal_to_the_task_alone_reaches_training(cluster: Cluster) -> None:
+    """Under proctrack/cgroup SLURM signals the direct child of its daemon and nothing that this has started."""
+    cluster.only_tasks_are_signalled()
+    process = cluster.start("configs/x.yaml", TRAINING_CODE="-1")
+    cluster.wait_for("rank-0", "rank-1")
+    process.send_signal(signal.SIGUSR1)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 75, output
+    assert cluster.requeued
+
+
+@pytest.mark.parametrize("number", ["USR1", "TERM"])
+def test_a_signal_before_the_first_line_of_training_finds_nothing_begun(
+    cluster: Cluster, number: str
+) -> None:
+    """An interpreter that is still starting dies of it, as SLURM sends it at once where the time limit is short."""
+    cluster.only_tasks_are_signalled()
+    training = cluster.directory / "training"
+    training.write_text(
+        f"#!/bin/bash\ntouch $RECORD/starting-$RANK\ntrap - USR1 TERM\nexec sleep 30 # {number}\n"
+    )
+    process = cluster.start("configs/x.yaml", SIGNAL_FOR_TASKS=number)
+    cluster.wait_for("starting-0", "starting-1")
+    process.send_signal(signal.SIGUSR1)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 75, output
+    assert cluster.requeued
 
 
 def test_a_finished_run_is_not_requeued(cluster: Cluster) -> None:
