@@ -60,8 +60,8 @@ def _run(arguments: argparse.Namespace) -> int:
         contents = record.contents(sample)
         place = contents.location
         print(
-            f"sample {sample}: {place.language}, epoch {place.epoch}, window {place.window} "
-            f"(ordinal {place.ordinal} of its language)"
+            f"sample {sample}: {place.source}, epoch {place.epoch}, window {place.window} "
+            f"(ordinal {place.ordinal} of its {'language' if place.source == place.language else 'source'})"
         )
         for part in contents.documents:
             last = part.first_token + part.tokens

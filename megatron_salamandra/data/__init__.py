@@ -5,7 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from megatron_salamandra.data.documents import DocumentRules
-from megatron_salamandra.data.ledger import SourceLedger, carried_ordinals, final_ordinals
+from megatron_salamandra.data.ledger import (
+    LanguageLedger,
+    SourceLedger,
+    by_language,
+    carried_ordinals,
+    final_ordinals,
+)
 from megatron_salamandra.data.phase_start import PhaseStart
 from megatron_salamandra.data.sample_stream import SampleLocation, SampleStream
 from megatron_salamandra.data.shard_reader import ShardSpan
@@ -19,6 +25,7 @@ if TYPE_CHECKING:
 __all__ = [
     "DocumentPart",
     "DocumentRules",
+    "LanguageLedger",
     "MicroBatch",
     "PhaseStart",
     "RunRecord",
@@ -29,6 +36,7 @@ __all__ = [
     "SourceLedger",
     "StepLoader",
     "ValidationSet",
+    "by_language",
     "carried_ordinals",
     "final_ordinals",
     "validation_sets",

@@ -14,18 +14,54 @@ class SourceLedger:
     """One source's account after some number of samples of a run.
 
     Attributes:
+        source: its name.
         language: of the source.
         samples: drawn by this phase.
         tokens: predicted in them: samples times the sequence length.
         next_ordinal: ordinal of the sample that comes next, over all phases; a later phase starts there.
+        windows: of its text.
         epochs: passes over the source's windows over all phases, ``next_ordinal / windows``.
     """
 
+    source: str
     language: str
     samples: int
     tokens: int
     next_ordinal: int
+    windows: int
+
+    @property
+    def epochs(self) -> float:
+        return self.next_ordinal / self.windows
+
+
+@dataclass(frozen=True)
+class LanguageLedger:
+    """The sources of one language together.
+
+    Attributes:
+        tokens: predicted in samples of the language.
+        epochs: passes over the windows of all its sources.
+    """
+
+    language: str
+    tokens: int
     epochs: float
+
+
+def by_language(ledger: Iterable[SourceLedger]) -> list[LanguageLedger]:
+    """Add up the sources of each language, in order of its first source."""
+    grouped: dict[str, list[SourceLedger]] = {}
+    for entry in ledger:
+        grouped.setdefault(entry.language, []).append(entry)
+    return [
+        LanguageLedger(
+            language,
+            sum(entry.tokens for entry in entries),
+            sum(entry.next_ordinal for entry in entries) / sum(entry.windows for entry in entries),
+        )
+        for language, entries in grouped.items()
+    ]
 
 
 def final_ordinals(
@@ -35,9 +71,9 @@ def final_ordinals(
 
     Args:
         ledger: at the end of the phase.
-        start_ordinals: that the phase itself was given; keeps the place in languages it did not draw from.
+        start_ordinals: that the phase itself was given; keeps the place in sources it did not draw from.
     """
-    return {**(start_ordinals or {}), **{entry.language: entry.next_ordinal for entry in ledger}}
+    return {**(start_ordinals or {}), **{entry.source: entry.next_ordinal for entry in ledger}}
 
 
 def carried_ordinals(reached: Mapping[str, int], new_text: Iterable[str]) -> dict[str, int]:
@@ -48,6 +84,6 @@ def carried_ordinals(reached: Mapping[str, int], new_text: Iterable[str]) -> dic
 
     Args:
         reached: :func:`final_ordinals` of the phase before.
-        new_text: languages whose text is not that of the phase before; they start at 0.
+        new_text: names of sources whose text is not that of the phase before; they start at 0.
     """
     return {**reached, **dict.fromkeys(new_text, 0)}

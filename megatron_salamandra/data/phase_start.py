@@ -24,8 +24,8 @@ class PhaseStart:
     Attributes:
         continue_from: absolute path of the earlier run's directory, or of the checkpoint that was named.
         checkpoint: name of the checkpoint that the ordinals are of.
-        new_text: languages that start at 0 because their text is another one, in order of name.
-        start_ordinals: language -> ordinal of its first sample. Languages that the run does not draw are
+        new_text: sources that start at 0 because their text is another one, in order of name.
+        start_ordinals: name of a source -> ordinal of its first sample. Sources that the run does not draw are
             named as well: a phase after it may take them up again.
     """
 
@@ -60,7 +60,7 @@ class PhaseStart:
                 checkpoint=str(contents["checkpoint"]),
                 new_text=tuple(contents["new_text"]),
                 start_ordinals={
-                    language: int(ordinal) for language, ordinal in contents["start_ordinals"].items()
+                    source: int(ordinal) for source, ordinal in contents["start_ordinals"].items()
                 },
             )
         except FileNotFoundError as error:

@@ -1,6 +1,6 @@
 """Sample k of a run, computed from k: no index arrays, nothing built at start-up.
 
-1. *Which source*: :class:`SourceTree` over the sources' exact weights, in order of language. It gives the
+1. *Which source*: :class:`SourceTree` over the sources' exact weights, in order of name. It gives the
    source and the sample's ordinal in it; ``start_ordinals`` (the end of an earlier phase) is added to it.
 2. *Which window*: a source has ``W = (tokens - 1) // sequence_length`` windows over all its shards end to end.
    Window w holds tokens ``w * L .. w * L + L``, both included: L inputs and, one further, L labels. Ordinal j
@@ -25,7 +25,7 @@ from megatron_salamandra.data.open_shards import OPEN_SHARDS_LIMIT, OpenShards
 from megatron_salamandra.data.shard_reader import ShardSpan, SourceReader
 from megatron_salamandra.data.source_tree import SourceTree
 from megatron_salamandra.data.window_permutation import ORDER_FORMAT, WindowPermutation
-from salamandra_data.blend_plan import BlendPlan, BlendSource
+from salamandra_data.blend_plan import TEXT, BlendPlan, BlendSource
 from salamandra_data.errors import DataError
 from salamandra_data.storage import RemotePath
 
@@ -38,6 +38,7 @@ class SampleLocation:
 
     Attributes:
         sample: number in the run, from 0.
+        source: name of the source.
         language: of the source.
         ordinal: number among the source's samples, earlier phases included.
         epoch: pass over the source, from 0.
@@ -46,6 +47,7 @@ class SampleLocation:
     """
 
     sample: int
+    source: str
     language: str
     ordinal: int
     epoch: int
@@ -62,18 +64,19 @@ class SampleStream:
         plan: the blend; sources of weight 0 are left out. The order of sources in it does not matter.
         sequence_length: L, in tokens.
         seed: of the order of windows.
-        start_ordinals: language -> ordinal of its first sample, where a phase continues another one (see
-            :func:`megatron_salamandra.data.ledger.final_ordinals`). Languages not named start at 0; named
-            ones that the plan has not got are ignored, because a phase may drop a language.
+        start_ordinals: name of a source -> ordinal of its first sample, where a phase continues another one (see
+            :func:`megatron_salamandra.data.ledger.final_ordinals`). Sources not named start at 0; named
+            ones that the plan has not got are ignored, because a phase may drop a source.
         open_shards_limit: how many shards are kept open at most.
 
     Attributes:
-        languages: of the sources, in order.
+        sources: their names, in order.
+        languages: of the sources, in the same order.
         remote: whether any shard is behind a URL.
 
     Raises:
-        DataError: no source has a weight, a source has fewer tokens than one window, or a start ordinal is
-            negative.
+        DataError: no source has a weight, a source has fewer tokens than one window or holds something else than
+            text, or a start ordinal is negative.
 
     Safe to read from several threads. Start-up is O(shards); no shard is opened before it is read.
     """
@@ -89,9 +92,15 @@ class SampleStream:
     ) -> None:
         if sequence_length < 1:
             raise ValueError(f"sequence_length must be at least 1; got {sequence_length}")
-        sources = sorted((source for source in plan.sources if source.weight > 0), key=_language)
+        sources = sorted((source for source in plan.sources if source.weight > 0), key=_name)
         if not sources:
             raise DataError("the blend plan has no source of factor above 0, so there is nothing to train on")
+        for source in sources:
+            if source.kind != TEXT:
+                raise DataError(
+                    f"source {source.name} is of kind {source.kind}; training reads {TEXT}\n"
+                    f"  leave it out (factor 0 for {source.name}), or name it as {TEXT} in the blend"
+                )
         self.sequence_length = sequence_length
         self.seed = seed
         self._sources = sources
@@ -102,13 +111,14 @@ class SampleStream:
             for source, reader in zip(sources, self._readers, strict=True)
         ]
         self._tree = SourceTree([source.weight for source in sources])
+        self.sources = tuple(source.name for source in sources)
         self.languages = tuple(source.language for source in sources)
         self.remote = any(isinstance(shard.path, RemotePath) for source in sources for shard in source.shards)
-        self._start_ordinals = _checked_ordinals(start_ordinals or {}, self.languages)
+        self._start_ordinals = _checked_ordinals(start_ordinals or {}, self.sources)
         # The last epoch's permutation of each source; rebuilding one costs a hash.
         self._permutations = [
-            (0, WindowPermutation(windows, seed=seed, epoch=0, source=language))
-            for windows, language in zip(self._windows, self.languages, strict=True)
+            (0, WindowPermutation(windows, seed=seed, epoch=0, source=source))
+            for windows, source in zip(self._windows, self.sources, strict=True)
         ]
 
     def locate(self, sample: int) -> SampleLocation:
@@ -117,6 +127,7 @@ class SampleStream:
         length = self.sequence_length
         return SampleLocation(
             sample=sample,
+            source=self.sources[source],
             language=self.languages[source],
             ordinal=ordinal,
             epoch=epoch,
@@ -148,13 +159,15 @@ class SampleStream:
             ]
         return [
             SourceLedger(
+                source=source,
                 language=language,
                 samples=reached - passed,
                 tokens=(reached - passed) * self.sequence_length,
                 next_ordinal=start + reached,
-                epochs=(start + reached) / windows,
+                windows=windows,
             )
-            for language, reached, passed, start, windows in zip(
+            for source, language, reached, passed, start, windows in zip(
+                self.sources,
                 self.languages,
                 self._tree.counts(consumed_samples),
                 passed_over,
@@ -178,6 +191,7 @@ class SampleStream:
             "sources": [
                 {
                     "language": source.language,
+                    **({} if source.name == source.language else {"name": source.name}),
                     "weight": weight,
                     "start_ordinal": start,
                     "shards": [[shard.tokens, shard.idx_sha256, shard.bin_digest] for shard in source.shards],
@@ -197,28 +211,28 @@ class SampleStream:
         cached_epoch, permutation = self._permutations[source]
         if cached_epoch != epoch:
             permutation = WindowPermutation(
-                self._windows[source], seed=self.seed, epoch=epoch, source=self.languages[source]
+                self._windows[source], seed=self.seed, epoch=epoch, source=self.sources[source]
             )
             self._permutations[source] = (epoch, permutation)
         return source, ordinal, epoch, permutation(place)
 
 
-def _language(source: BlendSource) -> str:
-    return source.language
+def _name(source: BlendSource) -> str:
+    return source.name
 
 
 def _window_count(source: BlendSource, tokens: int, sequence_length: int) -> int:
     windows = (tokens - 1) // sequence_length
     if windows < 1:
         raise DataError(
-            f"language {source.language} has {tokens} tokens, fewer than one window of {sequence_length} + 1\n"
-            f"  leave it out (factor 0 for {source.language}), add text, or lower data.sequence_length"
+            f"{source.noun} {source.name} has {tokens} tokens, fewer than one window of {sequence_length} + 1\n"
+            f"  leave it out (factor 0 for {source.name}), add text, or lower data.sequence_length"
         )
     return windows
 
 
-def _checked_ordinals(start_ordinals: Mapping[str, int], languages: tuple[str, ...]) -> tuple[int, ...]:
-    for language, ordinal in start_ordinals.items():
+def _checked_ordinals(start_ordinals: Mapping[str, int], sources: tuple[str, ...]) -> tuple[int, ...]:
+    for source, ordinal in start_ordinals.items():
         if ordinal < 0:
-            raise DataError(f"start ordinal of {language} is {ordinal}; ordinals start at 0")
-    return tuple(start_ordinals.get(language, 0) for language in languages)
+            raise DataError(f"start ordinal of {source} is {ordinal}; ordinals start at 0")
+    return tuple(start_ordinals.get(source, 0) for source in sources)

@@ -25,7 +25,7 @@ _PADDING_ID = 0  # any id of the vocabulary: padding is behind all that counts, 
 
 
 class ValidationSet:
-    """One language's validation windows.
+    """One source's validation windows.
 
     Args:
         source: whose ``validation_shards`` are read.
@@ -34,6 +34,7 @@ class ValidationSet:
         open_shards: shared cap on open files; an own one when None.
 
     Attributes:
+        source: its name.
         language: of the source.
         samples: number of windows.
         predictions: number of predicted tokens in them: the sum of all loss masks over all ranks.
@@ -62,10 +63,11 @@ class ValidationSet:
         utf8_bytes = sum(shard.utf8_bytes for shard in shards)
         if tokens < 2 or utf8_bytes == 0:
             raise DataError(
-                f"language {source.language} has {tokens} validation tokens of {utf8_bytes} bytes of text; "
+                f"{source.noun} {source.name} has {tokens} validation tokens of {utf8_bytes} bytes of text; "
                 "at least 2 tokens and some text are needed\n"
                 "  tokenize with a larger --validation-fraction, or drop its validation shards from the blend"
             )
+        self.source = source.name
         self.language = source.language
         self.sequence_length = sequence_length
         windows = -(-(tokens - 1) // sequence_length)
@@ -115,14 +117,14 @@ class ValidationSet:
 def validation_sets(
     plan: BlendPlan, sequence_length: int, max_samples: int | None = None
 ) -> list[ValidationSet]:
-    """Return a set for each language of the plan that has held-out text, in order of language.
+    """Return a set for each source of the plan that has held-out text, in order of name.
 
-    Languages whose held-out documents are fewer than two tokens, or all empty, are left out. All sets share one
+    Sources whose held-out documents are fewer than two tokens, or all empty, are left out. All sets share one
     cap on open files.
     """
     open_shards = OpenShards(OPEN_VALIDATION_SHARDS_LIMIT)
     return [
         ValidationSet(source, sequence_length, max_samples, open_shards)
-        for source in sorted(plan.sources, key=lambda source: source.language)
+        for source in sorted(plan.sources, key=lambda source: source.name)
         if source.validation_tokens >= 2 and any(shard.utf8_bytes for shard in source.validation_shards)
     ]

@@ -10,7 +10,7 @@ permutation to [0, W); fewer than ``columns`` values lie outside, so a second pa
 Format 1, frozen: the order of a run must never change between versions, machines or Python builds.
 
 * ``columns = ceil(sqrt(W))``, ``rows = ceil(W / columns)``.
-* Round keys: 96 bytes of SHAKE-128 of the UTF-8 text ``salamandra-window-order/1|SEED|EPOCH|LANGUAGE`` (numbers
+* Round keys: 96 bytes of SHAKE-128 of the UTF-8 text ``salamandra-window-order/1|SEED|EPOCH|SOURCE`` (numbers
   in decimal), read as twelve little-endian unsigned 64-bit integers, one per round.
 * Even rounds: ``low = (low + mix(high * G + key[round])) mod columns``; odd rounds: ``high = (high + mix(low * G
   + key[round])) mod rows``. Inside mix all is modulo 2**64; ``G = 0x9E3779B97F4A7C15`` and mix is the SplitMix64
@@ -42,7 +42,7 @@ class WindowPermutation:
         windows: W, the size of the permuted range, at least 1.
         seed: of the run.
         epoch: pass over the source, from 0; each pass has its own order.
-        source: name of the source (its language); sources of one size still have different orders.
+        source: name of the source, which is mostly its language; sources of one size still have different orders.
 
     Holds twelve keys whatever the size; one call takes about 7 microseconds.
     """

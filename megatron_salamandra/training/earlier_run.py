@@ -29,11 +29,11 @@ def start_after(
             sequence length or another seed.
         DataError: there is no such run, no complete checkpoint of it, or they do not belong together.
     """
-    languages = [source.language for source in plan.sources]
-    if unknown := [language for language in config.data.new_text if language not in languages]:
+    sources = [source.name for source in plan.sources]
+    if unknown := [name for name in config.data.new_text if name not in sources]:
         raise ConfigError(
             f"data.new_text names {', '.join(unknown)}, which {config.data.blend} has not got\n"
-            f"  its languages: {', '.join(languages)}"
+            f"  its sources: {', '.join(sources)}"
         )
     try:
         checkpoint = resolve_checkpoint(continue_from)
@@ -55,7 +55,7 @@ def start_after(
     logger.info(
         "the data goes on from %s: %s",
         checkpoint,
-        ", ".join(f"{language} {start[language]}" for language in languages if start.get(language)),
+        ", ".join(f"{name} {start[name]}" for name in sources if start.get(name)),
     )
     if changed := _changed_text(earlier.plan, plan, start):
         logger.warning(
@@ -96,11 +96,11 @@ def _check_same_windows(
 
 def _changed_text(earlier: BlendPlan, plan: BlendPlan, start: dict[str, int]) -> list[str]:
     """Languages with a place to go on from whose training shards are not those of the earlier run."""
-    before = {source.language: _contents(source) for source in earlier.sources}
+    before = {source.name: _contents(source) for source in earlier.sources}
     return [
-        source.language
+        source.name
         for source in plan.sources
-        if start.get(source.language) and before.get(source.language, _contents(source)) != _contents(source)
+        if start.get(source.name) and before.get(source.name, _contents(source)) != _contents(source)
     ]
 
 

@@ -218,6 +218,7 @@ class Trainer:
             "versions": package_versions(),
             "ledger": [
                 {
+                    "source": entry.source,
                     "language": entry.language,
                     "samples": entry.samples,
                     "tokens": entry.tokens,

@@ -1,13 +1,17 @@
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from synthetic_blend import write_blend
 
-from megatron_salamandra.data import SampleStream, final_ordinals
+from megatron_salamandra.data import SampleStream, by_language, final_ordinals
 from salamandra_data.blend_plan import BlendPlan
 from salamandra_data.errors import DataError
 
@@ -201,3 +205,61 @@ def test_passed_over_samples_count_for_the_place_and_not_for_what_was_drawn(
         assert entry.samples == trained[entry.language]
         assert entry.tokens == 7 * entry.samples
         assert (entry.next_ordinal, entry.epochs) == (whole.next_ordinal, whole.epochs)
+
+
+def named(plan: BlendPlan, **names: str) -> BlendPlan:
+    """The plan with sources under other names: language -> name."""
+    sources = [replace(source, name=names.get(source.language, source.language)) for source in plan.sources]
+    return replace(plan, sources=tuple(sources))
+
+
+def test_two_sources_of_a_language_walk_their_own_windows(paper_plan: PaperPlan) -> None:
+    plan = paper_plan({"ca": (1001, 1), "en": (3001, 1)})
+    second = replace(plan.sources[0], name="ca-wiki")
+    stream = SampleStream(replace(plan, sources=(*plan.sources, second)), 10, seed=3)
+    assert (stream.sources, stream.languages) == (("ca", "ca-wiki", "en"), ("ca", "ca", "en"))
+    places = [stream.locate(k) for k in range(520)]
+    walks = {name: [place.window for place in places if place.source == name] for name in ("ca", "ca-wiki")}
+    assert sorted(walks["ca"][:100]) == sorted(walks["ca-wiki"][:100]) == list(range(100))
+    assert walks["ca"] != walks["ca-wiki"]
+    languages = {entry.language: entry for entry in by_language(stream.ledger(750))}
+    assert languages["ca"].tokens + languages["en"].tokens == 7500
+    assert languages["ca"].epochs == languages["ca"].tokens / 2000 == pytest.approx(1.5, abs=0.02)
+    assert final_ordinals(stream.ledger(520)) == dict(Counter(place.source for place in places))
+
+
+def test_a_source_of_another_name_is_another_stream(paper_plan: PaperPlan) -> None:
+    plan = paper_plan({"ca": (1001, 1), "en": (3001, 1)})
+    assert (
+        SampleStream(named(plan, ca="wiki"), 10, seed=3).fingerprint()
+        != SampleStream(plan, 10, seed=3).fingerprint()
+    )
+
+
+def test_a_source_that_is_no_text_is_refused_by_name(paper_plan: PaperPlan) -> None:
+    plan = paper_plan({"ca": (1001, 1), "en": (3001, 1)})
+    images = replace(plan.sources[0], name="photos", kind="images")
+    with pytest.raises(
+        DataError, match=r"source photos is of kind images; training reads text\n  leave it out"
+    ):
+        SampleStream(replace(plan, sources=(images, plan.sources[1])), 10, seed=3)
+
+
+def test_the_order_of_languages_is_the_one_it_always_was(tmp_path: Path) -> None:
+    """Fingerprints and samples of the plan in tests/support, as version 0.1.0 computed them."""
+    path = write_blend(tmp_path)
+    plan = BlendPlan.load(path)
+    assert plan.fingerprint() == "6cc8071967049949f1af2ae8893d226606b3a799c1e9b1bf2a8ce39af02c05e7"
+    written = "2142a4089dc68defe9725c13387c2314bdbd06fb49fe585bc2d7ffe9998ec76a"
+    assert hashlib.sha256(path.read_bytes()).hexdigest() == written
+    stream = SampleStream(plan, 64, 1234, {"ca": 5})
+    assert stream.fingerprint() == "246ce7e8633210af5b9ab7034a848ccacf7db46bcb2c69670071f9a878f2d308"
+    places = [stream.locate(k) for k in range(6)]
+    assert [(place.source, place.window) for place in places] == [
+        ("ga", 13),
+        ("ca", 93),
+        ("en", 5),
+        ("ca", 12),
+        ("en", 139),
+        ("ca", 122),
+    ]

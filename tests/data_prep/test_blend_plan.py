@@ -12,7 +12,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from salamandra_data.blend_plan import BlendPlan, LanguageFactors, build_plan
+from salamandra_data.blend_plan import BlendPlan, LanguageFactors, NamedSource, build_plan, reweighted
 from salamandra_data.blend_plan.factors import parse_factor
 from salamandra_data.blend_plan.plan_file import factor_text
 from salamandra_data.blend_plan.report import blend_table, blend_warnings, draws, pass_tokens
@@ -299,3 +299,94 @@ def test_a_blend_of_an_incomplete_shard_is_refused(shards: Path, endings: tuple[
 @given(st.fractions(min_value=0, max_value=1000, max_denominator=10**6))
 def test_factors_survive_the_disk_exactly(factor: Fraction) -> None:
     assert parse_factor(factor_text(factor), "factor") == factor
+
+
+@pytest.fixture
+def two_corpora(shards: Path, tmp_path: Path) -> BlendPlan:
+    """Catalan twice, once under a name of its own, and instructions in English."""
+    wiki, aya = tmp_path / "wiki", tmp_path / "aya"
+    write_source(wiki, "ca", [40], salt=7)
+    write_source(wiki, "ca", [11], split="validation", salt=8)
+    write_source(aya, "en", [50], salt=9)
+    sources = [NamedSource.parse(f"wiki-{{language}}={wiki}"), NamedSource.parse(f"aya:instructions={aya}")]
+    return build_plan([shards], PUBLISHED, sources=sources)
+
+
+def test_a_language_may_have_several_sources(two_corpora: BlendPlan) -> None:
+    assert [(s.name, s.language, s.kind, s.tokens, s.factor) for s in two_corpora.sources] == [
+        ("aya", "en", "instructions", 50, Fraction(1, 2)),
+        ("ca", "ca", "text", 50, 2),
+        ("en", "en", "text", 160, Fraction(1, 2)),
+        ("no", "no", "text", 7, 1),
+        ("wiki-ca", "ca", "text", 40, 2),
+    ]
+    assert two_corpora.share("wiki-ca") == Fraction(80, two_corpora.total_weight) * 2
+    table = blend_table(two_corpora)
+    assert "wiki-ca" in table and "aya" in table
+
+
+def test_a_source_may_have_a_factor_of_its_own(two_corpora: BlendPlan) -> None:
+    factors = LanguageFactors({"ca": Fraction(2), "wiki-ca": Fraction(5), "aya": Fraction(0)})
+    plan = reweighted(two_corpora, factors)
+    assert {source.name: source.factor for source in plan.sources} == {
+        "ca": 2,
+        "en": 1,
+        "no": 1,
+        "wiki-ca": 5,
+    }
+    assert [(source.name, source.kind) for source in reweighted(plan, PUBLISHED).sources] == [
+        ("ca", "text"),
+        ("en", "text"),
+        ("no", "text"),
+        ("wiki-ca", "text"),
+    ]
+    assert not any("ca" in warning for warning in blend_warnings(plan, factors) if "no text" in warning)
+
+
+def test_names_and_kinds_survive_the_disk_and_count_for_the_fingerprint(
+    two_corpora: BlendPlan, tmp_path: Path
+) -> None:
+    path = tmp_path / "blend.yaml"
+    two_corpora.save(path)
+    loaded = BlendPlan.load(path)
+    assert loaded == two_corpora and loaded.fingerprint() == two_corpora.fingerprint()
+    text = path.read_text()
+    for old, new in (("name: wiki-ca", "name: wiki"), ("kind: instructions", "kind: images")):
+        path.write_text(text.replace(old, new, 1))
+        assert BlendPlan.load(path).fingerprint() != two_corpora.fingerprint()
+    for old, new, message in (
+        ("kind: instructions", "kind: poems", r"sources\[0\].kind = 'poems', expected one of text"),
+        ("name: wiki-ca", "name: ca", "language 'ca' is listed twice"),
+    ):
+        path.write_text(text.replace(old, new, 1))
+        with pytest.raises(DataError, match=message):
+            BlendPlan.load(path)
+
+
+def test_a_blend_of_languages_is_written_without_names_and_kinds(shards: Path, tmp_path: Path) -> None:
+    build_plan([shards], PUBLISHED).save(tmp_path / "blend.yaml")
+    for entry in yaml.safe_load((tmp_path / "blend.yaml").read_text())["sources"]:
+        assert list(entry)[:2] == ["language", "factor"] and "name" not in entry and "kind" not in entry
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("wiki", "expected NAME=DIR"),
+        ("=shards", "expected NAME=DIR"),
+        ("wiki=", "expected NAME=DIR"),
+        ("my wiki=shards", "expected NAME=DIR"),
+        ("wiki-{lang}=shards", "expected NAME=DIR"),
+        ("wiki:poems=shards", r"kind 'poems' is not known\n  expected one of text, instructions, images"),
+    ],
+)
+def test_a_source_that_is_written_otherwise_is_refused(text: str, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        NamedSource.parse(text)
+
+
+def test_a_source_is_of_one_language(shards: Path) -> None:
+    with pytest.raises(DataError, match=r"text in en, but source web has text in ca\n  .*web-\{language\}"):
+        build_plan([], PUBLISHED, sources=[NamedSource("web", (shards,))])
+    with pytest.raises(DataError, match="same tokens as"):
+        build_plan([shards], PUBLISHED, sources=[NamedSource("web-{language}", (shards,))])

@@ -71,6 +71,8 @@ def prepare(directory: Path) -> Path:
     for name, seed in (("corpus", 1), ("curated/documents", 3), ("heldout", 4)):
         write_text(directory / name, 60, seed)
     write_text(directory / "raw", 60, 2, ("ca", "en"))
+    write_text(directory / "wiki", 60, 5, ("ca", "en"))
+    write_text(directory / "aya", 60, 6, ("en",))
     (directory / "tasks").mkdir()
     (directory / "tasks/belebele.jsonl").write_text(json.dumps({"question": " ".join(QUESTION)}))
     (directory / "my-run.yaml").write_text(CONFIGURATION)

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from salamandra_data.blend_plan.builder import build_plan, reweighted
+from salamandra_data.blend_plan.builder import NamedSource, build_plan, reweighted
 from salamandra_data.blend_plan.factors import LanguageFactors
-from salamandra_data.blend_plan.plan import BlendPlan, BlendSource, ShardRef, TokenizerRef
+from salamandra_data.blend_plan.plan import KINDS, TEXT, BlendPlan, BlendSource, ShardRef, TokenizerRef
 from salamandra_data.blend_plan.temperature import temperature_factors
 from salamandra_data.blend_plan.token_counts import TokenCounts, plan_of_counts
 from salamandra_data.blend_plan.verification import verify
 
 __all__ = [
+    "KINDS",
+    "TEXT",
     "BlendPlan",
     "BlendSource",
     "LanguageFactors",
+    "NamedSource",
     "ShardRef",
     "TokenCounts",
     "TokenizerRef",

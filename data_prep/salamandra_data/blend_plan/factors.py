@@ -27,23 +27,32 @@ _MISSPELT = 0.8  # similarity from which a language of a file without nesting is
 
 @dataclass(frozen=True)
 class LanguageFactors:
-    """Factors by language, and the one of any language not named.
+    """Factors by language or by source, and the one of any that is not named.
 
-    A factor of 0 leaves the language out of the blend.
+    A source is called by its name or, where that is not named, by its language. A factor of 0 leaves it out of the
+    blend.
     """
 
     by_language: Mapping[str, Fraction]
     default: Fraction = Fraction(1)
 
-    def factor(self, language: str) -> Fraction:
-        """The factor of one language, under its own name or another name of the same language."""
-        entry = self.entry(language)
+    def factor(self, language: str, source: str | None = None) -> Fraction:
+        """The factor of one language, under its own name or another name of the same language.
+
+        Args:
+            source: name of a source of that language, which may have a factor of its own.
+        """
+        entry = self.entry(language, source)
         return self.default if entry is None else self.by_language[entry]
 
-    def entry(self, language: str) -> str | None:
-        """The name in the file for ``language``: its own, or one that means the same, as ``ca`` and ``cat_Latn`` do."""
-        if language in self.by_language:
-            return language
+    def entry(self, language: str, source: str | None = None) -> str | None:
+        """The name in the file for a source: its own, its language's, or one that means the same language.
+
+        ``ca`` and ``cat_Latn`` mean the same.
+        """
+        for name in (source, language):
+            if name is not None and name in self.by_language:
+                return name
         meant = corpus_language(language)
         if meant is None:
             return None
@@ -151,7 +160,7 @@ def parse_factor(value: Any, name: str) -> Fraction:
     except DataError:
         raise
     except (ValueError, ArithmeticError) as error:
-        raise DataError(f"{name} is not a number such as 2, 0.5 or 1/3: {_shown(value)}") from error
+        raise DataError(f"{name} = {_shown(value)} is not a number such as 2, 0.5 or 1/3") from error
     if factor < 0:
         raise DataError(f"{name} = {value} is negative; a factor is how many times a language is walked")
     return factor

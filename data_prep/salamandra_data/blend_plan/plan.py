@@ -13,6 +13,10 @@ from salamandra_data.storage import Location
 
 FORMAT = "salamandra-blend-1"
 
+TEXT = "text"
+KINDS = (TEXT, "instructions", "images")
+"""What a source can hold. Training on windows of tokens reads text."""
+
 
 @dataclass(frozen=True)
 class TokenizerRef:
@@ -42,11 +46,12 @@ class ShardRef:
 
 @dataclass(frozen=True)
 class BlendSource:
-    """One language: its training shards, its validation shards, and how often it is drawn.
+    """One source of samples: its training shards, its validation shards, and how often it is drawn.
 
-    ``factor`` is how many times the source is walked per pass over the blend. ``tokens``, ``documents``
-    and ``utf8_bytes`` are sums over the training shards. ``weight`` is tokens times factor times the
-    common denominator of all factors of the plan: an exact integer, proportional to the share.
+    ``name`` tells it from the other sources of a blend; it is the language where a language has one source.
+    ``kind`` is what it holds, one of :data:`KINDS`. ``factor`` is how many times the source is walked per pass over the
+    blend. ``tokens``, ``documents`` and ``utf8_bytes`` are sums over the training shards. ``weight`` is tokens times
+    factor times the common denominator of all factors of the plan: an exact integer, proportional to the share.
     """
 
     language: str
@@ -57,6 +62,17 @@ class BlendSource:
     weight: int
     shards: tuple[ShardRef, ...]
     validation_shards: tuple[ShardRef, ...] = ()
+    name: str = ""
+    kind: str = TEXT
+
+    def __post_init__(self) -> None:
+        if not self.name:
+            object.__setattr__(self, "name", self.language)
+
+    @property
+    def noun(self) -> str:
+        """How messages call it before its name: a language where that is its name, else a source."""
+        return "language" if self.name == self.language else "source"
 
     @property
     def validation_tokens(self) -> int:
@@ -82,21 +98,23 @@ class BlendPlan:
         """What the weights were multiplied by to be integers."""
         return common_denominator([source.factor for source in self.sources])
 
-    def share(self, language: str) -> Fraction:
-        """Exact share of the training tokens that a language gets.
+    def share(self, name: str) -> Fraction:
+        """Exact share of the training tokens that the source of that name gets.
 
         Raises:
-            DataError: the plan has no such language.
+            DataError: the plan has no such source.
         """
         for source in self.sources:
-            if source.language == language:
+            if source.name == name:
                 return Fraction(source.weight, self.total_weight)
-        raise DataError(f"the blend plan has no language {language!r}")
+        raise DataError(f"the blend plan has no language or source {name!r}")
 
     def fingerprint(self) -> str:
         """SHA-256 of everything that decides which tokens a run sees, and of no path."""
         digest = hashlib.sha256(f"{self.format} {self.tokenizer.sha256}\n".encode())
         for source in self.sources:
+            if (source.name, source.kind) != (source.language, TEXT):
+                digest.update(f"source {source.name} {source.kind}\n".encode())
             digest.update(f"{source.language} {source.factor} {source.weight}\n".encode())
             for kind, shards in (("train", source.shards), ("validation", source.validation_shards)):
                 for shard in shards:
@@ -152,16 +170,22 @@ def assemble_source(
     denominator: int,
     shards: tuple[ShardRef, ...],
     validation_shards: tuple[ShardRef, ...],
+    *,
+    name: str = "",
+    kind: str = TEXT,
 ) -> BlendSource:
     """A source with its sums and its weight worked out.
 
+    Args:
+        name: that of the language if not given.
     Raises:
-        DataError: the language has no training tokens.
+        DataError: the source has no training tokens.
     """
     tokens = sum(shard.tokens for shard in shards)
     if tokens == 0:
+        noun = "source" if name and name != language else "language"
         raise DataError(
-            f"language {language!r} is empty: its {len(shards)} training shards hold no tokens\n"
+            f"{noun} {(name or language)!r} is empty: its {len(shards)} training shards hold no tokens\n"
             "  prepare text for it, or leave it out with factor 0"
         )
     return BlendSource(
@@ -173,4 +197,6 @@ def assemble_source(
         weight=int(tokens * factor * denominator),
         shards=shards,
         validation_shards=validation_shards,
+        name=name,
+        kind=kind,
     )

@@ -14,6 +14,8 @@ from megatron_salamandra.foundation.atomic_files import atomic_write_bytes
 from salamandra_data.blend_plan.factors import parse_factor
 from salamandra_data.blend_plan.plan import (
     FORMAT,
+    KINDS,
+    TEXT,
     BlendPlan,
     BlendSource,
     ShardRef,
@@ -46,7 +48,8 @@ def save_plan(plan: BlendPlan, path: Path, *, absolute: bool) -> None:
         "tokenizer": {**vars(plan.tokenizer), "path": place(plan.tokenizer.path)},
         "sources": [
             {
-                **vars(source),
+                **_identity(source),
+                **{key: value for key, value in vars(source).items() if key not in _IDENTITY_KEYS},
                 "factor": factor_text(source.factor),
                 "shards": [shard_entry(shard) for shard in source.shards],
                 "validation_shards": [shard_entry(shard) for shard in source.validation_shards],
@@ -56,6 +59,16 @@ def save_plan(plan: BlendPlan, path: Path, *, absolute: bool) -> None:
     }
     text = yaml.safe_dump(contents, sort_keys=False, allow_unicode=True, width=1000)
     atomic_write_bytes(path, ((_LOCK_HEADING if absolute else _HEADING) + text).encode())
+
+
+_IDENTITY_KEYS = ("name", "language", "kind")
+
+
+def _identity(source: BlendSource) -> dict[str, str]:
+    """What a source is; a name that is the language, and text, go without saying."""
+    shown = {"name": source.name, "language": source.language, "kind": source.kind}
+    usual = {"name": source.language, "kind": TEXT}
+    return {key: value for key, value in shown.items() if usual.get(key) != value}
 
 
 def factor_text(factor: Fraction) -> str:
@@ -104,28 +117,28 @@ def load_plan(path: Path, *, open_data: bool = True) -> BlendPlan:
 
 
 def check_distinct(name: str, sources: tuple[BlendSource, ...]) -> None:
-    """Refuse a language or a shard that occurs twice, the same tokens under two names included.
+    """Refuse a source or a shard that occurs twice, the same tokens under two names included.
 
     Raises:
         DataError: naming both places.
     """
-    languages: set[str] = set()
+    names: set[str] = set()
     seen: dict[Any, tuple[str, Location]] = {}
     for source in sources:
-        if source.language in languages:
+        if source.name in names:
             raise DataError(
-                f"{name}: language {source.language!r} is listed twice; one source holds all its shards"
+                f"{name}: {source.noun} {source.name!r} is listed twice; one source holds all its shards"
             )
-        languages.add(source.language)
+        names.add(source.name)
         for shard in (*source.shards, *source.validation_shards):
             for key in {shard.path.resolve(), shard.bin_digest} if shard.tokens else {shard.path.resolve()}:
                 if key in seen:
                     language, other = seen[key]
                     raise DataError(
-                        f"{name}: {shard.path} ({source.language}) holds the same tokens as {other} ({language})\n"
+                        f"{name}: {shard.path} ({source.name}) holds the same tokens as {other} ({language})\n"
                         "  list each shard once; to see a language more often, raise its factor"
                     )
-                seen[key] = (source.language, shard.path)
+                seen[key] = (source.name, shard.path)
 
 
 def _parse_tokenizer(path: Path, section: _Section) -> TokenizerRef:
@@ -159,6 +172,10 @@ def _load_source(
     open_data: bool,
 ) -> BlendSource:
     language = entry.text("language")
+    name = entry.text("name", language)
+    kind = entry.text("kind", TEXT)
+    if kind not in KINDS:
+        raise DataError(f"{path}: {entry.name}.kind = {kind!r}, expected one of {', '.join(KINDS)}")
 
     def load_shards(key: str) -> tuple[ShardRef, ...]:
         entries = entry.sections(key)
@@ -170,7 +187,7 @@ def _load_source(
 
     shards, validation = load_shards("shards"), load_shards("validation_shards")
     try:
-        source = assemble_source(language, factor, denominator, shards, validation)
+        source = assemble_source(language, factor, denominator, shards, validation, name=name, kind=kind)
     except DataError as error:
         raise DataError(f"{path}: {error}") from error
     for key in ("tokens", "documents", "utf8_bytes", "weight"):
@@ -273,8 +290,8 @@ class _Section:
             raise DataError(f"{self.path}: {self._full(key)} is missing")
         return self._values[key]
 
-    def text(self, key: str) -> str:
-        value = self.value(key)
+    def text(self, key: str, default: str | None = None) -> str:
+        value = self.value(key) if default is None or key in self._values else default
         if not isinstance(value, str):
             raise DataError(f"{self.path}: {self._full(key)} = {value!r} must be text")
         return value

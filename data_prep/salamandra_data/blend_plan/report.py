@@ -15,7 +15,7 @@ from salamandra_data.text_table import text_table
 class SourceDraw:
     """What one source gives to a run of ``budget_tokens``: exact share, tokens drawn, times walked."""
 
-    language: str
+    source: str
     share: Fraction
     tokens_drawn: Fraction
     epochs: Fraction
@@ -31,7 +31,7 @@ def draws(plan: BlendPlan, budget_tokens: int | None = None) -> list[SourceDraw]
     budget = pass_tokens(plan) if budget_tokens is None else Fraction(budget_tokens)
     return [
         SourceDraw(
-            language=source.language,
+            source=source.name,
             share=(share := Fraction(source.weight, plan.total_weight)),
             tokens_drawn=share * budget,
             epochs=share * budget / source.tokens,
@@ -44,7 +44,7 @@ def blend_table(plan: BlendPlan, budget_tokens: int | None = None) -> str:
     """One line per language: available, factor, share, drawn and epochs; largest share first."""
     rows = [
         (
-            source.language,
+            source.name,
             f"{source.tokens:,}",
             factor_text(source.factor),
             f"{float(draw.share):.5%}",
@@ -88,7 +88,7 @@ def blend_warnings(
     for draw in draws(plan, budget_tokens):
         if draw.epochs > max_epochs:
             warnings.append(
-                f"{draw.language} is walked {float(draw.epochs):.2f} times, more than {max_epochs:g}"
+                f"{draw.source} is walked {float(draw.epochs):.2f} times, more than {max_epochs:g}"
             )
     return warnings
 
@@ -96,16 +96,15 @@ def blend_warnings(
 def factor_warnings(plan: BlendPlan, factors: LanguageFactors) -> list[str]:
     """Where the factors and the plan made by them name other languages."""
     warnings: list[str] = []
-    blended = {source.language for source in plan.sources}
     wanted = {language for language, factor in factors.by_language.items() if factor > 0}
-    named = {language: factors.entry(language) for language in blended}
+    named = {source.name: factors.entry(source.language, source.name) for source in plan.sources}
     if missing := sorted(wanted - {entry for entry in named.values() if entry is not None}):
         warnings.append(f"no text for {len(missing)} languages of the factors file: {', '.join(missing)}")
     if left_out := sorted(factors.by_language.keys() - wanted):
         warnings.append(f"left out by factor 0: {', '.join(left_out)}")
     if factors.default == 0:
         warnings.append("the default factor is 0: languages that the factors file does not name are left out")
-    if unnamed := sorted(language for language, entry in named.items() if entry is None):
+    if unnamed := sorted(name for name, entry in named.items() if entry is None):
         warnings.append(
             f"not named in the factors file, so of the default factor {float(factors.default):g}: {', '.join(unnamed)}"
         )

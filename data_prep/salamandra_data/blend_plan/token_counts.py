@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
 
@@ -22,14 +22,23 @@ _UNITS = {"tokens": 1, "million_tokens": 10**6, "billion_tokens": 10**9}
 
 @dataclass(frozen=True)
 class TokenCounts:
-    """Tokens by language, before any factor, and where the numbers are from."""
+    """Tokens by source, before any factor, and where the numbers are from.
+
+    Attributes:
+        tokens: by name of the source, which is the language where a language has one source.
+        source: where the numbers are from.
+        languages: of the sources whose name is not their language.
+    """
 
     tokens: Mapping[str, int]
     source: str
+    languages: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def load(cls, path: Path | str) -> TokenCounts:
         """Read ``source:`` (text) and one of ``tokens:``, ``million_tokens:`` and ``billion_tokens:`` (by language).
+
+        A language may have several sources, counted by name; ``languages:`` says which language each of them is in.
 
         Raises:
             DataError: unreadable, an unknown or missing key, or a count that is not above 0.
@@ -37,42 +46,54 @@ class TokenCounts:
         path = Path(path)
         contents = load_exact_yaml(path, "file of token counts")
         units = [key for key in _UNITS if key in contents]
-        unknown = sorted(str(key) for key in contents if key not in (*_UNITS, "source"))
+        unknown = sorted(str(key) for key in contents if key not in (*_UNITS, "source", "languages"))
         if unknown:
-            raise DataError(f"{path}: unknown key {unknown[0]}\n  known: source, {', '.join(_UNITS)}")
+            raise DataError(
+                f"{path}: unknown key {unknown[0]}\n  known: source, languages, {', '.join(_UNITS)}"
+            )
         if len(units) != 1 or not isinstance(contents[units[0]], Mapping) or not contents[units[0]]:
             raise DataError(f"{path}: expected languages and numbers below one of {', '.join(_UNITS)}")
         if not isinstance(contents.get("source"), str):
             raise DataError(f"{path}: source is missing: say where the counts are from")
         unit = units[0]
+        languages = contents.get("languages", {})
+        if not isinstance(languages, Mapping) or not all(
+            isinstance(name, str) for name in languages.values()
+        ):
+            raise DataError(f"{path}: languages must say the language of each source, such as `wiki: ca`")
+        if uncounted := [str(name) for name in languages if name not in contents[unit]]:
+            raise DataError(f"{path}: languages.{uncounted[0]} is not among the sources below {unit}")
         return cls(
             {
                 language: _count(entry, f"{path}: {unit}.{language}", _UNITS[unit])
                 for language, entry in contents[unit].items()
             },
             contents["source"],
+            dict(languages),
         )
 
 
 def plan_of_counts(counts: TokenCounts, factors: LanguageFactors) -> BlendPlan:
-    """A plan to calculate with: each language is one shard of so many tokens, and no shard is there.
+    """A plan to calculate with: each source is one shard of so many tokens, and no shard is there.
 
     Raises:
-        DataError: every language has factor 0.
+        DataError: every source has factor 0.
     """
-    blended = {language: tokens for language, tokens in counts.tokens.items() if factors.factor(language) > 0}
+    by_name = {name: factors.factor(counts.languages.get(name, name), name) for name in counts.tokens}
+    blended = {name: tokens for name, tokens in counts.tokens.items() if by_name[name] > 0}
     if not blended:
         raise DataError("every language has factor 0: nothing is left to blend")
-    denominator = common_denominator([factors.factor(language) for language in blended])
+    denominator = common_denominator([by_name[name] for name in blended])
     sources = tuple(
         assemble_source(
-            language,
-            factors.factor(language),
+            counts.languages.get(name, name),
+            by_name[name],
             denominator,
-            (ShardRef(Path(language), tokens, documents=0, utf8_bytes=0, idx_sha256="", bin_digest=""),),
+            (ShardRef(Path(name), tokens, documents=0, utf8_bytes=0, idx_sha256="", bin_digest=""),),
             (),
+            name=name,
         )
-        for language, tokens in sorted(blended.items())
+        for name, tokens in sorted(blended.items())
     )
     return BlendPlan(TokenizerRef(Path("none"), sha256="", vocab_size=0, eod_id=0), sources)
 

@@ -19,13 +19,22 @@ class BlendOptions(Options):
     """What ``salamandra data blend`` is told."""
 
     shards: Annotated[
-        tuple[PathPattern, ...], Option("directories of shards, or prefixes of single shards", metavar="DIR")
-    ]
+        tuple[PathPattern, ...],
+        Option("directories of shards, or prefixes of single shards: one source per language", metavar="DIR"),
+    ] = ()
+    source: Annotated[
+        tuple[str, ...],
+        Option(
+            "shards that are a source of their own, such as wiki-ca=shards/wiki or aya:instructions=shards/aya; "
+            "{language} in NAME makes a source of each language",
+            metavar="NAME[:KIND]=DIR",
+        ),
+    ] = ()
     factors: Annotated[
         Path | None,
         Option(
-            "YAML: language to factor (how often it is walked per pass; 0 leaves it out), also below `languages:` "
-            "or `factors:`; `default:` is for the others (1 if absent)",
+            "YAML: language or source to factor (how often it is walked per pass; 0 leaves it out), also below "
+            "`languages:` or `factors:`; `default:` is for the others (1 if absent)",
             metavar="FILE",
             one_of=_WEIGHTS,
         ),
@@ -61,21 +70,29 @@ def register(commands: Subparsers) -> None:
 
 
 def _run(options: BlendOptions) -> int:
-    from salamandra_data.blend_plan import LanguageFactors, build_plan, reweighted, temperature_factors
+    from salamandra_data.blend_plan import (
+        LanguageFactors,
+        NamedSource,
+        build_plan,
+        reweighted,
+        temperature_factors,
+    )
     from salamandra_data.blend_plan.factors import parse_factor
     from salamandra_data.blend_plan.report import blend_table, blend_warnings
+    from salamandra_data.errors import DataError
 
     shards = list(options.shards)
+    if not shards and not options.source:
+        raise DataError("no shards are given\n  name directories with --shards or --source")
+    sources = [NamedSource.parse(text) for text in options.source]
     if options.temperature is None:
         assert options.factors is not None  # the options have one of the two
         factors = LanguageFactors.load(options.factors)
-        plan = build_plan(shards, factors, tokenizer=options.tokenizer)
+        plan = build_plan(shards, factors, sources=sources, tokenizer=options.tokenizer)
     else:
         temperature = parse_factor(options.temperature, "--temperature")
-        natural = build_plan(shards, LanguageFactors({}), tokenizer=options.tokenizer)
-        factors = temperature_factors(
-            {source.language: source.tokens for source in natural.sources}, temperature
-        )
+        natural = build_plan(shards, LanguageFactors({}), sources=sources, tokenizer=options.tokenizer)
+        factors = temperature_factors({source.name: source.tokens for source in natural.sources}, temperature)
         plan = reweighted(natural, factors)
     print(blend_table(plan, options.budget_tokens))
     for warning in blend_warnings(

@@ -43,11 +43,11 @@ def _unit_of_languages(results: Sequence[PhaseResult]) -> TokenUnit:
 
 def _phase_table(result: PhaseResult, unit: TokenUnit) -> str:
     pairs = sorted(
-        zip(result.languages, result.end, strict=True), key=lambda pair: (-pair[0].share, pair[0].language)
+        zip(result.languages, result.end, strict=True), key=lambda pair: (-pair[0].share, pair[0].source)
     )
     rows = [
         (
-            language.language,
+            language.source,
             unit.text(language.available_tokens, 3),
             factor_text(language.factor),
             f"{float(language.share):.4%}",
@@ -90,14 +90,14 @@ def simulation_csv(results: Sequence[PhaseResult]) -> bytes:
     writer = csv.writer(stream, lineterminator="\n")
     writer.writerow(_COLUMNS)
     for result in results:
-        facts = {language.language: language for language in result.languages}
+        facts = {language.source: language for language in result.languages}
         for point in result.points:
-            language = facts[point.language]
+            language = facts[point.source]
             writer.writerow(
                 (
                     point.phase,
                     point.run_tokens,
-                    point.language,
+                    point.source,
                     f"{float(language.share):.9f}",
                     point.phase_tokens,
                     point.total_tokens,
@@ -114,7 +114,7 @@ def repeated_languages(results: Sequence[PhaseResult], max_epochs: float) -> str
     most: dict[str, float] = {}
     for result in results:
         for point in result.end:
-            most[point.language] = max(most.get(point.language, 0.0), point.epochs)
+            most[point.source] = max(most.get(point.source, 0.0), point.epochs)
     repeated = sorted((-epochs, language) for language, epochs in most.items() if epochs > max_epochs)
     return ", ".join(f"{language} {-epochs:.1f}" for epochs, language in repeated)
 
@@ -129,7 +129,7 @@ def simulation_plot(results: Sequence[PhaseResult]) -> Any:
     lines: dict[str, tuple[list[float], list[float], list[float]]] = {}
     for result in results:
         for point in result.points:
-            places, tokens, epochs = lines.setdefault(point.language, ([], [], []))
+            places, tokens, epochs = lines.setdefault(point.source, ([], [], []))
             places.append(point.run_tokens / run_unit.tokens)
             tokens.append(point.total_tokens / unit.tokens)
             epochs.append(point.epochs)

@@ -89,8 +89,8 @@ def _phase(path: Path, number: int, entry: Any) -> Phase:
     amount = parse_factor(entry[length], f"{where}.{length}")
     tokens = int(amount * pass_tokens(plan) if length == "passes" else amount)
     new_text = entry.get("new_text", [])
-    languages = {source.language for source in plan.sources}
-    if not isinstance(new_text, list) or (unknown := [name for name in new_text if name not in languages]):
+    sources = {source.name for source in plan.sources}
+    if not isinstance(new_text, list) or (unknown := [name for name in new_text if name not in sources]):
         raise DataError(
             f"{where}.new_text must list languages of the phase; "
             f"not there: {unknown if isinstance(new_text, list) else new_text!r}"
@@ -113,9 +113,7 @@ def _plan(path: Path, where: str, entry: Mapping[str, Any]) -> tuple[BlendPlan, 
         factors = LanguageFactors.load(path.parent / str(entry[weight]))
     else:
         temperature: Fraction = parse_factor(entry[weight], f"{where}.temperature")
-        factors = temperature_factors(
-            {source.language: source.tokens for source in plan.sources}, temperature
-        )
+        factors = temperature_factors({source.name: source.tokens for source in plan.sources}, temperature)
     return reweighted(plan, factors), factors
 
 

@@ -15,9 +15,10 @@ _ANY_SEED = 0  # decides which windows, not how many
 
 @dataclass(frozen=True)
 class SimulatedPoint:
-    """One language at one point of the run.
+    """One source at one point of the run.
 
     Attributes:
+        source: its name.
         run_tokens: tokens of all languages since the start of the run.
         phase_tokens: tokens of this language since the start of the phase.
         total_tokens: tokens of this language since the start of the run.
@@ -27,6 +28,7 @@ class SimulatedPoint:
 
     phase: str
     run_tokens: int
+    source: str
     language: str
     phase_tokens: int
     total_tokens: int
@@ -35,15 +37,17 @@ class SimulatedPoint:
 
 @dataclass(frozen=True)
 class LanguageInPhase:
-    """What a phase is for one language.
+    """What a phase is for one source.
 
     Attributes:
+        source: its name.
         available_tokens: the text there is.
         share: exact, of the samples.
         gap_samples: expected distance between two samples of the language, 1 / share.
         revisit_tokens: tokens of all languages between two visits to the same text: windows times length over share.
     """
 
+    source: str
     language: str
     available_tokens: int
     factor: Fraction
@@ -110,9 +114,10 @@ def _simulate_phase(phase: Phase, length: int, points: int, before: _Before) -> 
             SimulatedPoint(
                 phase.name,
                 before.run_tokens + place * length,
+                entry.source,
                 entry.language,
                 entry.tokens,
-                before.tokens.get(entry.language, 0) + entry.tokens,
+                before.tokens.get(entry.source, 0) + entry.tokens,
                 entry.epochs,
             )
             for entry in stream.ledger(place)
@@ -120,7 +125,7 @@ def _simulate_phase(phase: Phase, length: int, points: int, before: _Before) -> 
     result = PhaseResult(phase.name, samples * length, _languages(phase, length), tuple(made))
     after = _Before(
         before.run_tokens + samples * length,
-        {**before.tokens, **{point.language: point.total_tokens for point in result.end}},
+        {**before.tokens, **{point.source: point.total_tokens for point in result.end}},
         final_ordinals(stream.ledger(samples), start),
     )
     return result, after
@@ -128,12 +133,18 @@ def _simulate_phase(phase: Phase, length: int, points: int, before: _Before) -> 
 
 def _languages(phase: Phase, length: int) -> tuple[LanguageInPhase, ...]:
     found = []
-    for source in sorted(phase.plan.sources, key=lambda source: source.language):
+    for source in sorted(phase.plan.sources, key=lambda source: source.name):
         share = Fraction(source.weight, phase.plan.total_weight)
         seen = (source.tokens - 1) // length * length
         found.append(
             LanguageInPhase(
-                source.language, source.tokens, source.factor, share, float(1 / share), float(seen / share)
+                source.name,
+                source.language,
+                source.tokens,
+                source.factor,
+                share,
+                float(1 / share),
+                float(seen / share),
             )
         )
     return tuple(found)

@@ -24,14 +24,14 @@ class Console(Callback):
             trainer.step + 1,
             total,
             f"{trainer.timeline.step_tokens(total):,}",
-            len(trainer.stream.languages),
+            len(trainer.stream.sources),
         )
         limit = trainer.config.data.max_epochs_warning
         for entry in trainer.ledger(total):
             if entry.epochs > limit:
                 trainer.runtime.logger.warning(
                     "%s will be seen %.1f times by step %d (data.max_epochs_warning = %g)",
-                    entry.language,
+                    entry.source,
                     entry.epochs,
                     total,
                     limit,

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from megatron_salamandra.data import by_language
 from megatron_salamandra.planning import training_flops_per_token
 from megatron_salamandra.run_directory import MetricsLog, ValidationLog, ValidationRecord
 from megatron_salamandra.training.callbacks.base import Callback
@@ -61,8 +62,13 @@ class MetricsFile(Callback):
             "peak_memory_bytes": report.memory_bytes,
         }
         if report.step % self._every == 0 or report.step == self.trainer.config.total_steps:
+            ledger = self.trainer.ledger(self.trainer.step)
             entry["languages"] = {
                 item.language: {"tokens": item.tokens, "epochs": round(item.epochs, 6)}
-                for item in self.trainer.ledger(self.trainer.step)
+                for item in by_language(ledger)
             }
+            if any(item.source != item.language for item in ledger):
+                entry["sources"] = {
+                    item.source: {"tokens": item.tokens, "epochs": round(item.epochs, 6)} for item in ledger
+                }
         return entry

@@ -26,11 +26,9 @@ def perplexity(nats_per_token: float) -> float:
     return math.exp(nats_per_token) if nats_per_token < MAX_EXPONENT else math.inf
 
 
-def averages(scores: Sequence[LanguageScore]) -> list[LanguageScore]:
-    """``macro`` (every language counts the same) and ``micro`` (every token and byte does)."""
-    count = len(scores)
+def together(name: str, scores: Sequence[LanguageScore]) -> LanguageScore:
+    """One score in which every token and byte counts the same."""
     tokens = sum(score.tokens for score in scores)
-    macro = sum(score.loss for score in scores) / count
     nats = sum(score.loss * score.tokens for score in scores)
     # Bytes of a set follow from its loss in both units.
     read_bytes = sum(
@@ -38,18 +36,48 @@ def averages(scores: Sequence[LanguageScore]) -> list[LanguageScore]:
         for score in scores
         if score.bits_per_byte
     )
+    return LanguageScore(
+        name,
+        nats / tokens,
+        perplexity(nats / tokens),
+        nats / (read_bytes * math.log(2)) if read_bytes else 0.0,
+        tokens,
+    )
+
+
+def averages(scores: Sequence[LanguageScore]) -> list[LanguageScore]:
+    """``macro`` (every language counts the same) and ``micro`` (every token and byte does)."""
+    count = len(scores)
+    macro = sum(score.loss for score in scores) / count
     return [
         LanguageScore(
-            "macro", macro, perplexity(macro), sum(score.bits_per_byte for score in scores) / count, tokens
+            "macro",
+            macro,
+            perplexity(macro),
+            sum(score.bits_per_byte for score in scores) / count,
+            sum(score.tokens for score in scores),
         ),
-        LanguageScore(
-            "micro",
-            nats / tokens,
-            perplexity(nats / tokens),
-            nats / (read_bytes * math.log(2)) if read_bytes else 0.0,
-            tokens,
-        ),
+        together("micro", scores),
     ]
+
+
+def summaries(languages: Sequence[str], scores: Sequence[LanguageScore]) -> list[LanguageScore]:
+    """Each language that has several sources as a whole, and the averages over languages.
+
+    Args:
+        languages: of each score's source.
+        scores: of the sources.
+    """
+    by_language: dict[str, list[LanguageScore]] = {}
+    for language, score in zip(languages, scores, strict=True):
+        by_language.setdefault(language, []).append(score)
+    whole = {
+        language: together(f"{language} (all sources)", parts)
+        for language, parts in by_language.items()
+        if len(parts) > 1
+    }
+    counted = [whole.get(language, parts[0]) for language, parts in by_language.items()]
+    return [*whole.values(), *averages(counted)]
 
 
 class Validation(Callback):
@@ -93,7 +121,8 @@ class Validation(Callback):
             chunk.eval()
         with torch.no_grad():
             scores = [self._score(validation_set) for validation_set in self._sets]
-        self.trainer.callbacks.after_validation(step, [*scores, *averages(scores)])
+        languages = [validation_set.language for validation_set in self._sets]
+        self.trainer.callbacks.after_validation(step, [*scores, *summaries(languages, scores)])
 
     def _score(self, validation_set: ValidationSet) -> LanguageScore:
         runtime = self.trainer.runtime
@@ -115,7 +144,7 @@ class Validation(Callback):
         nats, tokens = runtime.sum_over_ranks([loss.nats, loss.tokens])
         mean = nats / tokens
         return LanguageScore(
-            language=validation_set.language,
+            language=validation_set.source,
             loss=mean,
             perplexity=perplexity(mean),
             bits_per_byte=validation_set.bits_per_byte(mean),
