@@ -13,6 +13,9 @@ LANGUAGES: tuple[str, ...] = tuple(_CODES.split())
 
 CODE = "code"
 
+NOT_PROSE = frozenset({CODE})
+"""Languages that are not judged as prose: no language identification, score or paragraph deduplication."""
+
 _SAME_LANGUAGE = {"nb": "no"}
 _THREE_LETTERS = (
     "bul:bg cat:ca ces:cs cze:cs cym:cy wel:cy dan:da deu:de ger:de ell:el gre:el eng:en spa:es est:et ekk:et eus:eu "

@@ -28,10 +28,14 @@ def curated(directory: Path, records: Records | Mapping[str, Records], **changes
     for name, its_records in by_file.items():
         write_records(directory / "in" / name, its_records)
     options: dict[str, Any] = {
-        "check_language": False, "min_score": None, "exact": False, "near": False, "paragraphs": False,
+        "check_language": False, "score": False, "exact": False, "near": False, "paragraphs": False,
         "mask_personal_data": False,
     }  # fmt: skip
-    settings = CurationSettings([directory / "in"], directory / "out", **{**options, **changes})
+    if changes.get("identify_language"):
+        del options["check_language"]
+    settings = CurationSettings(
+        input=(str(directory / "in"),), out=directory / "out", **{**options, **changes}
+    )
     _, result = curate(settings, LocalSettings(1))
     assert result is not None
     return result.report

@@ -1,19 +1,101 @@
-"""Words in a row that a document shares with a benchmark."""
+"""Removing documents that share words in a row with a benchmark, whatever file its tasks come in."""
 
 from __future__ import annotations
 
+import json
 import re
 import unicodedata
-from collections.abc import Sequence
-from dataclasses import dataclass
+import warnings
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
-import xxhash
+from pydantic import Field
 
-from salamandra_data.curation.task_files import task_items
-from salamandra_data.errors import DataError
+from megatron_salamandra.foundation.options import Option, Options
+from salamandra_data.curation.curation_filter import CurationFilter, Section
+from salamandra_data.errors import DataError, DataWarning
+from salamandra_data.option_groups import Place
+from salamandra_data.readers import (
+    ENDINGS,
+    CountedStream,
+    Document,
+    DocumentFile,
+    DocumentKeys,
+    Malformed,
+    decompressed,
+    find_inputs,
+    format_of,
+)
+from salamandra_data.storage import Location, as_location
+
+if TYPE_CHECKING:
+    import datatrove.data
 
 _WORD = re.compile(r"\w+")
+_BLANK_LINES = re.compile(r"\n\s*\n")
+_OPTION = "--decontaminate"
+
+
+class ContaminationOptions(Options):
+    """Which benchmarks documents must not hold."""
+
+    decontaminate: Annotated[
+        tuple[Place, ...],
+        Option(
+            "benchmark tasks: files, or directories of files (.jsonl, .json, .txt, each also .gz or .zst; .parquet, "
+            ".arrow: all strings of an item); documents that share --ngram words in a row with an item go",
+            metavar="FILE",
+            decides_output=False,
+        ),
+    ] = ()
+    ngram: Annotated[int, Field(ge=2), Option("words in a row")] = 13
+
+
+class ContaminationFilter(CurationFilter):
+    """Keeps documents that share no n-gram with a benchmark."""
+
+    name: ClassVar[str] = "contaminated"
+    explanation: ClassVar[str] = "words in a row that are in a benchmark"
+    Options = ContaminationOptions
+    report_key: ClassVar[str | None] = "task_files"
+    nothing_found: ClassVar[Any] = []
+
+    def __init__(self, options: ContaminationOptions) -> None:
+        super().__init__(options)
+        self._index = NgramIndex(options.decontaminate, options.ngram)
+
+    @classmethod
+    def is_wanted(cls, options: ContaminationOptions) -> bool:
+        """Whether there are benchmarks."""
+        return bool(options.decontaminate)
+
+    def examine(self, document: datatrove.data.Document) -> str | None:
+        """Why a document goes: the first words that it shares with a benchmark."""
+        return self._index.first_in(document.text)
+
+    def findings(self) -> list[dict[str, Any]]:
+        """What is looked for, the same for every file."""
+        return [asdict(tasks) for tasks in self._index.files]
+
+    @classmethod
+    def merged(cls, one: Any, other: Any) -> Any:
+        """Either of two findings, which are equal."""
+        return one
+
+    @classmethod
+    def sections(cls, findings: Any, settings: Mapping[str, Any]) -> Sequence[Section]:
+        """What was looked for of each file."""
+        if not findings:
+            return ()
+        rows = [
+            (tasks["path"], *(f"{tasks[key]:,}" for key in ("items", "too_short", "ngrams")))
+            for tasks in findings
+        ]
+        heading = ("file", "items", f"too short, under {settings['ngram']} words", "different n-grams")
+        return [Section("Benchmarks looked for", tables=[(heading, rows)])]
 
 
 @dataclass(frozen=True)
@@ -37,17 +119,20 @@ class NgramIndex:
     """The n-grams of some task files, as words without case and punctuation, and in Unicode's composed form.
 
     Args:
-        files: as :func:`task_items` takes them.
+        places: files as :func:`task_items` takes them, or directories of such.
         words: of an n-gram.
     Raises:
         DataError: a file cannot be read, or none of its items has as many words.
     """
 
-    def __init__(self, files: Sequence[Path], words: int) -> None:
+    def __init__(self, places: Sequence[Location | str], words: int) -> None:
+        from xxhash import xxh3_64_intdigest
+
+        self._hash = xxh3_64_intdigest
         self._words = words
         self._found: set[int] = set()
         self._starts: set[str] = set()
-        self.files = [self._add(path) for path in files]
+        self.files = [self._add(path) for path in task_files(places)]
 
     def __len__(self) -> int:
         """How many different n-grams."""
@@ -60,11 +145,11 @@ class NgramIndex:
             # Most words start no task's n-gram, which saves hashing what follows them.
             if tokens[start] in self._starts:
                 ngram = tokens[start : start + self._words]
-                if _hashed(ngram) in self._found:
+                if self._hashed(ngram) in self._found:
                     return " ".join(ngram)
         return None
 
-    def _add(self, path: Path) -> TaskFile:
+    def _add(self, path: Location) -> TaskFile:
         items = too_short = longest = 0
         found: set[int] = set()
         for text in task_items(path):
@@ -73,15 +158,18 @@ class NgramIndex:
             too_short += len(tokens) < self._words
             longest = max(longest, len(tokens))
             for start in range(len(tokens) - self._words + 1):
-                found.add(_hashed(tokens[start : start + self._words]))
+                found.add(self._hashed(tokens[start : start + self._words]))
                 self._starts.add(tokens[start])
         if not found:
             raise DataError(
-                f"--decontaminate {path}: none of its {items:,} items has {self._words} words, so nothing would be "
+                f"{_OPTION} {path}: none of its {items:,} items has {self._words} words, so nothing would be "
                 f"looked for\n  its longest has {longest}: take a smaller --ngram, or leave the file away"
             )
         self._found |= found
         return TaskFile(str(path), items, too_short, len(found))
+
+    def _hashed(self, tokens: list[str]) -> int:
+        return self._hash(" ".join(tokens).encode(errors="surrogatepass"))
 
 
 def _tokens(text: str) -> list[str]:
@@ -89,5 +177,137 @@ def _tokens(text: str) -> list[str]:
     return _WORD.findall(unicodedata.normalize("NFC", text.casefold()))
 
 
-def _hashed(tokens: list[str]) -> int:
-    return xxhash.xxh3_64_intdigest(" ".join(tokens).encode(errors="surrogatepass"))
+def task_files(places: Sequence[Location | str]) -> list[Location]:
+    """The files that are meant: those given, those that patterns match, and those of known formats in directories.
+
+    Raises:
+        DataError: there is no such file, or its name does not tell a known format.
+    """
+    found: list[Location] = []
+    for place in map(as_location, places):
+        try:
+            inside = isinstance(place, Path) and place.is_dir()
+            found += _inside(place) if inside else find_inputs([place])  # type: ignore[arg-type]
+        except DataError as error:
+            raise DataError(f"{_OPTION} {error}") from error
+    return found
+
+
+def _inside(directory: Path) -> list[Path]:
+    """Every file of tasks; unlike one of documents, it is often a lone ``.json``."""
+    files = sorted(
+        path
+        for path in directory.rglob("*")
+        if path.is_file() and not any(part.startswith(".") for part in path.relative_to(directory).parts)
+    )
+    tasks = [path for path in files if format_of(path.name) is not None]
+    if not tasks:
+        raise DataError(f"{directory}: no file of tasks in this directory; looked for {ENDINGS}")
+    if others := [path.name for path in files if path not in tasks]:
+        warnings.warn(
+            f"{_OPTION} {directory}: left out because of their endings: {', '.join(others)}",
+            DataWarning,
+            stacklevel=2,
+        )
+    return tasks
+
+
+def task_items(path: Location) -> Iterator[str]:
+    """The items of a task file, each as all of its strings.
+
+    An item is a line of JSON, an element of a JSON array or of the one array in a JSON object, a row of Parquet or
+    Arrow, or a paragraph of text between blank lines. Files are read as those of documents are: ``NaN``, a byte order
+    mark and endings in capitals are taken.
+
+    Raises:
+        DataError: the file cannot be read as what its name tells.
+    """
+    kind = format_of(path.name)
+    try:
+        if kind in (".parquet", ".arrow", ".feather"):
+            yield from map(_text_of, _rows(path, kind))
+        elif kind == ".txt":
+            yield from _BLANK_LINES.split(_content(path).decode("utf-8-sig"))
+        elif kind == ".json" and (items := _items_of_json(path)) is not None:
+            yield from map(_text_of, items)
+        else:
+            yield from _lines(path)
+    except (OSError, EOFError, ValueError, zlib.error) as error:
+        if isinstance(error, DataError):
+            raise DataError(f"{_OPTION} {error}") from error
+        raise DataError(f"{_OPTION} {path}: cannot be read: {error}") from error
+
+
+@dataclass(frozen=True)
+class _AllStrings(DocumentKeys):
+    """Takes whatever a line holds for a document: all strings of it."""
+
+    def document(self, line: int, values: Any) -> Document | Malformed:
+        return Document(line, b"", "", string=_text_of(values))
+
+
+def _lines(path: Location) -> Iterator[str]:
+    for entry in DocumentFile(path, _AllStrings()):
+        if isinstance(entry, Malformed):
+            raise DataError(f"{path}:{entry.line}: {entry.reason}")
+        yield entry.string
+
+
+def _content(path: Location) -> bytes:
+    import isal.isal_zlib
+    import zstandard
+
+    try:
+        with CountedStream(path) as raw, decompressed(path, raw) as stream:
+            return stream.read()
+    except (isal.isal_zlib.error, zstandard.ZstdError) as error:
+        raise DataError(f"{path}: cannot be read: {error}") from error
+
+
+def _items_of_json(path: Location) -> list[Any] | None:
+    """The items of one value of JSON; None if the content is not one, and may be lines."""
+    text = _content(path).decode("utf-8-sig")
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError as error:
+        if text.lstrip().startswith("["):  # lines are objects
+            raise DataError(
+                f"{path}:{error.lineno}: not JSON: {error.msg} at column {error.colno}"
+            ) from error
+        return None
+    if isinstance(value, dict):
+        arrays = [inner for inner in value.values() if isinstance(inner, list)]
+        return arrays[0] if len(arrays) == 1 else [value]
+    return value if isinstance(value, list) else [value]
+
+
+def _rows(path: Location, kind: str) -> Iterator[Any]:
+    """Needs pyarrow, which the package always installs; its errors are ``ValueError`` or ``OSError``."""
+    import pyarrow
+    import pyarrow.parquet
+
+    with path.open("rb") as source:
+        if kind == ".parquet":
+            yield from pyarrow.parquet.read_table(source).to_pylist()
+            return
+        try:
+            table = pyarrow.ipc.open_file(source).read_all()
+        except pyarrow.ArrowInvalid:
+            source.seek(0)
+            table = pyarrow.ipc.open_stream(source).read_all()
+        yield from table.to_pylist()
+
+
+def _text_of(item: Any) -> str:
+    return " ".join(_strings(item))
+
+
+def _strings(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        for inner in value.values():
+            yield from _strings(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _strings(inner)

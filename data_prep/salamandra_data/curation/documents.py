@@ -1,8 +1,12 @@
-"""Documents between files and datatrove: reading the input, and the files that stages leave for each other."""
+"""Documents between files and datatrove: reading the input, and the files that stages leave for each other.
+
+Reading the input is also where a document's own word for its language is understood.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +15,13 @@ import zstandard
 from datatrove.data import Document
 
 from megatron_salamandra.foundation.atomic_files import atomic_file
-from salamandra_data.curation.declared_language import declared_language, keys_of, unknown_language
-from salamandra_data.curation.removals import UNREADABLE, Removals, Tally
+from salamandra_data.curation.counts import UNREADABLE, Removals, Tallies, Tally
+from salamandra_data.curation.language_filter import UNKNOWN
 from salamandra_data.curation.settings import CurationSettings
 from salamandra_data.errors import DataError
-from salamandra_data.readers import CountedStream, DocumentFile, Malformed, decompressed
+from salamandra_data.languages import CODE, LANGUAGES, corpus_language
+from salamandra_data.readers import CountedStream, DocumentFile, DocumentKeys, Malformed, decompressed
+from salamandra_data.readers import Document as Entry
 from salamandra_data.storage import Location
 
 
@@ -25,7 +31,7 @@ def read_input(
     settings: CurationSettings,
     removals: dict[str, Removals],
     *,
-    read: dict[str, Tally],
+    read: Tallies,
 ) -> Iterator[Document]:
     """The documents of an input file that have text, by the corpus language that they declare.
 
@@ -60,13 +66,13 @@ def read_input(
             removals[reason].write(document)
 
 
-def write_documents(path: Path, documents: Iterable[Document]) -> dict[str, Tally]:
+def write_documents(path: Path, documents: Iterable[Document]) -> Tallies:
     """Write ``.jsonl.zst``, and count by language what was written.
 
     Raises:
         DataError: the system refused to write.
     """
-    written: dict[str, Tally] = {}
+    written: Tallies = {}
     with (
         atomic_file(path) as raw,
         zstandard.ZstdCompressor(level=3).stream_writer(raw, closefd=False) as stream,
@@ -101,3 +107,41 @@ def _known(metadata: dict[str, Any]) -> dict[str, Any]:
     if "quality_score" in metadata:
         kept["quality_score"] = round(metadata["quality_score"], 4)
     return kept
+
+
+@dataclass(frozen=True)
+class OptionalLanguage(DocumentKeys):
+    """Keys of records that need not name their language: those that do not are in :data:`UNKNOWN`."""
+
+    def document(self, line: int, values: Any) -> Entry | Malformed:
+        """As its base class does."""
+        if self.language is None and isinstance(values, Mapping) and values.get(self.language_key) is None:
+            values = {**values, self.language_key: UNKNOWN}
+        return super().document(line, values)
+
+
+def keys_of(settings: CurationSettings) -> DocumentKeys:
+    """The keys of a run's records, of which the language may be missing where it is looked for anyway."""
+    keys = settings.keys
+    return OptionalLanguage(**vars(keys)) if settings.identify_language else keys
+
+
+def declared_language(name: str, settings: CurationSettings) -> str | None:
+    """The corpus language that a name such as ``nb``, ``ca_ES``, ``sr-Latn`` or ``cat_Latn`` means.
+
+    Returns:
+        One of :data:`LANGUAGES` or ``code``. For others: :data:`UNKNOWN` where languages are identified anyway, the
+        name as it is where they are not looked at, and None where they are to be checked, which cannot be done.
+    """
+    language = corpus_language(name)
+    if language is None and settings.identify_language:
+        return UNKNOWN
+    return name if language is None and not settings.check_language else language
+
+
+def unknown_language(name: str) -> str:
+    """Why a document in a language of this name cannot be checked, and what would help."""
+    return (
+        f"its language {name!r} cannot be checked: it is none of {', '.join(LANGUAGES)} and {CODE}, nor a locale or "
+        "ISO 639 code of these; --identify-language looks for it, --no-check-language keeps it"
+    )

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import resource
 import shutil
-from collections.abc import Iterator
+import sys
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,23 +20,29 @@ from datatrove.pipeline.dedup.exact_dedup import (
     get_sig_dtype,
 )
 from datatrove.pipeline.dedup.minhash import MinhashDedupBuckets, MinhashDedupFilter
+from datatrove.pipeline.dedup.sentence_dedup import SentenceDedupFilter
 from datatrove.utils.typeshelper import ExtensionHelperSD
 from numpy.typing import NDArray
 
-from salamandra_data.curation.document_lines import DocumentLines
-from salamandra_data.curation.duplicate_signatures import (
+from megatron_salamandra.foundation.atomic_files import atomic_write_bytes
+from salamandra_data.curation.counts import Removals, Tallies, Tally
+from salamandra_data.curation.duplicate_search import (
     MINHASH,
+    REPETITION,
+    WORD,
+    AnyLanguageWords,
     Content,
     NearSignature,
     ParagraphSignature,
     SourceName,
+    clusters,
     paragraph_config,
+    repetitions,
 )
-from salamandra_data.curation.first_occurrences import REPETITION, clusters, repetitions
-from salamandra_data.curation.paragraph_filter import ParagraphFilter
-from salamandra_data.curation.removals import Removals, Tally
 
 _PARAGRAPH = np.dtype([("hash", paragraph_config().hash_config.np_descr), ("doc", "<u4"), ("sent", "<u2")])
+_LINE_BYTES = 8
+_TOO_LITTLE = "too_little"
 
 
 @dataclass(frozen=True)
@@ -71,7 +79,7 @@ class Duplicates:
             step = ExactDedupSignature(str(folder), self._exact())
         else:
             step = (NearSignature if self.kind == "near" else ParagraphSignature)(folder, self.source)
-        step.run(self.lines.noted(documents, file), file, files)
+        step.run(self.lines.recorded(documents, file), file, files)
 
     def find(self, task: int) -> None:
         """Look for equal hashes among those of all files."""
@@ -88,7 +96,7 @@ class Duplicates:
         """Decide which of several near duplicates stays: the first."""
         self._keep(iter([clusters(sorted((self.folder / "pairs").iterdir()))]))
 
-    def filter(self, file: int, removals: Removals, repeated: dict[str, Tally]) -> Any:
+    def filter(self, file: int, removals: Removals, repeated: Tallies) -> Any:
         """The step that removes what was found from the documents of a file, and counts repeated paragraphs."""
         folder = str(self.folder / "removed")
         if self.kind == "paragraphs":
@@ -161,3 +169,71 @@ def _allow_open_files() -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+@dataclass(frozen=True)
+class DocumentLines:
+    """Which lines the documents have that come into a stage, by their numbers there.
+
+    Attributes:
+        folder: holds them, a file for each input file.
+        names: of the input files.
+    """
+
+    folder: Path
+    names: Sequence[str]
+
+    def recorded(self, documents: Iterable[Document], file: int) -> Iterator[Document]:
+        """``documents`` of a file as they are; when the last has passed, their lines are written."""
+        lines = array("Q")
+        for document in documents:
+            lines.append(int(document.id.rpartition(":")[2]))
+            yield document
+        atomic_write_bytes(self._path(file), lines.tobytes())
+
+    def name(self, file: int, number: int) -> str:
+        """What a document is called: the name of its file, and its line."""
+        with open(self._path(file), "rb") as stream:
+            stream.seek(_LINE_BYTES * number)
+            line = int.from_bytes(stream.read(_LINE_BYTES), sys.byteorder)
+        return f"{self.names[file]}:{line}"
+
+    def _path(self, file: int) -> Path:
+        return self.folder / f"{file:06d}"
+
+
+class ParagraphFilter(SentenceDedupFilter):
+    """Takes repeated paragraphs out, and counts them by language in ``repeated``."""
+
+    def __init__(self, folder: Path, min_words: int, removals: Removals, repeated: Tallies) -> None:
+        super().__init__(str(folder), paragraph_config(), _WholeDocuments(removals), AnyLanguageWords())
+        self._min_words, self._repeated = min_words, repeated
+
+    def remove_dup_sentences(self, doc: Document, du_lines: Any) -> tuple[str, str]:
+        """What is left of a document without some of its lines, and what it was."""
+        kept, _ = super().remove_dup_sentences(doc, du_lines)
+        words = len(WORD.findall(kept))
+        if words < self._min_words:
+            doc.metadata[_TOO_LITTLE] = True
+            doc.metadata["detail"] = f"{len(du_lines)} repeated, {words} words left"
+            return "", doc.text  # nothing left is datatrove's sign for a document to remove
+        lost = len(doc.text.encode()) - len(kept.encode())
+        self._repeated.setdefault(doc.metadata["language"], Tally()).add(len(du_lines), lost)
+        return kept, doc.text
+
+
+class _WholeDocuments:
+    """datatrove also writes documents that lost a paragraph; of these, counts those that went as a whole."""
+
+    def __init__(self, removals: Removals) -> None:
+        self._removals = removals
+
+    def __enter__(self) -> _WholeDocuments:
+        return self
+
+    def __exit__(self, *ended_with: object) -> None:
+        return None
+
+    def write(self, document: Document, rank: int = 0) -> None:
+        if document.metadata.get(_TOO_LITTLE):
+            self._removals.write(document, rank)

@@ -1,83 +1,97 @@
-"""A score for harmful content that a user brings."""
+"""Removing what a function of the user's own finds harmful."""
 
 from __future__ import annotations
 
-import importlib
-import sys
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
 
+from pydantic import Field, model_validator
+
+from megatron_salamandra.foundation.options import Option, Options
+from salamandra_data.curation import user_code
+from salamandra_data.curation.curation_filter import CurationFilter
 from salamandra_data.errors import DataError
 
+if TYPE_CHECKING:
+    from datatrove.data import Document
 
-@dataclass(frozen=True)
-class HarmScore:
-    """A function of the user's own.
+_DEFAULT_MOST = 0.5
 
-    Attributes:
-        function: ``module:name`` of a callable ``(text: str, language: str) -> float`` in [0, 1], 1 the most harmful.
-        most: documents above it are removed.
-        directory: where the module is looked for after the installed ones; absolute, since tasks may start elsewhere.
-    """
 
-    function: str
-    most: float = 0.5
-    directory: Path | None = field(default=None, repr=False)
+class HarmOptions(Options):
+    """Which function, and which of its scores are kept."""
 
-    def check(self) -> None:
-        """Refuse values outside their range and what cannot be called.
+    harm: Annotated[
+        str | None,
+        Option(
+            "a function (text, language) -> [0, 1] of your own that says how harmful a document is: of a module that "
+            "this Python can import, or of a file, FILE.py:FUNCTION",
+            metavar="MODULE:FUNCTION",
+            flag="--harm-score",
+        ),
+    ] = None
+    max_harm: Annotated[
+        Annotated[float, Field(ge=0, le=1)] | None,
+        Option("most harmful that is kept, for --harm-score", metavar="S", default_text="0.5"),
+    ] = None
 
-        Raises:
-            DataError: naming the option and its value.
-        """
-        if not 0.0 <= self.most <= 1.0:
-            raise DataError(f"--max-harm {self.most:g} is not in [0, 1]")
-        self._load()
+    @model_validator(mode="after")
+    def _limit_of_a_function(self) -> Self:
+        if self.max_harm is not None and self.harm is None:
+            raise ValueError("--max-harm needs --harm-score")
+        return self
 
-    def scorer(self) -> Callable[[str, str, str], float]:
-        """A function ``(document, text, language)`` of the score, where ``document`` names the text in errors.
 
-        Raises:
-            DataError: the user's function cannot be loaded; or, when called, it fails or gives no number in [0, 1].
-        """
-        function = self._load()
+class HarmFilter(CurationFilter):
+    """Keeps documents that the user's function finds harmless enough."""
 
-        def score(document: str, text: str, language: str) -> float:
-            try:
-                given = function(text, language)
-            except Exception as error:
-                raise DataError(
-                    f"--harm-score {self.function}: {type(error).__name__} on document {document}: {error}"
-                ) from error
-            try:
-                value = float(given)
-            except (TypeError, ValueError):
-                value = -1.0
-            if not 0.0 <= value <= 1.0:  # nor is NaN
-                raise DataError(
-                    f"--harm-score {self.function}: gives {given!r} for document {document}\n"
-                    "  it must return a number in [0, 1], 1 for the most harmful"
-                )
-            return value
+    name: ClassVar[str] = "harm"
+    explanation: ClassVar[str] = "high harm score"
+    Options = HarmOptions
 
-        return score
-
-    def _load(self) -> Callable[[str, str], Any]:
-        module, _, name = self.function.partition(":")
-        if self.directory is not None and str(self.directory) not in sys.path:
-            sys.path.append(str(self.directory))
-        try:
-            found: Any = getattr(importlib.import_module(module), name)
-        except Exception as error:
-            where = f"{self.directory}, or that is installed" if self.directory else "this Python's path"
+    def __init__(self, options: HarmOptions) -> None:
+        super().__init__(options)
+        assert options.harm is not None
+        self._place = options.harm
+        self._most = _DEFAULT_MOST if options.max_harm is None else options.max_harm
+        function = user_code.load(self._place, "--harm-score")
+        if not callable(function):
             raise DataError(
-                f"--harm-score {self.function}: {type(error).__name__}: {error}\n"
-                f"  give module:function of a module in {where}"
-            ) from error
-        if not callable(found):
-            raise DataError(
-                f"--harm-score {self.function}: is {type(found).__name__}, not a function (text, language) -> [0, 1]"
+                f"--harm-score {self._place}: is {type(function).__name__}, not a function (text, language) -> [0, 1]"
             )
-        return found  # type: ignore[no-any-return]
+        self._function = function
+
+    @classmethod
+    def is_wanted(cls, options: HarmOptions) -> bool:
+        """Whether there is a function."""
+        return options.harm is not None
+
+    def examine(self, document: Document) -> str | None:
+        """Why a document goes: its score."""
+        score = self.score(document.id, document.text, document.metadata["language"])
+        return None if score <= self._most else f"harm {score:.3f}"
+
+    def score(self, document: str, text: str, language: str) -> float:
+        """The score of a text.
+
+        Args:
+            document: names it in errors.
+            text, language: of the document.
+        Raises:
+            DataError: the function fails, or gives no number in [0, 1].
+        """
+        try:
+            given: Any = self._function(text, language)
+        except Exception as error:
+            raise DataError(
+                f"--harm-score {self._place}: {type(error).__name__} on document {document}: {error}"
+            ) from error
+        try:
+            value = float(given)
+        except (TypeError, ValueError):
+            value = -1.0
+        if not 0.0 <= value <= 1.0:  # nor is NaN
+            raise DataError(
+                f"--harm-score {self._place}: gives {given!r} for document {document}\n"
+                "  it must return a number in [0, 1], 1 for the most harmful"
+            )
+        return value

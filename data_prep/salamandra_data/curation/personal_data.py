@@ -8,9 +8,71 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
+from megatron_salamandra.foundation.options import Option, Options
+from salamandra_data.curation.curation_filter import CurationFilter, Section
 from salamandra_data.curation.national_ids import identity_numbers
+from salamandra_data.languages import CODE
+
+if TYPE_CHECKING:
+    from datatrove.data import Document
+
+
+class PersonalDataOptions(Options):
+    """Whether personal data is masked."""
+
+    mask_personal_data: Annotated[
+        bool,
+        Option(
+            "do not mask e-mail and IP addresses, phone numbers, IBANs and national ids",
+            flag="--keep-personal-data",
+        ),
+    ] = True
+
+
+class PersonalDataMask(CurationFilter):
+    """Masks personal data, and counts it by language and kind. Removes nothing."""
+
+    name: ClassVar[str] = "personal_data"
+    Options = PersonalDataOptions
+    removes: ClassVar[bool] = False
+    report_key: ClassVar[str | None] = "personal_data"
+
+    def __init__(self, options: PersonalDataOptions) -> None:
+        super().__init__(options)
+        self._found: dict[str, Counter[str]] = {}
+
+    @classmethod
+    def is_wanted(cls, options: PersonalDataOptions) -> bool:
+        """Unless it is to be left."""
+        return options.mask_personal_data
+
+    def examine(self, document: Document) -> str | None:
+        """None: every document stays."""
+        language = document.metadata["language"]
+        document.text, counts = mask(document.text, code=language == CODE)
+        if counts:
+            self._found.setdefault(language, Counter()).update(counts)
+        return None
+
+    def findings(self) -> dict[str, dict[str, int]]:
+        """Marks by language and kind."""
+        return {language: dict(kinds) for language, kinds in self._found.items()}
+
+    @classmethod
+    def sections(cls, findings: Any, settings: Mapping[str, Any]) -> Sequence[Section]:
+        """Marks by language and kind."""
+        if not findings:
+            return ()
+        kinds = sorted({kind for counts in findings.values() for kind in counts})
+        rows = [
+            (language, *(f"{counts[kind]:,}" if kind in counts else "" for kind in kinds))
+            for language, counts in findings.items()
+        ]
+        return [Section("Personal data masked", tables=[(("language", *kinds), rows)])]
+
 
 _EMAIL = re.compile(
     r"(?<![\w.%+-])[\w.%+-][\w.%+'-]{0,63}@(?:[^\W_](?:[\w-]{0,61}[^\W_])?\.)+([^\W\d_]{2,24})(?![\w@-])"

@@ -3,113 +3,108 @@
 from __future__ import annotations
 
 import json
-import pickle
-from collections import Counter
 from dataclasses import asdict
 from typing import Any
 
 import orjson
 
 from megatron_salamandra.foundation.atomic_files import atomic_file, atomic_write_bytes
-from salamandra_data.curation.removals import Tally
-from salamandra_data.curation.work import FILTER, REASONS, FileCount, Work
+from salamandra_data.curation.counts import FileCount, Tallies, add_tallies, sum_of
+from salamandra_data.curation.run import FILTER, PAGE, REPORT, SAMPLES, WRITE, CurationRun
 from salamandra_data.errors import DataError
 
-REPORT = "curation.json"
-PAGE = "curation.html"
-SAMPLES = "removed"
+_PLACES = ("input", "out")  # where a run reads and writes makes no difference to what
 
 
-def write_report(work: Work) -> None:
+def write_report(run: CurationRun) -> None:
     """Add up the tasks' counts and write ``curation.json``, ``curation.html`` and ``removed/REASON.jsonl``.
 
     Raises:
         DataError: the documents read are not those written and those removed.
     """
-    from salamandra_data.curation.report_page import report_page
+    from salamandra_data.curation.page import curation_page
 
-    total = _total(work)
-    read, written = _sum(total.read), _sum(total.written)
-    removed = {reason: _sum(total.removals[reason].counts) for reason in REASONS}
-    if read.documents != written.documents + sum(tally.documents for tally in removed.values()):
+    total = _total(run)
+    read, written = sum_of(total.read), sum_of(total.written)
+    removed = sum(sum_of(removals.counts).documents for removals in total.removals.values())
+    if read.documents != written.documents + removed:
         raise DataError(
-            f"{work.directory}: {read.documents:,} documents were read, but {written.documents:,} written and "
-            f"{sum(tally.documents for tally in removed.values()):,} removed\n  remove this directory and start again"
+            f"{run.directory}: {read.documents:,} documents were read, but {written.documents:,} written and "
+            f"{removed:,} removed\n  remove this directory and start again"
         )
-    report = _values(work, total)
-    out = work.settings.out
-    for reason in REASONS:
-        with atomic_file(out / SAMPLES / f"{reason}.jsonl") as stream:
-            for shown in total.removals[reason].sample():
+    report = _values(run, total)
+    samples = {reason: removals.sample() for reason, removals in total.removals.items()}
+    for reason, sample in samples.items():
+        with atomic_file(run.out / SAMPLES / f"{reason}.jsonl") as stream:
+            for shown in sample:
                 stream.write(orjson.dumps(shown) + b"\n")
-    samples = {reason: total.removals[reason].sample() for reason in REASONS}
-    atomic_write_bytes(out / PAGE, report_page(report, samples))
-    atomic_write_bytes(out / REPORT, (json.dumps(report, indent=1, ensure_ascii=False) + "\n").encode())
+    sections = [
+        section
+        for step in run.filters.classes()
+        for section in step.sections(
+            _sorted(total.findings.get(step.name, step.nothing_found)), run.filters.settings_of(step)
+        )
+    ]
+    atomic_write_bytes(run.out / PAGE, curation_page(report, samples, sections))
+    atomic_write_bytes(run.out / REPORT, (json.dumps(report, indent=1, ensure_ascii=False) + "\n").encode())
 
 
-def _total(work: Work) -> FileCount:
-    total = work.new_count()
-    for stage in (FILTER, "write"):
-        for number in range(len(work.files)):
-            part: FileCount = pickle.loads(work.count_file(stage, number).read_bytes())
-            for mine, theirs in (
-                (total.read, part.read),
-                (total.written, part.written),
-                (total.repeated, part.repeated),
-            ):
-                for language, tally in theirs.items():
-                    mine.setdefault(language, Tally()).add(tally.documents, tally.utf8_bytes)
-            for reason in REASONS:
-                total.removals[reason].merge([part.removals[reason]])
-            for language, kinds in part.personal_data.items():
-                total.personal_data.setdefault(language, Counter()).update(kinds)
-            for language, bins in part.scores.items():
-                known = total.scores.setdefault(language, [0] * len(bins))
-                total.scores[language] = [one + other for one, other in zip(known, bins, strict=True)]
+def _total(run: CurationRun) -> FileCount:
+    total = run.new_count()
+    merge = {step.name: step.merged for step in run.filters.classes()}
+    for stage in (FILTER, WRITE):
+        for number in range(len(run.files)):
+            part = FileCount.read_from(run.count_file(stage, number))
+            add_tallies(total.read, part.read)
+            add_tallies(total.written, part.written)
+            add_tallies(total.repeated, part.repeated)
+            for reason, removals in total.removals.items():
+                removals.merge([part.removals[reason]])
+            for name, found in part.findings.items():
+                known = total.findings
+                known[name] = merge[name](known[name], found) if name in known else found
     return total
 
 
-def _sum(tallies: dict[str, Tally]) -> Tally:
-    total = Tally()
-    for tally in tallies.values():
-        total.add(tally.documents, tally.utf8_bytes)
-    return total
-
-
-def _values(work: Work, total: FileCount) -> dict[str, Any]:
-    settings, harm = work.settings, work.settings.harm
+def _values(run: CurationRun, total: FileCount) -> dict[str, Any]:
+    classes = run.filters.classes()
+    findings = {step.name: total.findings.get(step.name, step.nothing_found) for step in classes}
+    settings = run.settings.report()
     return {
         "format": "salamandra-curation-1",
-        "settings": {
-            "identify_language": settings.identify_language,
-            "check_language": settings.check_language,
-            "min_score": settings.min_score,
-            "harm": {"function": harm.function, "most": harm.most} if harm else None,
-            "mask_personal_data": settings.mask_personal_data,
-            "exact": settings.exact,
-            "near": settings.near,
-            "paragraphs": settings.paragraphs,
-            "across_sources": settings.across_sources,
-            "decontaminate": [str(path) for path in settings.decontaminate],
-            "ngram": settings.ngram,
-            "min_words": settings.min_words,
-            "seed": settings.seed,
-        },
-        "task_files": [asdict(tasks) for tasks in work.task_files],
-        "input_files": [str(path) for path in work.files],
+        "settings": {name: value for name, value in settings.items() if name not in _PLACES},
+        "user_filters": [
+            {
+                "class": chosen.place,
+                "name": chosen.load().name,
+                "options": run.filters.settings_of(chosen.load()),
+            }
+            for chosen in run.filters.of_user
+        ],
+        "reasons": run.filters.explanations(),
+        "input_files": [str(path) for path in run.files],
         "read": _by_language(total.read),
         "written": _by_language(total.written),
-        "removed": {reason: _by_language(total.removals[reason].counts) for reason in REASONS},
+        "removed": {reason: _by_language(removals.counts) for reason, removals in total.removals.items()},
         "repeated_paragraphs": {
             language: {"paragraphs": tally.documents, "utf8_bytes": tally.utf8_bytes}
             for language, tally in sorted(total.repeated.items())
         },
-        "personal_data": {
-            language: dict(sorted(kinds.items())) for language, kinds in sorted(total.personal_data.items())
+        **{step.report_key: _sorted(findings[step.name]) for step in classes if step.report_key is not None},
+        "findings": {
+            step.name: _sorted(findings[step.name])
+            for step in classes
+            if step.report_key is None and findings[step.name]
         },
-        "score_histogram": dict(sorted(total.scores.items())),
     }
 
 
-def _by_language(tallies: dict[str, Tally]) -> dict[str, dict[str, int]]:
+def _by_language(tallies: Tallies) -> dict[str, dict[str, int]]:
     return {language: asdict(tally) for language, tally in sorted(tallies.items())}
+
+
+def _sorted(found: Any) -> Any:
+    """The same with sorted keys."""
+    if isinstance(found, dict):
+        return {key: _sorted(inner) for key, inner in sorted(found.items())}
+    return [_sorted(inner) for inner in found] if isinstance(found, list) else found

@@ -1,80 +1,71 @@
-"""What a curation run is asked to do."""
+"""What a curation run is asked to do: the options of its filters, of the deduplications, and of the run."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated
 
-from salamandra_data.curation.harm_score import HarmScore
-from salamandra_data.errors import DataError
-from salamandra_data.readers import DocumentKeys
-from salamandra_data.storage import Location
+from pydantic import Field
 
-NOT_PROSE = frozenset({"code"})
-"""Languages that are not judged as prose: no language identification, score or paragraph deduplication."""
+from megatron_salamandra.foundation.options import Option, Options, Seed
+from salamandra_data.curation.contamination import ContaminationOptions
+from salamandra_data.curation.harm_score import HarmOptions
+from salamandra_data.curation.language_filter import LanguageOptions
+from salamandra_data.curation.personal_data import PersonalDataOptions
+from salamandra_data.curation.quality_score import ScoreOptions
+from salamandra_data.option_groups import ExecutorOptions, InputOptions, OutputPath
+
+_AtLeastNone = Annotated[int, Field(ge=0)]
 
 
-@dataclass(frozen=True)
-class CurationSettings:
-    """Options of one run.
+class DuplicateOptions(Options):
+    """Which duplicates are removed."""
 
-    Attributes:
-        inputs: files, directories or patterns, or fsspec URLs of these.
-        out: directory for documents, counts, samples and the page.
-        keys: where text and language are in a record.
-        skip_malformed: count malformed lines as removed, instead of stopping at the first.
-        identify_language: give each document the language that the models find, instead of checking the declared one.
-        check_language: remove documents that are not in their declared language.
-        min_score: documents of a lower quality score are removed; None for no score.
-        harm: a score for harmful content, if there is one.
-        mask_personal_data: replace e-mail and IP addresses, phone numbers, IBANs and national ids by marks.
-        exact, near, paragraphs: which duplicates are removed.
-        across_sources: look for duplicates over all sources, not within each.
-        decontaminate: files of benchmark tasks; documents that share ``ngram`` words with one are removed.
-        ngram: words in a row.
-        min_words: documents left with fewer words when repeated paragraphs are gone are removed.
-        samples: removed documents kept per reason.
-        seed: which ones.
-    """
+    exact: Annotated[bool, Option("keep documents of equal text", flag="--keep-exact")] = True
+    near: Annotated[bool, Option("keep documents of nearly equal text (MinHash)", flag="--keep-near")] = True
+    paragraphs: Annotated[bool, Option("keep paragraphs that occurred before", flag="--keep-paragraphs")] = (
+        True
+    )
+    across_sources: Annotated[bool, Option("look for duplicates over all sources, not within each")] = False
+    min_words: Annotated[
+        _AtLeastNone,
+        Option("a document left with fewer when repeated paragraphs are gone is removed"),
+    ] = 5
 
-    inputs: Sequence[Location | str]
-    out: Path
-    keys: DocumentKeys = field(default_factory=DocumentKeys)
-    skip_malformed: bool = False
-    identify_language: bool = False
-    check_language: bool = True
-    min_score: float | None = 0.8
-    harm: HarmScore | None = None
-    mask_personal_data: bool = True
-    exact: bool = True
-    near: bool = True
-    paragraphs: bool = True
-    across_sources: bool = False
-    decontaminate: Sequence[Path] = ()
-    ngram: int = 13
-    min_words: int = 5
-    samples: int = 20
-    seed: int = 0
 
-    def check(self) -> None:
-        """Refuse values outside their range, before anything is read.
+class RunOptions(Options):
+    """Where a run writes, what it keeps to show, and filters of the user's own."""
 
-        Raises:
-            DataError: naming option and value.
-        """
-        self.keys.check()
-        if self.min_score is not None and not 0.0 <= self.min_score <= 1.0:
-            raise DataError(f"--min-score {self.min_score:g} is not in [0, 1]")
-        if self.harm is not None:
-            self.harm.check()
-        for option, value, least in (
-            ("--ngram", self.ngram, 2),
-            ("--min-words", self.min_words, 0),
-            ("--samples", self.samples, 0),
-        ):
-            if value < least:
-                raise DataError(f"{option} {value}: at least {least} is needed")
-        for path in self.decontaminate:
-            if not Path(path).is_file():
-                raise DataError(f"--decontaminate {path}: no such file")
+    out: Annotated[
+        OutputPath, Option("directory for all that is written", metavar="DIR", decides_output=False)
+    ]
+    filters: Annotated[
+        Path | None,
+        Option(
+            "YAML that names filters of your own, which run after these and before personal data is masked",
+            metavar="FILE",
+            decides_output=False,
+        ),
+    ] = None
+    samples: Annotated[_AtLeastNone, Option("removed documents kept per reason")] = 20
+    seed: Annotated[Seed, Option("decides which removed documents are kept")] = 0
+
+
+class CurationSettings(  # the last base comes first in --help and report
+    RunOptions,
+    DuplicateOptions,
+    PersonalDataOptions,
+    HarmOptions,
+    ScoreOptions,
+    ContaminationOptions,
+    LanguageOptions,
+    InputOptions,
+):
+    """All options of a run, defaults included."""
+
+
+class CurateOptions(Options):
+    """What the command is told: the run, and which machines do it."""
+
+    curation: CurationSettings
+    machines: ExecutorOptions

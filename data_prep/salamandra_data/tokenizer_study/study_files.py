@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from megatron_salamandra.foundation.atomic_files import atomic_write_bytes
-from salamandra_data.figures import html_page, html_table, png, svg
+from salamandra_data.figures import html_page, png, svg
 from salamandra_data.tokenizer_study.fertility import Fertility
 from salamandra_data.tokenizer_study.plots import fertility_plot
 from salamandra_data.tokenizer_study.report import (
@@ -17,6 +17,15 @@ from salamandra_data.tokenizer_study.report import (
     fertility_json,
     fertility_rows,
 )
+
+_TEMPLATE = """
+{% for drawing in plots %}{{ plot(drawing) }}{% endfor %}
+{% if heading | length > 2 %}<h2>Tokens per word</h2>{% endif %}
+{{ table(heading, rows) }}
+<h2>Conditions</h2>
+{{ table(("", ""), conditions) }}
+{% call folded("Everything measured") %}{{ table(columns, everything) }}{% endcall %}
+"""
 
 
 def write_study(
@@ -42,20 +51,19 @@ def write_study(
         ["-" if row[column] is None else f"{row[column]}" for column in COLUMNS]
         for row in fertility_rows(results)
     ]
-    page = [
-        *drawings.values(),
-        "<h2>Tokens per word</h2>" if len(heading) > 2 else "",
-        html_table(heading, [*rows, means]),
-        "<h2>Conditions</h2>",
-        html_table(("", ""), [[key, f"{value}"] for key, value in conditions.items()]),
-        "<details><summary>Everything measured</summary>",
-        html_table(COLUMNS, everything),
-        "</details>",
-    ]
     files = {
         "fertility.csv": fertility_csv(results),
         "fertility.json": fertility_json(results, conditions),
-        "index.html": html_page(title, page),
+        "index.html": html_page(
+            title,
+            _TEMPLATE,
+            plots=plots.values(),
+            heading=heading,
+            rows=[*rows, means],
+            conditions=conditions.items(),
+            columns=COLUMNS,
+            everything=everything,
+        ),
     }
     for name, figure in plots.items():
         files[f"{name}.svg"] = drawings[name].encode()

@@ -6,7 +6,6 @@ import json
 import os
 import random
 import resource
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ import zstandard
 from slurm_stand_in import install_slurm_stand_in
 
 from megatron_salamandra.cli import main
-from salamandra_data.curation import CurationSettings, HarmScore, curate
+from salamandra_data.curation import CurationSettings, curate
 from salamandra_data.errors import DataError
 from salamandra_data.execution import LocalSettings
 
@@ -86,13 +85,13 @@ def corpus(tmp_path: Path) -> Path:
 
 def settings(corpus: Path, out: str = "out", **changes: Any) -> CurationSettings:
     base = CurationSettings(
-        inputs=[corpus / "in"],
+        input=(str(corpus / "in"),),
         out=corpus / out,
-        skip_malformed=True,
-        decontaminate=[corpus / "task.jsonl"],
+        on_error="skip",
+        decontaminate=(corpus / "task.jsonl",),
         ngram=8,
     )
-    return replace(base, **changes)
+    return base.model_copy(update=changes)
 
 
 def run(wanted: CurationSettings, workers: int = 1) -> dict[str, Any]:
@@ -158,7 +157,7 @@ def test_a_score_of_ones_own_removes_and_samples_say_why(
     module = types.ModuleType("scores_of_mine")
     module.harm = harm  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "scores_of_mine", module)
-    report = run(settings(corpus, harm=HarmScore("scores_of_mine:harm", 0.8)))
+    report = run(settings(corpus, harm="scores_of_mine:harm", max_harm=0.8))
     assert removed(report)["harm"] == 1
     (sample,) = map(json.loads, (corpus / "out/removed/harm.jsonl").read_text().splitlines())
     assert "poison" in sample["text"] and sample["detail"] == "harm 0.900"
@@ -181,12 +180,12 @@ def test_steps_that_are_switched_off_remove_nothing(corpus: Path) -> None:
     off = settings(
         corpus,
         check_language=False,
-        min_score=None,
+        score=False,
         exact=False,
         near=False,
         paragraphs=False,
         mask_personal_data=False,
-        decontaminate=[],
+        decontaminate=(),
     )
     report = run(off)
     assert removed(report) == {"malformed": 1, "empty": 1}
@@ -207,7 +206,7 @@ def test_a_second_start_does_only_what_is_missing_and_other_options_are_refused(
     run(wanted)
     assert {path: path.stat().st_mtime_ns for path in (corpus / "out").rglob("*.zst")} == before
     with pytest.raises(DataError, match="holds a run on other input or with other options"):
-        run(replace(wanted, min_score=0.5))
+        run(wanted.model_copy(update={"min_score": 0.5}))
 
 
 def test_more_files_than_may_be_open_are_compared(tmp_path: Path) -> None:
@@ -216,7 +215,9 @@ def test_more_files_than_may_be_open_are_compared(tmp_path: Path) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")) + 40, hard))
     try:
-        wanted = CurationSettings([tmp_path / "in"], tmp_path / "out", near=False, paragraphs=False)
+        wanted = CurationSettings(
+            input=(str(tmp_path / "in"),), out=tmp_path / "out", near=False, paragraphs=False
+        )
         assert removed(run(wanted)) == {"exact": 30}
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
@@ -229,7 +230,11 @@ def test_a_document_left_with_too_little_goes_as_a_whole(tmp_path: Path) -> None
         {"text": f"{line}\nYes.", "language": "en"},
     ]
     write(tmp_path / "in" / "a.jsonl", records)
-    report = run(CurationSettings([tmp_path / "in"], tmp_path / "out", min_score=None, check_language=False))
+    report = run(
+        CurationSettings(
+            input=(str(tmp_path / "in"),), out=tmp_path / "out", score=False, check_language=False
+        )
+    )
     assert removed(report) == {"paragraphs": 1}
     assert [document["id"] for document in documents(tmp_path / "out")] == ["a.jsonl:1"]
 
@@ -237,10 +242,8 @@ def test_a_document_left_with_too_little_goes_as_a_whole(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"min_score": 1.5}, "--min-score 1.5 is not in"),
-        ({"decontaminate": [Path("nowhere.jsonl")]}, "nowhere.jsonl: no such file"),
-        ({"harm": HarmScore("no_such_module:f")}, "--harm-score no_such_module:f"),
-        ({"ngram": 1}, "--ngram 1: at least 2"),
+        ({"decontaminate": (Path("nowhere.jsonl"),)}, "nowhere.jsonl: no such file"),
+        ({"harm": "no_such_module:f"}, "--harm-score no_such_module:f"),
     ],
 )
 def test_bad_options_are_refused_before_anything_is_read(
@@ -251,9 +254,30 @@ def test_bad_options_are_refused_before_anything_is_read(
     assert not (corpus / "out").exists()
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--min-score=1.5"], "'1.5' is not a number from 0 to 1"),
+        (["--min-score=nan"], "'nan'"),
+        (["--ngram=1"], "'1' is not a whole number, 2 or more"),
+        (["--max-harm=0.5"], "--max-harm needs --harm-score"),
+        (["--identify-language", "--no-check-language"], "not allowed with"),
+    ],
+)
+def test_values_out_of_their_range_are_refused(
+    corpus: Path, capsys: pytest.CaptureFixture[str], options: list[str], message: str
+) -> None:
+    command = ["data", "curate", "--input", str(corpus / "in"), "--out", str(corpus / "out"), *options]
+    try:
+        assert main(command) == 2
+    except SystemExit as ended:
+        assert ended.code == 2
+    assert message in capsys.readouterr().err and not (corpus / "out").exists()
+
+
 def test_a_malformed_line_ends_the_run_unless_told_otherwise(corpus: Path) -> None:
     with pytest.raises(DataError, match=r"ca\.jsonl:24: .*\n  mend the line"):
-        run(settings(corpus, skip_malformed=False))
+        run(settings(corpus, on_error="fail"))
     assert not (corpus / "out/documents").exists()
 
 

@@ -45,7 +45,7 @@ def test_a_language_that_cannot_be_checked_ends_the_run_or_counts_as_malformed(t
         DataError, match=r"a\.jsonl:2: its language 'ast' cannot be checked: .*--identify-language"
     ):
         curated(tmp_path, records, check_language=True)
-    report = curated(tmp_path / "again", records, check_language=True, skip_malformed=True)
+    report = curated(tmp_path / "again", records, check_language=True, on_error="skip")
     assert removed(report) == {"malformed": 1}
     assert "'ast'" in samples(tmp_path / "again", "malformed")[0]["detail"]
 

@@ -6,12 +6,14 @@ import os
 import pickle
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from curation_run import curated, kept, removed, samples, write_records
 
-from salamandra_data.curation import HarmScore
+from salamandra_data.curation.harm_score import HarmOptions
+from salamandra_data.curation.user_code import with_its_file
 from salamandra_data.errors import DataError
 
 RECORDS = [{"text": text, "language": "en"} for text in ("A good text.", "The poison was strong.")]
@@ -40,16 +42,24 @@ THRESHOLD = 0.5
 
 @pytest.fixture
 def harm_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """The name of a module that is in ``tmp_path`` and nowhere on Python's path."""
-    monkeypatch.setattr(sys, "path", list(sys.path))
+    """The name of a module that is in ``tmp_path``, the current directory, and nowhere on Python's path."""
     name = f"harm_of_{tmp_path.name}"
     (tmp_path / f"{name}.py").write_text(MODULE)
+    monkeypatch.chdir(tmp_path)
     return name
 
 
+@pytest.fixture(autouse=True)
+def path_that_stays() -> Iterator[None]:
+    """Whatever is loaded, Python's path is as it was, and no module is hidden by the user's."""
+    before = list(sys.path), set(sys.modules)
+    yield
+    assert sys.path == before[0]
+    assert not {name for name in set(sys.modules) - before[1] if name.startswith("harm_of_")}
+
+
 def test_documents_above_the_limit_go(tmp_path: Path, harm_module: str) -> None:
-    harm = HarmScore(f"{harm_module}:score", 0.5, tmp_path)
-    assert removed(curated(tmp_path, RECORDS, harm=harm)) == {"harm": 1}
+    assert removed(curated(tmp_path, RECORDS, harm=f"{harm_module}:score")) == {"harm": 1}
     assert [document["text"] for document in kept(tmp_path)] == ["A good text."]
     assert samples(tmp_path, "harm")[0]["detail"] == "harm 0.900"
 
@@ -62,16 +72,23 @@ def test_documents_above_the_limit_go(tmp_path: Path, harm_module: str) -> None:
         ("percent", r"gives 90\.0 for document .*a\.jsonl:2\n"),
         ("fails", r"KeyError on document .*a\.jsonl:1: 'missing'"),
         ("THRESHOLD", r"is float, not a function"),
-        ("absent", r"AttributeError: .*\n  give module:function of a module in "),
-        ("", r"AttributeError: .*\n  give module:function of a module in "),
+        (
+            "absent",
+            r"AttributeError: .*\n  give module:name of a module that this Python can import, or file\.py:name",
+        ),
+        (
+            "",
+            r"AttributeError: .*\n  give module:name of a module that this Python can import, or file\.py:name",
+        ),
     ],
 )
 def test_what_is_no_score_is_told_with_function_document_and_value(
     tmp_path: Path, harm_module: str, function: str, message: str
 ) -> None:
     named = f"{harm_module}:{function}"
-    with pytest.raises(DataError, match=f"--harm-score {named}: {message}"):
-        curated(tmp_path, RECORDS, harm=HarmScore(named, directory=tmp_path))
+    file = tmp_path / f"{harm_module}.py"
+    with pytest.raises(DataError, match=f"--harm-score {file}:{function}: {message}"):
+        curated(tmp_path, RECORDS, harm=named)
 
 
 def test_a_module_that_cannot_be_imported_is_told_before_anything_is_read(
@@ -79,14 +96,18 @@ def test_a_module_that_cannot_be_imported_is_told_before_anything_is_read(
 ) -> None:
     (tmp_path / f"{harm_module}_2.py").write_text("def broken(:\n")
     for module, error in ((f"{harm_module}_2", "SyntaxError"), (f"{harm_module}_3", "ModuleNotFoundError")):
-        with pytest.raises(DataError, match=rf"--harm-score {module}:f: {error}: "):
-            curated(tmp_path, RECORDS, harm=HarmScore(f"{module}:f", directory=tmp_path))
+        with pytest.raises(DataError, match=rf"--harm-score .*{module}.*:f: {error}: "):
+            curated(tmp_path, RECORDS, harm=f"{module}:f")
     assert not (tmp_path / "out").exists()
 
 
 def test_a_task_that_starts_in_another_directory_finds_the_module(tmp_path: Path, harm_module: str) -> None:
-    pickled = pickle.dumps(HarmScore(f"{harm_module}:score", directory=tmp_path))
-    program = f"import pickle; print(pickle.loads({pickled!r}).scorer()('a:1', 'poison', 'en'))"
+    place = with_its_file(f"{harm_module}:score", tmp_path)
+    pickled = pickle.dumps(HarmOptions(harm=place))
+    program = (
+        "import pickle; from salamandra_data.curation.harm_score import HarmFilter; "
+        f"print(HarmFilter(pickle.loads({pickled!r})).score('a:1', 'poison', 'en'))"
+    )
     command = [sys.executable, "-P", "-c", program]
     done = subprocess.run(command, cwd="/", capture_output=True, text=True, timeout=60)
     assert done.stdout == "0.9\n", done.stderr
@@ -115,3 +136,22 @@ def test_the_command_finds_a_module_in_the_current_directory_also_in_worker_proc
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     assert "harm" in done.stdout.splitlines()[0] and len(kept(tmp_path)) == 2
+
+
+def test_a_file_is_loaded_from_exactly_its_path_though_a_module_has_its_name(tmp_path: Path) -> None:
+    (tmp_path / "json.py").write_text(MODULE)
+    assert removed(curated(tmp_path, RECORDS, harm=f"{tmp_path}/json.py:score")) == {"harm": 1}
+    with pytest.raises(DataError, match=r"--harm-score json:score: AttributeError"):
+        curated(tmp_path, RECORDS, harm="json:score")
+    with pytest.raises(DataError, match=r"--harm-score .*/absent\.py:score: FileNotFoundError"):
+        curated(tmp_path, RECORDS, harm="absent.py:score")
+
+
+def test_a_file_of_code_that_changed_makes_another_run(tmp_path: Path) -> None:
+    file = tmp_path / "scores.py"
+    file.write_text(MODULE)
+    curated(tmp_path, RECORDS, harm=f"{file}:score")
+    curated(tmp_path, {}, harm=f"{file}:score")
+    file.write_text(MODULE.replace("0.9", "0.2"))
+    with pytest.raises(DataError, match="holds a run on other input or with other options"):
+        curated(tmp_path, {}, harm=f"{file}:score")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from declaration_in_all import ARTICLE_1_IN_ALL
 
-from salamandra_data.curation.language_models import UNKNOWN, LanguageOpinions, Opinion
+from salamandra_data.curation.language_filter import UNKNOWN, LanguageOpinions, Opinion
 from salamandra_data.languages import LANGUAGES
 
 # lid.176 takes the sentence for Serbian, py3langid for Croatian, and so it does with the Croatian one.

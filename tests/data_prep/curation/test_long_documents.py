@@ -11,7 +11,7 @@ from datatrove.data import Document
 from datatrove.pipeline.dedup.minhash import MinhashDedupSignature
 
 from salamandra_data.curation.documents import read_documents, write_documents
-from salamandra_data.curation.duplicate_signatures import MINHASH, AnyLanguageWords, NearSignature, SourceName
+from salamandra_data.curation.duplicate_search import MINHASH, AnyLanguageWords, NearSignature, SourceName
 from salamandra_data.errors import DataError
 
 

@@ -11,7 +11,7 @@ import pytest
 from curation_run import curated, samples
 from declaration_in_all import ARTICLE_1_IN_ALL
 
-from salamandra_data.curation.removals import Removals
+from salamandra_data.curation.counts import Removals
 
 FOOTER = "All rights of this page belong to the regional museum of modern art."
 
@@ -32,7 +32,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
         {"text": " ", "language": "en"},
     ]
     curated(
-        directory, records, skip_malformed=True, check_language=True, min_score=0.8, exact=True, paragraphs=True,
+        directory, records, on_error="skip", check_language=True, score=True, exact=True, paragraphs=True,
         mask_personal_data=True,
     )  # fmt: skip
     return directory
@@ -93,7 +93,7 @@ def test_markup_in_documents_is_text(page: str) -> None:
 
 
 def test_personal_data_is_left_in_samples_where_it_is_left_in_documents(tmp_path: Path) -> None:
-    curated(tmp_path, [{"text": "anna@example.org | 1", "language": "en"}], min_score=0.9)
+    curated(tmp_path, [{"text": "anna@example.org | 1", "language": "en"}], score=True, min_score=0.9)
     assert samples(tmp_path, "score")[0]["text"] == "anna@example.org | 1"
 
 

@@ -10,8 +10,13 @@ from declaration_in_all import ARTICLE_1_IN_ALL
 from hypothesis import given
 from hypothesis import strategies as st
 
-from salamandra_data.curation.document_score import document_score, paragraph_score, sentence_score
-from salamandra_data.curation.sentences import paragraphs, sentences
+from salamandra_data.curation.quality_score import (
+    document_score,
+    paragraph_score,
+    paragraphs,
+    sentence_score,
+    sentences,
+)
 from salamandra_data.languages import LANGUAGES
 
 GOOD = "The committee met on Tuesday and agreed to publish its report before the end of the month."

@@ -43,21 +43,21 @@ def test_a_mended_line_lets_the_same_command_go_on(failed: Path) -> None:
 
 def test_passing_over_malformed_lines_lets_the_command_go_on(failed: Path) -> None:
     before = mtime(failed, 0)
-    assert removed(again(failed, skip_malformed=True)) == {"malformed": 1}
+    assert removed(again(failed, on_error="skip")) == {"malformed": 1}
     assert texts(failed) == ["A good text.", "A good text."]
     assert mtime(failed, 0) == before
 
 
 def test_a_file_that_changed_after_it_was_read_is_read_again(failed: Path) -> None:
     (failed / "in/a.jsonl").write_text('{"text": "Another text.", "language": "en"}\n')
-    again(failed, skip_malformed=True)
+    again(failed, on_error="skip")
     assert texts(failed) == ["Another text.", "A good text."]
 
 
 def test_a_file_with_lines_passed_over_is_read_again_when_they_are_to_end_the_run(tmp_path: Path) -> None:
     bad = {"text": 7, "language": "en"}
     files = {"a.jsonl": [bad, GOOD], "b.jsonl": [GOOD]}
-    curated(tmp_path, files, skip_malformed=True)
+    curated(tmp_path, files, on_error="skip")
     (
         tmp_path / "out/.stages/run/filter/completions/00001"
     ).unlink()  # as if it had been interrupted before that
@@ -78,10 +78,10 @@ def test_a_finished_run_is_refused_when_its_input_changed(tmp_path: Path) -> Non
 
 
 def test_lines_that_a_finished_run_passed_over_are_told_when_they_are_to_end_it(tmp_path: Path) -> None:
-    curated(tmp_path, [{"text": 7, "language": "en"}, GOOD], skip_malformed=True)
+    curated(tmp_path, [{"text": 7, "language": "en"}, GOOD], on_error="skip")
     with pytest.raises(DataError, match=r"a\.jsonl has malformed lines, which were passed over"):
         again(tmp_path)
-    assert removed(again(tmp_path, skip_malformed=True)) == {"malformed": 1}
+    assert removed(again(tmp_path, on_error="skip")) == {"malformed": 1}
 
 
 @pytest.mark.parametrize("name", ["documents/00000-a.jsonl.zst", "curation.html", "curation.json"])

