@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import difflib
+import re
+import types
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from megatron_salamandra.config.errors import Problem
+from megatron_salamandra.foundation.names import nearest
 
 _EXPECTED = {
     "int_type": "a whole number",
@@ -20,6 +22,9 @@ _EXPECTED = {
     "model_type": "a section with keys below it",
     "finite_number": "a finite number",
     "string_too_short": "some text",
+    "tuple_type": "a list",
+    "list_type": "a list",
+    "dict_type": "a section with keys below it",
 }
 
 
@@ -53,10 +58,30 @@ def _problem_of(detail: ErrorDetails, root: type[BaseModel]) -> Problem:
         return Problem(key, f"{key} is not a known key", _nearest(key, root))
     if kind == "missing":
         return Problem(key, f"{key} is required but never set")
+    if kind == "value_error":
+        reason, _, remedy = str(detail["ctx"]["error"]).partition("\n")
+        return Problem(key, f"{key}: {reason}", remedy.strip())
     expected = _EXPECTED.get(kind) or _expected_range(kind, detail.get("ctx", {}))
     if expected is None:
         return Problem(key, f"{key} = {value}: {detail['msg']}")
-    return Problem(key, f"{key} = {value} ({_type_name(detail['input'])}); expected {expected}")
+    text = f"{key} = {value} ({_type_name(detail['input'])}); expected {expected}"
+    return Problem(key, text, _remedy(kind, detail["input"]))
+
+
+def _remedy(kind: str, value: Any) -> str:
+    """How the value is written that was probably meant; empty if that cannot be told."""
+    if kind in ("tuple_type", "list_type") and isinstance(value, str):
+        return f"write [{value}]"
+    if kind in ("int_type", "int_from_float"):
+        if isinstance(value, float) and value.is_integer():
+            return f"write {int(value)}"
+        if isinstance(value, str) and re.match(r"[-+]?[0-9]", value):
+            return "write it in decimal digits"
+    if kind == "path_type" and not isinstance(value, dict | list | types.NoneType):
+        return f"for a path of that name write ./{_shown(value)}"
+    if kind == "string_type" and not isinstance(value, dict | list | types.NoneType):
+        return f"for that text write '{_shown(value)}', in quotes"
+    return ""
 
 
 def _expected_range(kind: str, context: dict[str, Any]) -> str | None:
@@ -80,8 +105,8 @@ def _nearest(key: str, root: type[BaseModel]) -> str:
     section, _, name = key.rpartition(".")
     neighbours = {other.rpartition(".")[2]: other for other in known if other.rpartition(".")[0] == section}
     candidates = dict(neighbours) if section else {**neighbours, **{name: name for name in root.model_fields}}
-    near = [candidates[found] for found in difflib.get_close_matches(name, candidates, n=1, cutoff=0.6)]
-    near = near or [other for other in known if other.rpartition(".")[2] == name]
+    found = nearest(name, candidates)
+    near = [candidates[found]] if found else [other for other in known if other.rpartition(".")[2] == name]
     if near:
         return f"did you mean {near[0]}?"
     names = sorted(candidates)

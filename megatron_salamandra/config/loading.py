@@ -6,8 +6,6 @@ replaces single keys. ``training.steps`` and ``training.tokens`` replace each ot
 
 from __future__ import annotations
 
-import difflib
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,12 +16,13 @@ from pydantic import ValidationError
 from megatron_salamandra.config.errors import ConfigError, KeyOrigins
 from megatron_salamandra.config.explain import problems_of
 from megatron_salamandra.config.former_keys import with_present_keys
+from megatron_salamandra.config.overrides import COMMAND_LINE, parse_overrides
 from megatron_salamandra.config.presets import preset_names, presets_directory
 from megatron_salamandra.config.run_config import RunConfig
-from megatron_salamandra.foundation.yaml_files import parse_yaml, read_yaml_mapping
+from megatron_salamandra.foundation.names import nearest
+from megatron_salamandra.foundation.written_paths import WrittenPathError, expanded_path
+from megatron_salamandra.foundation.yaml_files import read_yaml_mapping
 
-COMMAND_LINE = "command line"
-_OVERRIDE = re.compile(r"(?P<key>[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*)=(?P<value>.*)", re.DOTALL)
 _ALTERNATIVES = {"training.steps": "training.tokens", "training.tokens": "training.steps"}
 
 
@@ -32,14 +31,14 @@ def load_run_config(path_or_preset: str, overrides: Sequence[str] = ()) -> RunCo
 
     Args:
         path_or_preset: a YAML file, or the name of a preset such as ``salamandra-7b``.
-        overrides: ``section.key=value`` strings; values are read as YAML.
+        overrides: ``section.key=value`` strings, read by :func:`parse_overrides`.
     Raises:
         ConfigError: any file, key, type or contradiction; every problem found is told.
     """
     layers = _Layers({"data": {}})
     for source, content in _extends_chain(_locate(path_or_preset, Path())):
         layers.add(content, source)
-    layers.add(_parse_overrides(overrides), COMMAND_LINE)
+    layers.add(parse_overrides(overrides), COMMAND_LINE)
     origins = KeyOrigins(layers.origins, fallback=path_or_preset)
     try:
         config = RunConfig.model_validate(layers.values)
@@ -103,7 +102,10 @@ def _is_section(name: str) -> bool:
 def _locate(reference: str, relative_to: Path) -> Path:
     """A YAML file relative to ``relative_to``, or a preset by name."""
     if reference.endswith((".yaml", ".yml")) or "/" in reference:
-        path = relative_to / reference
+        try:
+            path = relative_to / expanded_path(reference)
+        except WrittenPathError as error:
+            raise ConfigError(str(error)) from None
         if not path.is_file():
             name = Path(reference).stem
             hint = f"\n  {name} is a preset: name it without a path" if name in preset_names() else ""
@@ -113,8 +115,8 @@ def _locate(reference: str, relative_to: Path) -> Path:
     if preset.is_file():
         return preset
     names = preset_names()
-    near = difflib.get_close_matches(reference, names, n=1)
-    hint = f"; did you mean {near[0]}?" if near else ""
+    near = nearest(reference, names)
+    hint = f"; did you mean {near}?" if near else ""
     raise ConfigError(
         f"{reference}: neither a file ending in .yaml nor a preset{hint}\n  presets: {', '.join(names) or 'none'}"
     )
@@ -144,25 +146,3 @@ def _extends_chain(path: Path) -> list[tuple[str, dict[str, Any]]]:
         else:
             raise ConfigError(f"{following}: extends = {parent!r}; expected one file name or preset name")
     return chain[::-1]
-
-
-def _parse_overrides(overrides: Sequence[str]) -> dict[str, Any]:
-    """Nested mapping of ``section.key=value`` arguments; the last of equal keys wins."""
-    content: dict[str, Any] = {}
-    for argument in overrides:
-        parts = _OVERRIDE.fullmatch(argument)
-        if parts is None:
-            raise ConfigError(
-                f"{COMMAND_LINE}: {argument!r} is not an override\n  expected key=value, such as parallel.tensor=2"
-            )
-        *sections, name = parts["key"].split(".")
-        target = content
-        for section in sections:
-            inside = target.setdefault(section, {})
-            if not isinstance(inside, dict):
-                raise ConfigError(
-                    f"{COMMAND_LINE}: {argument!r} goes inside a key that was given a plain value"
-                )
-            target = inside
-        target[name] = parse_yaml(parts["value"], f"{COMMAND_LINE}: {argument}", error_class=ConfigError)
-    return content

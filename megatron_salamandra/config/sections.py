@@ -5,9 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
 
-FilePath = Annotated[Path, Field(strict=False)]
+from megatron_salamandra.foundation.written_paths import expanded_path
+
+
+def _written_path(value: Any) -> Any:
+    """``~`` and variables mean what they mean in a shell."""
+    return expanded_path(value) if isinstance(value, str) else value
+
+
+FilePath = Annotated[Path, Field(strict=False), BeforeValidator(_written_path)]
 LanguageNames = Annotated[tuple[str, ...], Field(strict=False)]
 
 

@@ -1,6 +1,8 @@
 """Reading YAML files without YAML's surprises: the one reader of what people write.
 
-A key written twice is refused, ``no`` is a word (and Norwegian), ``2e-4`` is a number.
+A key written twice is refused. A plain value is a number only in decimal notation, as ``1000``, ``1_000`` or ``2e-4``:
+``0x1f``, ``017``, ``1:30`` and ``2025-11-28`` are text, as they are to whoever wrote them, and so is ``no``, which is
+also Norwegian.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ class YamlError(UserError):
 
 
 class _StrictLoader(yaml.SafeLoader):
-    """Safe YAML that refuses a key written twice, reads 2e-4 as a number and ``no`` as a word."""
+    """Safe YAML that refuses a key written twice and null bytes, and knows decimal numbers alone."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         seen: set[Hashable] = set()
@@ -37,29 +39,39 @@ class _StrictLoader(yaml.SafeLoader):
             seen.add(key)
         return super().construct_mapping(node, deep)
 
+    def construct_scalar(self, node: yaml.ScalarNode | yaml.MappingNode) -> Any:
+        if isinstance(node.value, str) and "\0" in node.value:
+            raise yaml.constructor.ConstructorError(None, None, "a text has a null byte", node.start_mark)
+        return super().construct_scalar(node)
+
 
 class _ExactLoader(_StrictLoader):
     """The same, but decimals stay the text that was written, so that 0.1 is a tenth."""
 
 
-_FLOAT = re.compile(r"^[-+]?(?:\d[\d_]*\.?[\d_]*|\.\d[\d_]*)[eE][-+]?\d+$")
 _MERGE_TAG = "tag:yaml.org,2002:merge"
-_BOOLEAN = re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$")
+_FLOAT_TAG = "tag:yaml.org,2002:float"
+_DIGITS = "[0-9](?:_?[0-9])*"
+# In place of YAML 1.1's, which has octal, hexadecimal, base-60 and binary numbers, dates, and yes, no, on and off.
+_PLAIN_VALUES = (
+    ("tag:yaml.org,2002:null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
+    ("tag:yaml.org,2002:bool", r"true|True|TRUE|false|False|FALSE", list("tTfF")),
+    ("tag:yaml.org,2002:int", r"[-+]?(?:0|[1-9](?:_?[0-9])*)", list("-+0123456789")),
+    (
+        _FLOAT_TAG,
+        rf"[-+]?(?:(?:{_DIGITS}\.(?:{_DIGITS})?|\.{_DIGITS})(?:[eE][-+]?[0-9]+)?|{_DIGITS}[eE][-+]?[0-9]+"
+        r"|\.(?:inf|Inf|INF))|\.(?:nan|NaN|NAN)",
+        list("-+.0123456789"),
+    ),
+    (_MERGE_TAG, r"<<", ["<"]),
+)
 
-# YAML 1.1 reads yes, no, on and off as booleans: `no` is also Norwegian. Keep true and false only.
-_StrictLoader.yaml_implicit_resolvers = {
-    letter: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:bool"]
-    for letter, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
-_StrictLoader.add_implicit_resolver("tag:yaml.org,2002:bool", _BOOLEAN, list("tTfF"))
-# YAML 1.1 also wants a dot and a sign in 2.0e-4; people and other tools write 2e-4.
-_StrictLoader.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, list("-+.0123456789"))
-
-
-_ExactLoader.yaml_implicit_resolvers = {
-    letter: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:float"]
-    for letter, resolvers in _StrictLoader.yaml_implicit_resolvers.items()
-}
+_StrictLoader.yaml_implicit_resolvers = {}
+_ExactLoader.yaml_implicit_resolvers = {}
+for _tag, _pattern, _first in _PLAIN_VALUES:
+    _StrictLoader.add_implicit_resolver(_tag, re.compile(f"^(?:{_pattern})$"), _first)
+    if _tag != _FLOAT_TAG:
+        _ExactLoader.add_implicit_resolver(_tag, re.compile(f"^(?:{_pattern})$"), _first)
 
 
 def parse_yaml(
@@ -82,6 +94,19 @@ def parse_yaml(
         raise error_class(f"{place}: not readable as YAML: {error.problem}") from None
     except yaml.YAMLError as error:
         raise error_class(f"{origin}: not readable as YAML: {error}") from None
+
+
+def plain_yaml_value(text: str) -> Any:
+    """What ``text`` is where it stands alone: null, true or false, a decimal number, or else itself.
+
+    Nothing in it is a comment, a list, a mapping or a quote.
+    """
+    loader = _StrictLoader("")
+    try:
+        tag = loader.resolve(yaml.ScalarNode, text, (True, False))  # type: ignore[no-untyped-call]
+        return text if tag == _MERGE_TAG else loader.construct_object(yaml.ScalarNode(tag, text))
+    finally:
+        loader.dispose()
 
 
 def read_yaml_mapping(
