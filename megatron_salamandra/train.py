@@ -93,10 +93,12 @@ def _run_rank(
     # Not at the top: from the first line of the process on a signal is to be caught.
     from megatron_salamandra.config import ConfigError, load_run_config
     from megatron_salamandra.run_directory import RunDirectory, check_checkpoints_are_there, own, release
+    from megatron_salamandra.training import configured_callbacks
 
     config = load_run_config(arguments.config, all_overrides(arguments))
     config.validate_for_world(world.size)
     config.validate_packages()
+    configured_callbacks(config)
     if config.run_dir is None:
         raise ConfigError("run_dir is not set\n  name the run's directory: run_dir=runs/my-run")
     with ExitStack() as stack:

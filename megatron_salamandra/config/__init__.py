@@ -13,6 +13,7 @@ from megatron_salamandra.config.pipeline_layout import PipelineStage, parse_pipe
 from megatron_salamandra.config.presets import preset_names, presets_directory
 from megatron_salamandra.config.run_config import RunConfig
 from megatron_salamandra.config.sections import (
+    CallbackSection,
     CheckpointSection,
     DataSection,
     KernelsSection,
@@ -26,6 +27,7 @@ from megatron_salamandra.config.sections import (
 )
 
 __all__ = [
+    "CallbackSection",
     "CheckpointSection",
     "ConfigError",
     "DataSection",

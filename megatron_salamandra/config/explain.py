@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import types
-from typing import Any
+from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
@@ -25,6 +25,7 @@ _EXPECTED = {
     "tuple_type": "a list",
     "list_type": "a list",
     "dict_type": "a section with keys below it",
+    "string_pattern_mismatch": "an import path, package.module:Name",
 }
 
 
@@ -43,8 +44,11 @@ def all_keys(root: type[BaseModel]) -> list[str]:
     """Every dotted key of the configuration, sections excluded."""
     keys: list[str] = []
     for name, info in root.model_fields.items():
-        if isinstance(info.annotation, type) and issubclass(info.annotation, BaseModel):
-            keys.extend(f"{name}.{inner}" for inner in info.annotation.model_fields)
+        section = info.annotation
+        if get_origin(section) is tuple:  # a list of sections; an entry's number is no part of the key
+            section = get_args(section)[0]
+        if isinstance(section, type) and issubclass(section, BaseModel):
+            keys.extend(f"{name}.{inner}" for inner in section.model_fields)
         else:
             keys.append(name)
     return keys
@@ -102,6 +106,7 @@ def _expected_range(kind: str, context: dict[str, Any]) -> str | None:
 def _nearest(key: str, root: type[BaseModel]) -> str:
     """The key that was probably meant: a neighbour in its section first, then the same name elsewhere."""
     known = all_keys(root)
+    key = ".".join(part for part in key.split(".") if not part.isdigit())
     section, _, name = key.rpartition(".")
     neighbours = {other.rpartition(".")[2]: other for other in known if other.rpartition(".")[0] == section}
     candidates = dict(neighbours) if section else {**neighbours, **{name: name for name in root.model_fields}}

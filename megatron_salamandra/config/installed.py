@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from packaging.version import Version
 
 from megatron_salamandra.config.errors import Problem
+from megatron_salamandra.foundation.packages import is_installed
 
 if TYPE_CHECKING:
     from megatron_salamandra.config.run_config import RunConfig
@@ -21,6 +22,9 @@ _MODULES = {
         "build apex from source with its extension weight_gradient_mlp_cuda (needs CUDA)",
     ),
 }
+
+# Key of `logging` -> the module that it needs.
+_TRACKERS = {"wandb_project": "wandb", "mlflow_experiment": "mlflow"}
 
 # Before it, the loss kept its gradient in the bf16 logits, and runs diverged: TransformerEngine pull request 3193.
 _LEAST_ENGINE_FOR_LOSS = Version("2.18")
@@ -46,6 +50,15 @@ def missing_packages(config: RunConfig) -> list[Problem]:
                 remedy=f"{remedy}, or use kernels.{key} = fused",
             )
         )
+    for key, module in _TRACKERS.items():
+        if getattr(config.logging, key) is not None and not is_installed(module):
+            problems.append(
+                Problem(
+                    key=f"logging.{key}",
+                    text=f"logging.{key} is set, but the module {module} is not installed",
+                    remedy=f"pip install {module}, or leave logging.{key} out",
+                )
+            )
     return problems
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import Field, PrivateAttr, model_validator
@@ -13,6 +13,7 @@ from megatron_salamandra.config.errors import KeyOrigins, Problem
 from megatron_salamandra.config.installed import missing_packages
 from megatron_salamandra.config.layout import Layout
 from megatron_salamandra.config.sections import (
+    CallbackSection,
     CheckpointSection,
     DataSection,
     FilePath,
@@ -53,6 +54,9 @@ class RunConfig(Section):
     validation: ValidationSection = ValidationSection()
     checkpoint: CheckpointSection = CheckpointSection()
     logging: LoggingSection = LoggingSection()
+    callbacks: Annotated[tuple[CallbackSection, ...], Field(strict=False)] = Field(
+        default=(), description="Classes of yours that take part in training, in this order."
+    )
 
     _origins: KeyOrigins = PrivateAttr(default_factory=KeyOrigins)
 

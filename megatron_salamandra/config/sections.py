@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
 
+from megatron_salamandra.foundation.import_paths import IMPORT_PATH
 from megatron_salamandra.foundation.written_paths import expanded_path
 
 
@@ -314,3 +315,25 @@ class LoggingSection(Section):
 
     console_every_steps: int = Field(default=10, ge=1, description="One console line every so many steps.")
     tensorboard: bool = Field(default=True, description="Write TensorBoard scalars into run_dir/tensorboard.")
+    wandb_project: str | None = Field(
+        default=None,
+        min_length=1,
+        description="Weights & Biases project that gets every metric too, none if null. Needs wandb; log-in, server "
+        "and mode are read from its own WANDB_* variables.",
+    )
+    mlflow_experiment: str | None = Field(
+        default=None,
+        min_length=1,
+        description="MLflow experiment that gets every metric too, none if null. Needs mlflow; the server is read "
+        "from MLFLOW_TRACKING_URI.",
+    )
+
+
+class CallbackSection(Section):
+    """One entry of ``callbacks``: a class of yours that takes part in training."""
+
+    path: str = Field(
+        pattern=IMPORT_PATH,
+        description="Import path of a subclass of megatron_salamandra.training.Callback, as package.module:Class.",
+    )
+    options: dict[str, Any] = Field(default={}, description="Keyword arguments of the class.")

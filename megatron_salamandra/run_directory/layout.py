@@ -7,6 +7,7 @@
       blend.lock.yaml      the blend as it was at the first start
       ordinals.lock.yaml   where each language started, if the run goes on from an earlier one
       metrics.jsonl        one object per step                      (metrics.py)
+      units.json           the unit of each metric by its name
       validation.jsonl     one object per language and validation   (validation.py)
       events.jsonl         start, resume, checkpoint, stop, ...     (events.py)
       environment.json     versions, hosts and layout of the latest start
@@ -53,6 +54,10 @@ class RunDirectory:
     @property
     def metrics(self) -> Path:
         return self.path / "metrics.jsonl"
+
+    @property
+    def units(self) -> Path:
+        return self.path / "units.json"
 
     @property
     def validation(self) -> Path:

@@ -26,6 +26,8 @@ class Decision:
 
     action: Action
     reason: str = ""
+    pass_over_samples: int = 0
+    """Of a roll-back: so many samples behind the checkpoint are not trained on this time."""
 
     @classmethod
     def apply(cls) -> Decision:
@@ -38,9 +40,9 @@ class Decision:
         return cls(Action.SKIP, reason)
 
     @classmethod
-    def roll_back(cls, reason: str) -> Decision:
-        """Go back to the newest complete checkpoint."""
-        return cls(Action.ROLL_BACK, reason)
+    def roll_back(cls, reason: str, *, pass_over_samples: int = 0) -> Decision:
+        """Go back to the newest complete checkpoint, and go on behind ``pass_over_samples`` samples."""
+        return cls(Action.ROLL_BACK, reason, pass_over_samples)
 
     @classmethod
     def stop(cls, reason: str) -> Decision:

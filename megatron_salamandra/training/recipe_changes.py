@@ -6,6 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from pydantic import BaseModel
+from pydantic_core import to_jsonable_python
+
+from megatron_salamandra.config import RunConfig
+
 _SECTIONS = ("training", "optimizer")
 """Every key counts, but not the length of the run."""
 _LENGTH_KEYS = ("steps", "tokens", "stop_after_steps")
@@ -26,6 +31,7 @@ def recipe_changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[Se
     """Every setting of the recipe that differs between two resolved configurations, as plain mappings."""
     keys = [
         "precision",
+        "callbacks",
         *(f"{section}.{key}" for section in _SECTIONS for key in now[section] if key not in _LENGTH_KEYS),
         *(f"data.{key}" for key in _DATA_KEYS),
     ]
@@ -36,4 +42,11 @@ def recipe_changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[Se
 def _value(config: Mapping[str, Any], key: str) -> Any:
     section, _, name = key.rpartition(".")
     inside = config.get(section, {}) if section else config
-    return inside.get(name)
+    return inside[name] if name in inside else _default(section, name)
+
+
+def _default(section: str, name: str) -> Any:
+    """What a configuration of before the key meant: the default keeps what was done without it."""
+    model = RunConfig.model_fields[section].annotation if section else RunConfig
+    assert isinstance(model, type) and issubclass(model, BaseModel)
+    return to_jsonable_python(model.model_fields[name].get_default(call_default_factory=True))

@@ -43,6 +43,8 @@ class StepReport:
     """Tokens of this step over all ranks."""
     applied: bool = True
     """False if a callback had the update skipped."""
+    save_requested: bool = False
+    """True if a callback of any rank asked for a checkpoint."""
     seconds: dict[str, float] = field(default_factory=dict)
     """Rank 0's wall time by part: data, forward_backward, optimizer, step."""
     memory_bytes: int = 0

@@ -10,10 +10,10 @@ from megatron.core.optimizer import MegatronOptimizer
 
 from megatron_salamandra.data import MicroBatch, StepLoader
 from megatron_salamandra.optim import apply_schedule, apply_update, ready_gradients
-from megatron_salamandra.timeline import Timeline
 from megatron_salamandra.training.decision import Action, Decision
 from megatron_salamandra.training.forward_backward import ForwardBackward, LossSum
 from megatron_salamandra.training.report import Measurement, StepReport
+from megatron_salamandra.training.run_view import Progress
 from megatron_salamandra.training.runtime import Runtime
 
 
@@ -25,6 +25,19 @@ class StepOutcome:
     report: StepReport | None
     signalled: bool
     """True on all ranks if a rank was asked by a signal to save and leave."""
+    stop_requested: bool
+    """The same if a callback of any rank asked for a stop."""
+
+
+@dataclass(frozen=True)
+class _Sums:
+    """Over all ranks: loss and tokens, and how many ranks want what."""
+
+    nats: float
+    tokens: float
+    signals: float
+    stops: float
+    saves: float
 
 
 class TrainStep:
@@ -54,19 +67,20 @@ class TrainStep:
         self._decide = decide
         self._clock = clock
 
-    def run(self, loader: StepLoader, step: int, timeline: Timeline) -> StepOutcome:
+    def run(self, loader: StepLoader, step: int, progress: Progress) -> StepOutcome:
         """Do ``step``, whose batches the loader hands out next; collective.
 
         Args:
-            timeline: of the run; says what the step and those before it were trained on.
+            progress: has the run's timeline, and what this rank's callbacks have asked for; answered requests
+                are cleared.
         """
         started = self._clock()
         batches = loader.next_step()
         data_ready = self._clock()
         loss = self._forward_backward(batches)
-        nats, tokens, signals = self._reduce(loss)
+        sums = self._reduce(loss, progress)
         gradients_ready = self._clock()
-        measured = self._measure(step, nats / tokens)
+        measured = self._measure(step, sums.nats / sums.tokens)
         decision = self._decide(measured)
         if decision.action is Action.APPLY:
             apply_update(self._optimizer, measured.grad_norm)
@@ -77,9 +91,10 @@ class TrainStep:
             loss=measured.loss,
             grad_norm=measured.grad_norm,
             lr=measured.lr,
-            tokens=timeline.tokens(step),
-            step_tokens=timeline.step_tokens(step),
+            tokens=progress.timeline.tokens(step),
+            step_tokens=progress.timeline.step_tokens(step),
             applied=decision.action is Action.APPLY,
+            save_requested=sums.saves > 0,
             seconds={
                 "data": data_ready - started,
                 "forward_backward": gradients_ready - data_ready,
@@ -89,7 +104,7 @@ class TrainStep:
             memory_bytes=self._runtime.platform.peak_memory_bytes(),
         )
         done = decision.action in (Action.APPLY, Action.SKIP)
-        return StepOutcome(decision, report if done else None, signalled=signals > 0)
+        return StepOutcome(decision, report if done else None, sums.signals > 0, sums.stops > 0)
 
     def _forward_backward(self, batches: list[MicroBatch]) -> LossSum:
         for chunk in self._chunks:
@@ -98,12 +113,14 @@ class TrainStep:
         self._optimizer.zero_grad()
         return self._run_micro_batches(self._chunks, batches, self._config, self._runtime.grid)
 
-    def _reduce(self, loss: LossSum) -> list[float]:
-        """Sum what the ranks have to say: nats, tokens, and whether a signal came."""
-        signalled = float(self._runtime.signals.received is not None)
-        sums = self._runtime.sum_over_ranks([loss.nats, loss.tokens, signalled])
+    def _reduce(self, loss: LossSum, progress: Progress) -> _Sums:
+        """Add up what the ranks have to say, so that all of them go the same way."""
+        signalled = self._runtime.signals.received is not None
+        wishes = [signalled, progress.stop_request is not None, progress.save_request]
+        sums = self._runtime.sum_over_ranks([loss.nats, loss.tokens, *map(float, wishes)])
+        progress.save_request = False
         self._runtime.platform.synchronize()
-        return sums
+        return _Sums(*sums)
 
     def _measure(self, step: int, loss: float) -> Measurement:
         """Everything that is known of the update before it is made, equal on all ranks."""

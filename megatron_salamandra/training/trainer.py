@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,23 +14,31 @@ import yaml
 from megatron.core.distributed import DistributedDataParallel, finalize_model_grads
 from megatron.core.optimizer import MegatronOptimizer
 
-from megatron_salamandra.checkpoint import load_checkpoint
+from megatron_salamandra.checkpoint import CheckpointWriter, SaveOutcome, load_checkpoint
 from megatron_salamandra.config import ConfigError, RunConfig
-from megatron_salamandra.data import DocumentRules, SampleStream, SourceLedger, StepLoader
+from megatron_salamandra.data import DocumentRules, SampleStream, SourceLedger, StepLoader, validation_sets
 from megatron_salamandra.foundation.errors import UserError
 from megatron_salamandra.foundation.exit_codes import EXIT_DONE, EXIT_STOPPED
 from megatron_salamandra.model import build_model_chunks
 from megatron_salamandra.optim import build_optimizer
 from megatron_salamandra.run_directory import CONFIG, CheckpointError, latest_checkpoint
 from megatron_salamandra.timeline import Timeline, trained_steps
-from megatron_salamandra.training.callbacks import CallbackList, default_callbacks
+from megatron_salamandra.training.callbacks import Callback, CallbackList
+from megatron_salamandra.training.callbacks.checkpointing import Checkpointing
+from megatron_salamandra.training.callbacks.configured import configured_callbacks
+from megatron_salamandra.training.callbacks.validation import Validation
 from megatron_salamandra.training.decision import Action, Decision, strongest
 from megatron_salamandra.training.environment import package_versions
 from megatron_salamandra.training.forward_backward import ForwardBackward, run_micro_batches
+from megatron_salamandra.training.metrics.book import MetricBook
+from megatron_salamandra.training.metrics.sinks import Sink
+from megatron_salamandra.training.metrics.step_metrics import StepMetrics
 from megatron_salamandra.training.recipe_changes import recipe_changes
 from megatron_salamandra.training.report import Measurement, StepReport
 from megatron_salamandra.training.run_data import open_data
+from megatron_salamandra.training.run_view import Progress, Run
 from megatron_salamandra.training.runtime import Runtime
+from megatron_salamandra.training.standard_callbacks import in_order
 from megatron_salamandra.training.train_step import TrainStep
 from salamandra_data.blend_plan import BlendPlan
 
@@ -41,11 +49,15 @@ class TrainingError(UserError):
 
 @dataclass(frozen=True)
 class TrainerParts:
-    """What a program or a test may replace in a trainer."""
+    """What a program or a test may replace in a trainer, or add to it."""
 
     forward_backward: ForwardBackward = run_micro_batches
     open_loader: Callable[..., StepLoader] = StepLoader
     clock: Callable[[], float] = time.perf_counter
+    callbacks: Sequence[Callback] = ()
+    """Besides those of the configuration, and called after them."""
+    sinks: Sequence[Sink] = ()
+    """Besides those of the configuration."""
 
 
 class Trainer:
@@ -68,15 +80,11 @@ class Trainer:
         self.stream = stream
         self.chunks = chunks
         self.optimizer = optimizer
-        self.timeline = self.config.timeline
-        """Which samples each step of the run takes."""
-        self.step = 0
-        """Optimizer steps done since the beginning of the run."""
-        self.stop_reason: str | None = None
-        """Why the run ends before its last step; None while it goes on or is complete."""
-        self.callbacks = CallbackList(default_callbacks(self))
+        self.progress = Progress(self.config.timeline)
+        self._metrics = MetricBook()
+        self.callbacks = self._make_callbacks(parts)
         self._open_loader = parts.open_loader
-        self._rolled_back_steps: set[int] = set()
+        self._rolled_back: set[tuple[int, Timeline]] = set()
         self._train_step = TrainStep(
             runtime,
             chunks,
@@ -85,6 +93,56 @@ class Trainer:
             decide=self._decide,
             clock=parts.clock,
         )
+
+    def _make_callbacks(self, parts: TrainerParts) -> CallbackList:
+        runtime, config = self.runtime, self.config
+        run = Run(
+            config,
+            runtime.directory,
+            rank=runtime.grid.rank,
+            world_size=runtime.grid.world_size,
+            logger=runtime.logger,
+            events=runtime.events,
+            metrics=self._metrics,
+            progress=self.progress,
+            ledger=self.ledger,
+        )
+        writer = CheckpointWriter(
+            self.checkpoints,
+            config.checkpoint,
+            config_yaml=config.to_yaml(),
+            tokenizer=self.plan.tokenizer.path,
+            owner=runtime.owner,
+        )
+
+        def save(step: int) -> list[SaveOutcome]:
+            return writer.save(step, self.chunks, self.optimizer, self.state())
+
+        callbacks = in_order(
+            run,
+            self._metrics,
+            measure=StepMetrics(
+                runtime.platform.peak_flops(config.precision), lambda: self.callbacks.take_seconds()
+            ),
+            others=[*configured_callbacks(config), *parts.callbacks],
+            more_sinks=parts.sinks,
+            validation=Validation(
+                runtime,
+                self.chunks,
+                validation_sets(
+                    self.plan, config.data.sequence_length, config.validation.samples_per_language
+                ),
+                documents=self.document_rules,
+                announce=lambda step, scores: self.callbacks.after_validation(step, scores),
+            ),
+            checkpointing=Checkpointing(
+                config.checkpoint,
+                writer,
+                save=save,
+                announce=lambda step, directory: self.callbacks.after_checkpoint(step, directory),
+            ),
+        )
+        return CallbackList(callbacks, run, parts.clock)
 
     @classmethod
     def build(cls, runtime: Runtime, parts: TrainerParts | None = None) -> Trainer:
@@ -113,6 +171,16 @@ class Trainer:
         if not (data.document_masking or data.reset_positions):
             return None
         return DocumentRules(self.plan.tokenizer.eod_id, data.document_masking, data.reset_positions)
+
+    @property
+    def step(self) -> int:
+        """Optimizer steps done since the beginning of the run."""
+        return self.progress.step
+
+    @property
+    def timeline(self) -> Timeline:
+        """Which samples each step of the run takes."""
+        return self.progress.timeline
 
     @property
     def checkpoints(self) -> Path:
@@ -146,8 +214,10 @@ class Trainer:
             return
         state = load_checkpoint(directory, self.config, self.chunks, self.optimizer)
         self._check_same_stream(directory, state)
-        self.step = int(state["step"])
-        self.timeline = self._timeline_after(directory, state)
+        self.progress.step = int(state["step"])
+        self.progress.timeline = self._timeline_after(directory, state)
+        self.progress.skipped_updates = int(state.get("skipped_updates", 0))
+        self._tell_unknown(self.callbacks.load_state(state.get("callbacks", {})))
         self.runtime.logger.info("resumed from %s at step %d", directory, self.step)
         self._tell_changes(directory)
         if state["total_steps"] != self.config.total_steps:
@@ -159,6 +229,14 @@ class Trainer:
         self.runtime.events.write(
             "resume", step=self.step, checkpoint=directory.name, layout=self.runtime.grid.describe()
         )
+
+    def _tell_unknown(self, names: Sequence[str]) -> None:
+        """Log whose states in a checkpoint no callback of this run has taken over."""
+        if names:
+            self.runtime.logger.warning(
+                "the checkpoint has the state of the callback %s, which this run does not have: it ends here",
+                ", ".join(names),
+            )
 
     def _newest_checkpoint(self) -> Path | None:
         """The newest complete checkpoint, or None; collective."""
@@ -213,6 +291,8 @@ class Trainer:
             "consumed_samples": self.consumed_samples,
             "consumed_tokens": self.timeline.tokens(self.step),
             "position": trained.to_dict() if (trained := self.timeline.until(self.step)) else None,
+            "skipped_updates": self.progress.skipped_updates,
+            "callbacks": self.callbacks.state(),
             "stream": self.stream.fingerprint(),
             "layout": self.runtime.grid.describe(),
             "versions": package_versions(),
@@ -233,7 +313,8 @@ class Trainer:
         """Train until the last step, a stop request, or a signal; yields after each optimizer step."""
         training = self.config.training
         stop_after = min(training.stop_after_steps or self.config.total_steps, self.config.total_steps)
-        while self.step < stop_after and self.stop_reason is None:
+        progress = self.progress
+        while progress.step < stop_after and progress.stop_reason is None:
             with self._open_loader(
                 self.stream,
                 timeline=self.timeline,
@@ -248,43 +329,43 @@ class Trainer:
 
     def _steps_without_roll_back(self, loader: StepLoader, stop_after: int) -> Iterator[StepReport]:
         """Steps in the loader's order, until the run ends here or is somewhere else after a roll-back."""
-        while self.step < stop_after and self.stop_reason is None:
-            step = self.step + 1
-            outcome = self._train_step.run(loader, step, self.timeline)
+        progress = self.progress
+        while progress.step < stop_after and progress.stop_reason is None:
+            step = progress.step + 1
+            outcome = self._train_step.run(loader, step, progress)
             if outcome.signalled:
-                self.stop_reason = f"signal {self.runtime.signals.received or 'on another rank'}"
-            if outcome.decision.action is not Action.APPLY:
-                self._tell_decision(step, outcome.decision)
+                progress.stop_reason = f"signal {self.runtime.signals.received or 'on another rank'}"
+            elif outcome.stop_requested:
+                progress.stop_reason = progress.stop_request or "asked for on another rank"
             if outcome.decision.action is Action.ROLL_BACK:
                 self._roll_back(step, outcome.decision)
                 return
             if outcome.decision.action is Action.STOP:
-                self.stop_reason = outcome.decision.reason
+                progress.stop_reason = progress.stop_reason or outcome.decision.reason
                 return
             assert outcome.report is not None
-            self.step = step
-            if self.step == stop_after < self.config.total_steps:
-                self.stop_reason = "training.stop_after_steps"
+            progress.step = step
+            if not outcome.report.applied:
+                progress.skipped_updates += 1
+                self.runtime.logger.warning("step %d is skipped: %s", step, outcome.decision.reason)
+                self.runtime.events.write("skip", step=step, reason=outcome.decision.reason)
+            if progress.step == stop_after < self.config.total_steps and progress.stop_reason is None:
+                progress.stop_reason = "training.stop_after_steps"
             yield outcome.report
-
-    def _tell_decision(self, step: int, decision: Decision) -> None:
-        kind = decision.action.name.lower()
-        self.runtime.logger.warning("step %d: %s: %s", step, kind.replace("_", " "), decision.reason)
-        self.runtime.events.write(kind, step=step, reason=decision.reason)
 
     def _roll_back(self, step: int, decision: Decision) -> None:
         """Load the newest complete checkpoint in place; the position in the data follows from its step; collective.
 
         Raises:
-            TrainingError: there is no checkpoint, or the same step was rolled back before: everything up to it
-                repeats to the bit, so it would be rolled back for ever.
+            TrainingError: there is no checkpoint, or the same step over the same samples was rolled back before:
+                everything up to it repeats to the bit, so it would be rolled back for ever.
         """
-        if step in self._rolled_back_steps:
+        if (step, self.timeline) in self._rolled_back:
             raise TrainingError(
                 f"step {step} was to be rolled back a second time: {decision.reason}\n"
-                "  the callback must change something, such as skip the update of this step when it comes again"
+                "  the callback must change something: pass over samples, or skip this update when it comes again"
             )
-        self._rolled_back_steps.add(step)
+        self._rolled_back.add((step, self.timeline))
         self.callbacks.before_roll_back()
         directory = self._newest_checkpoint()
         if directory is None:
@@ -294,8 +375,19 @@ class Trainer:
             )
         state = load_checkpoint(directory, self.config, self.chunks, self.optimizer)
         self._check_same_stream(directory, state)
-        self.step = int(state["step"])
-        self.runtime.logger.info("rolled back to %s", directory)
+        self.progress.step = int(state["step"])
+        self.progress.skipped_updates = int(state.get("skipped_updates", 0))
+        if decision.pass_over_samples:
+            self.progress.timeline = self.timeline.passing_over(self.step, decision.pass_over_samples)
+        self.runtime.logger.warning("step %d is rolled back to %s: %s", step, directory.name, decision.reason)
+        self.runtime.events.write(
+            "roll_back",
+            step=step,
+            to_step=self.step,
+            checkpoint=directory.name,
+            reason=decision.reason,
+            passed_over_samples=decision.pass_over_samples,
+        )
         self.callbacks.after_roll_back(self.step)
 
     def _decide(self, measured: Measurement) -> Decision:
@@ -332,16 +424,19 @@ class Trainer:
         self.runtime.stop_if_asked()
         self.runtime.record()
         self.runtime.has_trained = True
-        self.callbacks.start()
         try:
+            self.callbacks.start()
             for report in self.steps():
                 self.callbacks.after_step(report)
-        except TrainingError:
-            self.callbacks.abandon()
+            if self.progress.stop_reason is not None:
+                reason = self.progress.stop_reason
+                self.runtime.logger.info("stopping at step %d: %s", self.step, reason)
+                self.runtime.events.write("stop", step=self.step, reason=reason)
+            self.callbacks.finish()
+        except Exception as error:
+            self.callbacks.on_error(error, together=isinstance(error, TrainingError))
             raise
-        if self.stop_reason is not None:
-            self.runtime.logger.info("stopping at step %d: %s", self.step, self.stop_reason)
-            self.runtime.events.write("stop", step=self.step, reason=self.stop_reason)
-        self.callbacks.finish()
+        finally:
+            self.callbacks.close()
         self.runtime.events.write("end", step=self.step, exit_code=self.exit_code)
         return self.exit_code

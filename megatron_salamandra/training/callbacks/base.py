@@ -1,67 +1,127 @@
-"""The interface of callbacks."""
+"""The interface of callbacks. Never imports torch."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
+from megatron_salamandra.config import ConfigError
 from megatron_salamandra.training.decision import Decision, strongest
 from megatron_salamandra.training.report import LanguageScore, Measurement, StepReport
-
-if TYPE_CHECKING:
-    from megatron_salamandra.training.trainer import Trainer
+from megatron_salamandra.training.run_view import Run
 
 
 class Callback:
-    """Hooks around training. All are called on every rank, in the same order, so they may be collective."""
+    """Hooks around training.
 
-    def __init__(self, trainer: Trainer) -> None:
-        self.trainer = trainer
+    All are called on every rank, in the same order, so they may be collective where nothing else is said. In all of
+    them ``self.run`` is the view of the run.
+    """
+
+    run: Run
+    part: str = "callbacks"
+    """Under which name its time between steps is told (``seconds_between_steps``)."""
 
     @property
-    def is_writer(self) -> bool:
-        """True on the rank that writes the run's files."""
-        return self.trainer.runtime.grid.rank == 0
+    def name(self) -> str:
+        """Under which its state is kept; one callback of a run may have it."""
+        return type(self).__name__
 
     def start(self) -> None:
         """Before the first step of this process, after a checkpoint was loaded."""
 
     def before_update(self, measured: Measurement) -> Decision:
-        """When the gradients of a step are ready and nothing was updated.
+        """When loss and gradients of a step are known and nothing was updated.
 
-        Of several answers the strongest counts, over callbacks and over ranks.
+        Of several answers the strongest counts, over callbacks and over ranks. An update that would spoil the
+        weights (:attr:`Measurement.finite`) ends the run unless one has another answer for it.
+
+        Args:
+            measured: equal on all ranks.
         """
         return Decision.apply()
 
     def after_step(self, report: StepReport) -> None:
         """After every optimizer step, also one whose update was skipped."""
 
+    def after_validation(self, step: int, scores: Sequence[LanguageScore]) -> None:
+        """After validation at ``step``."""
+
+    def after_checkpoint(self, step: int, directory: Path) -> None:
+        """After the checkpoint of ``step`` got its final name; with background saves that may be steps later."""
+
     def before_roll_back(self) -> None:
         """Before the newest complete checkpoint is looked for, which the run goes back to."""
 
     def after_roll_back(self, step: int) -> None:
-        """When weights, moments and position are those of the checkpoint of ``step``."""
+        """When weights, moments and position are those of the checkpoint of ``step``.
 
-    def after_validation(self, step: int, scores: Sequence[LanguageScore]) -> None:
-        """After validation at ``step``."""
+        The callback's own state is not taken back, so that it may remember why.
+        """
 
     def finish(self) -> None:
         """After the last step of this process, also when it was stopped early."""
 
-    def abandon(self) -> None:
-        """Instead of :meth:`finish`, when all ranks found together that training cannot go on."""
+    def on_error(self, error: Exception, *, together: bool) -> None:
+        """Instead of :meth:`finish`, when an error ends the run. What it raises is logged and does not count.
+
+        Args:
+            together: True if all ranks found the error; only then may the callback be collective.
+        """
+
+    def close(self) -> None:
+        """At the very end, also after an error; must not be collective."""
+
+    def state(self) -> Mapping[str, Any]:
+        """What a checkpoint keeps of this callback: JSON, equal on all ranks; nothing if empty."""
+        return {}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Take over what :meth:`state` returned when the checkpoint was saved; before :meth:`start`.
+
+        Not called if the checkpoint has no state of this callback.
+        """
 
 
 class CallbackList:
     """Calls every callback in order."""
 
-    def __init__(self, callbacks: Sequence[Callback]) -> None:
+    def __init__(
+        self,
+        callbacks: Sequence[Callback],
+        run: Run,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        """Show every callback its run.
+
+        Raises:
+            ConfigError: two callbacks have the same name.
+        """
+        names = [callback.name for callback in callbacks]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ConfigError(
+                f"two callbacks are named {', '.join(twice)}\n"
+                "  give one of the classes another `name`: it keeps their states in the checkpoint apart"
+            )
         self._callbacks = list(callbacks)
+        self._logger = run.logger
+        self._clock = clock
+        self._seconds: dict[str, float] = {}
+        for callback in self._callbacks:
+            callback.run = run
 
     @property
     def have_a_say(self) -> bool:
         """True if a callback answers before updates; ranks need not agree on answers that nobody gives."""
         return any(type(callback).before_update is not Callback.before_update for callback in self._callbacks)
+
+    def take_seconds(self) -> dict[str, float]:
+        """Time spent in callbacks after steps since the last call, by :attr:`Callback.part`."""
+        taken, self._seconds = self._seconds, {}
+        return taken
 
     def start(self) -> None:
         """See :meth:`Callback.start`."""
@@ -75,7 +135,20 @@ class CallbackList:
     def after_step(self, report: StepReport) -> None:
         """See :meth:`Callback.after_step`."""
         for callback in self._callbacks:
+            started = self._clock()
             callback.after_step(report)
+            spent = self._clock() - started
+            self._seconds[callback.part] = self._seconds.get(callback.part, 0.0) + spent
+
+    def after_validation(self, step: int, scores: Sequence[LanguageScore]) -> None:
+        """See :meth:`Callback.after_validation`."""
+        for callback in self._callbacks:
+            callback.after_validation(step, scores)
+
+    def after_checkpoint(self, step: int, directory: Path) -> None:
+        """See :meth:`Callback.after_checkpoint`."""
+        for callback in self._callbacks:
+            callback.after_checkpoint(step, directory)
 
     def before_roll_back(self) -> None:
         """See :meth:`Callback.before_roll_back`."""
@@ -87,17 +160,45 @@ class CallbackList:
         for callback in self._callbacks:
             callback.after_roll_back(step)
 
-    def after_validation(self, step: int, scores: Sequence[LanguageScore]) -> None:
-        """See :meth:`Callback.after_validation`."""
-        for callback in self._callbacks:
-            callback.after_validation(step, scores)
-
     def finish(self) -> None:
         """See :meth:`Callback.finish`."""
         for callback in self._callbacks:
             callback.finish()
 
-    def abandon(self) -> None:
-        """See :meth:`Callback.abandon`."""
+    def on_error(self, error: Exception, *, together: bool) -> None:
+        """See :meth:`Callback.on_error`; the first error stays the one that is told."""
         for callback in self._callbacks:
-            callback.abandon()
+            try:
+                callback.on_error(error, together=together)
+            except Exception:
+                self._logger.exception("%s failed in on_error", callback.name)
+
+    def close(self) -> None:
+        """See :meth:`Callback.close`."""
+        for callback in self._callbacks:
+            try:
+                callback.close()
+            except Exception:
+                self._logger.exception("%s failed in close", callback.name)
+
+    def state(self) -> dict[str, Any]:
+        """The states of all callbacks that have one, by name.
+
+        Raises:
+            TypeError: a state is not JSON; names the callback.
+        """
+        states = {callback.name: dict(callback.state()) for callback in self._callbacks}
+        for name, state in states.items():
+            try:
+                json.dumps(state)
+            except (TypeError, ValueError) as error:
+                raise TypeError(f"the state of callback {name} cannot be kept as JSON: {error}") from error
+        return {name: state for name, state in states.items() if state}
+
+    def load_state(self, states: Mapping[str, Any]) -> list[str]:
+        """Give every callback its state, and return the names that no callback has."""
+        by_name = {callback.name: callback for callback in self._callbacks}
+        for name, callback in by_name.items():
+            if name in states:
+                callback.load_state(states[name])
+        return sorted(set(states) - set(by_name))

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
 
 import torch
+from megatron.core.distributed import DistributedDataParallel
 
-from megatron_salamandra.data import MicroBatch, ValidationSet, validation_sets
+from megatron_salamandra.data import DocumentRules, MicroBatch, ValidationSet
 from megatron_salamandra.training.callbacks.base import Callback
 from megatron_salamandra.training.forward_backward import run_micro_batches
 from megatron_salamandra.training.report import LanguageScore, StepReport
-
-if TYPE_CHECKING:
-    from megatron_salamandra.training.trainer import Trainer
+from megatron_salamandra.training.runtime import Runtime
 
 MAX_EXPONENT = 700.0
 """exp of more is not a 64-bit number."""
@@ -83,23 +81,41 @@ def summaries(languages: Sequence[str], scores: Sequence[LanguageScore]) -> list
 class Validation(Callback):
     """Runs forward over every language's validation windows when the configuration asks for it."""
 
-    def __init__(self, trainer: Trainer) -> None:
-        super().__init__(trainer)
-        self._when = trainer.config.validation
-        self._sets = validation_sets(
-            trainer.plan, trainer.config.data.sequence_length, self._when.samples_per_language
-        )
+    part = "validation"
+
+    def __init__(
+        self,
+        runtime: Runtime,
+        chunks: list[DistributedDataParallel],
+        sets: Sequence[ValidationSet],
+        *,
+        documents: DocumentRules | None,
+        announce: Callable[[int, Sequence[LanguageScore]], None],
+    ) -> None:
+        """Take what the run's view does not have.
+
+        Args:
+            sets: held-out text by language; may be empty.
+            documents: how the ends of documents count; not at all if None.
+            announce: tells all callbacks the scores of a step.
+        """
+        self._runtime = runtime
+        self._chunks = chunks
+        self._sets = sets
+        self._documents = documents
+        self._announce = announce
+        self._when = runtime.config.validation
         self._validated_step: int | None = None
 
     def start(self) -> None:
         wanted = self._when.at_start or self._when.every_steps or self._when.at_end
         if wanted and not self._sets:
-            self.trainer.runtime.logger.warning(
+            self.run.logger.warning(
                 "no validation: the blend has no validation shards (tokenize with --validation-fraction)"
             )
         # A resumed run has validated the step it starts from, if it was to be validated.
-        self._validated_step = self.trainer.step or None
-        if self._when.at_start and self.trainer.step == 0:
+        self._validated_step = self.run.step or None
+        if self._when.at_start and self.run.step == 0:
             self._validate(0)
 
     def after_step(self, report: StepReport) -> None:
@@ -107,37 +123,39 @@ class Validation(Callback):
         if every and report.step % every == 0:
             self._validate(report.step)
 
+    def after_roll_back(self, step: int) -> None:
+        self._validated_step = step
+
     def finish(self) -> None:
-        complete = self.trainer.step == self.trainer.config.total_steps
-        if self._when.at_end and complete and self._validated_step != self.trainer.step:
-            self._validate(self.trainer.step)
+        complete = self.run.step == self.run.config.total_steps
+        if self._when.at_end and complete and self._validated_step != self.run.step:
+            self._validate(self.run.step)
 
     def _validate(self, step: int) -> None:
         self._validated_step = step
         if not self._sets:
             return
-        chunks = self.trainer.chunks
-        for chunk in chunks:
+        for chunk in self._chunks:
             chunk.eval()
         with torch.no_grad():
             scores = [self._score(validation_set) for validation_set in self._sets]
         languages = [validation_set.language for validation_set in self._sets]
-        self.trainer.callbacks.after_validation(step, [*scores, *summaries(languages, scores)])
+        self._announce(step, [*scores, *summaries(languages, scores)])
 
     def _score(self, validation_set: ValidationSet) -> LanguageScore:
-        runtime = self.trainer.runtime
+        runtime = self._runtime
         batches = list(
             validation_set.micro_batches(
-                self.trainer.config.training.micro_batch_size,
+                self.run.config.training.micro_batch_size,
                 runtime.grid.data_rank,
                 runtime.grid.data_size,
-                self.trainer.document_rules,
+                self._documents,
             )
         )
         loss = run_micro_batches(
-            self.trainer.chunks,
+            self._chunks,
             pad_to_pipeline(batches, runtime.grid.pipeline_size),
-            self.trainer.config,
+            self.run.config,
             runtime.grid,
             forward_only=True,
         )

@@ -1,0 +1,1 @@
+"""Metrics: recorded by name wherever they are measured, written by every sink."""

@@ -1,0 +1,57 @@
+"""The callbacks and sinks of a run, in the order in which they are called."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from megatron_salamandra.training.callbacks import Callback
+from megatron_salamandra.training.callbacks.checkpointing import Checkpointing
+from megatron_salamandra.training.callbacks.validation import Validation
+from megatron_salamandra.training.metrics.book import MetricBook
+from megatron_salamandra.training.metrics.console import Console
+from megatron_salamandra.training.metrics.files import RunFiles, UnitsFile
+from megatron_salamandra.training.metrics.sinks import Sink, SinkList
+from megatron_salamandra.training.metrics.step_metrics import StepMetrics, WriteMetrics
+from megatron_salamandra.training.run_view import Run
+
+
+def standard_sinks(run: Run) -> list[Sink]:
+    """Where the metrics of this rank go: files and trackers on rank 0, the log on every rank."""
+    if not run.is_writer:
+        return [Console(run)]
+    sinks: list[Sink] = [RunFiles(run.directory), UnitsFile(run.directory), Console(run)]
+    wanted = run.config.logging
+    if wanted.tensorboard:
+        from megatron_salamandra.training.metrics.tensorboard import TensorBoard
+
+        sinks.append(TensorBoard(run.directory.tensorboard))
+    if wanted.wandb_project is not None:
+        from megatron_salamandra.training.metrics.trackers import WeightsAndBiases
+
+        sinks.append(WeightsAndBiases(run, wanted.wandb_project))
+    if wanted.mlflow_experiment is not None:
+        from megatron_salamandra.training.metrics.trackers import MlFlow
+
+        sinks.append(MlFlow(run, wanted.mlflow_experiment))
+    return sinks
+
+
+def in_order(
+    run: Run,
+    book: MetricBook,
+    *,
+    measure: StepMetrics,
+    others: Sequence[Callback],
+    more_sinks: Sequence[Sink],
+    validation: Validation,
+    checkpointing: Checkpointing,
+) -> list[Callback]:
+    """All callbacks of a run.
+
+    Args:
+        others: of the configuration and of whoever builds the trainer. What they record of a step is written with it.
+        more_sinks: besides those that the configuration asks for.
+    """
+    write = WriteMetrics(book, SinkList([*standard_sinks(run), *more_sinks], run.logger))
+    # Checkpoints last: what the others wrote for this step is on disk before the step is saved.
+    return [measure, *others, write, validation, checkpointing]
