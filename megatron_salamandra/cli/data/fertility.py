@@ -61,12 +61,12 @@ def _run(arguments: argparse.Namespace) -> int:
     from salamandra_data.figures import check_matplotlib
     from salamandra_data.tokenizer_study import (
         StudyDocuments,
+        fertility_table,
         measure_fertility,
         named_path,
         open_tokenizer,
         read_language_text,
     )
-    from salamandra_data.tokenizer_study.report import fertility_table
 
     if arguments.out:
         check_matplotlib()
@@ -86,8 +86,7 @@ def _run(arguments: argparse.Namespace) -> int:
     if documents.malformed_lines:
         print(f"malformed lines passed over: {documents.malformed_lines:,}")
     if arguments.out:
-        from salamandra_data.tokenizer_study.fertility import DEFAULT_REFERENCE
-        from salamandra_data.tokenizer_study.study_files import write_study
+        from salamandra_data.tokenizer_study import DEFAULT_REFERENCE, write_study
 
         compared = "tokens" if arguments.parallel else "tokens per word"
         reference = arguments.reference or DEFAULT_REFERENCE

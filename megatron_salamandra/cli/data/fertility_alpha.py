@@ -77,10 +77,14 @@ def register(commands: Subparsers) -> None:
 def _run(arguments: argparse.Namespace) -> int:
     from salamandra_data.figures import check_matplotlib
     from salamandra_data.tokenizer import natural_sizes
-    from salamandra_data.tokenizer_study import AlphaExperiment, StudyDocuments, run_alpha_experiment
-    from salamandra_data.tokenizer_study.plots import alpha_plot
-    from salamandra_data.tokenizer_study.report import fertility_table
-    from salamandra_data.tokenizer_study.study_files import write_study
+    from salamandra_data.tokenizer_study import (
+        AlphaExperiment,
+        StudyDocuments,
+        alpha_plot,
+        fertility_table,
+        run_alpha_experiment,
+        write_study,
+    )
 
     check_matplotlib()
     sizes = natural_sizes(arguments.language_sizes, arguments.factors)

@@ -16,8 +16,8 @@ from megatron_salamandra.cli import main
 from salamandra_data.blend_plan import TokenCounts
 from salamandra_data.errors import DataError
 from salamandra_data.tokenizer_study import AlphaExperiment, Fertility, StudyDocuments, run_alpha_experiment
-from salamandra_data.tokenizer_study.held_out import hold_out
-from salamandra_data.tokenizer_study.plots import alpha_plot
+from salamandra_data.tokenizer_study.alpha_experiment import hold_out
+from salamandra_data.tokenizer_study.report import alpha_plot
 
 GALICIAN = (
     "Todos os seres humanos nacen libres e iguais en dignidade e dereitos e, dotados como están de razón e "

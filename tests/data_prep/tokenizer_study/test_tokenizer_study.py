@@ -27,7 +27,7 @@ from salamandra_data.tokenizer_study import (
     open_tokenizer,
     read_language_text,
 )
-from salamandra_data.tokenizer_study.words import word_pattern
+from salamandra_data.tokenizer_study.fertility import word_pattern
 
 TEXTS = {language: [text, text[::2]] for language, text in ARTICLE_1.items()}
 
