@@ -28,7 +28,7 @@ from megatron_salamandra.checkpoint.retention import steps_to_delete
 from megatron_salamandra.config import CheckpointSection
 from megatron_salamandra.foundation.atomic_files import atomic_write_bytes
 from megatron_salamandra.foundation.parents import bind_forks
-from megatron_salamandra.platform.megatron_versions import background_save_options, start_result_queue
+from megatron_salamandra.platform import background_save_options, start_result_queue
 from megatron_salamandra.run_directory import (
     CONFIG,
     MANIFEST,
