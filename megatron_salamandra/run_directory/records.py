@@ -75,9 +75,9 @@ class ValidationLog:
     def __init__(self, path: Path) -> None:
         self._diary = Diary(path)
 
-    def append(self, record: ValidationRecord) -> None:
-        """Write one score; a full disk is warned about and does not raise."""
-        self._diary.append(asdict(record))
+    def append(self, *records: ValidationRecord) -> None:
+        """Write the scores of a validation at once; a full disk is warned about and does not raise."""
+        self._diary.append(*(asdict(record) for record in records))
 
     def read(self) -> list[ValidationRecord]:
         """All scores in order of the file; of a step and language that come twice, both; torn lines are passed over."""

@@ -22,8 +22,8 @@ class BlendChanges:
 
 def blend_changes(before: BlendPlan, now: BlendPlan) -> BlendChanges:
     """Compare two blends by content; where their files lie does not count."""
-    old = {source.language: source for source in before.sources}
-    new = {source.language: source for source in now.sources}
+    old = {source.name: source for source in before.sources}
+    new = {source.name: source for source in now.sources}
     samples = []
     if before.tokenizer.sha256 != now.tokenizer.sha256:
         samples.append("the tokenizer")
@@ -50,7 +50,7 @@ def _contents(shards: tuple[ShardRef, ...]) -> list[tuple[int, str, str]]:
 
 
 def _rest(plan: BlendPlan) -> list[tuple[str, int]]:
-    return [(source.language, source.weight) for source in plan.sources]
+    return [(source.name, source.weight) for source in plan.sources]
 
 
 def _held_out(source: BlendSource) -> str:

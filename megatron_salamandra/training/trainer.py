@@ -21,7 +21,7 @@ from megatron_salamandra.foundation.errors import UserError
 from megatron_salamandra.foundation.exit_codes import EXIT_DONE, EXIT_STOPPED
 from megatron_salamandra.model import build_model_chunks
 from megatron_salamandra.optim import build_optimizer
-from megatron_salamandra.run_directory import CONFIG, CheckpointError, latest_checkpoint
+from megatron_salamandra.run_directory import CONFIG, CheckpointError, latest_checkpoint, step_of
 from megatron_salamandra.timeline import Timeline, trained_steps
 from megatron_salamandra.training.callbacks import Callback, CallbackList
 from megatron_salamandra.training.callbacks.checkpointing import Checkpointing
@@ -39,6 +39,12 @@ from megatron_salamandra.training.run_data import open_data
 from megatron_salamandra.training.run_view import Progress, Run
 from megatron_salamandra.training.runtime import Runtime
 from megatron_salamandra.training.standard_callbacks import in_order
+from megatron_salamandra.training.start_checks import (
+    STOP_AFTER_STEPS,
+    last_step_of_this_start,
+    nothing_to_do,
+    tell_lost_steps,
+)
 from megatron_salamandra.training.train_step import TrainStep
 from salamandra_data.blend_plan import BlendPlan
 
@@ -85,6 +91,7 @@ class Trainer:
         self.callbacks = self._make_callbacks(parts)
         self._open_loader = parts.open_loader
         self._rolled_back: set[tuple[int, Timeline]] = set()
+        self._has_work_left = False
         self._train_step = TrainStep(
             runtime,
             chunks,
@@ -133,12 +140,15 @@ class Trainer:
                     self.plan, config.data.sequence_length, config.validation.samples_per_language
                 ),
                 documents=self.document_rules,
+                look_for_signals=self._look_for_signals,
+                catch_up=lambda: self.callbacks.catch_up(),
                 announce=lambda step, scores: self.callbacks.after_validation(step, scores),
             ),
             checkpointing=Checkpointing(
                 config.checkpoint,
                 writer,
                 save=save,
+                look_for_signals=self._look_for_signals,
                 announce=lambda step, directory: self.callbacks.after_checkpoint(step, directory),
             ),
         )
@@ -199,19 +209,30 @@ class Trainer:
 
     @property
     def exit_code(self) -> int:
-        """75 if the run was stopped before its last step, else 0."""
-        return EXIT_STOPPED if self.step < self.config.total_steps else EXIT_DONE
+        """75 if the run was stopped before its last step, or before what comes after that; else 0."""
+        unfinished = self.step < self.config.total_steps or self._has_work_left
+        return EXIT_STOPPED if unfinished else EXIT_DONE
 
-    def resume_if_possible(self) -> None:
+    def resume_if_possible(self) -> str | None:
         """Load the latest complete checkpoint of the run directory, if there is one; collective.
 
+        Returns:
+            Why there is nothing to do, if there is not; then nothing was loaded.
         Raises:
             CheckpointError: it is damaged, of another model, or of another stream of data.
         """
         directory = self._newest_checkpoint()
+        if self.runtime.grid.rank == 0:
+            tell_lost_steps(
+                self.runtime.directory, step_of(directory) if directory else 0, self.runtime.logger
+            )
         if directory is None:
             self.runtime.events.write("start", layout=self.runtime.grid.describe())
-            return
+            return None
+        self.progress.step = step_of(directory)
+        idle = nothing_to_do(self.step, self.config)
+        if idle is not None and not self.callbacks.have_work_left():
+            return idle
         state = load_checkpoint(directory, self.config, self.chunks, self.optimizer)
         self._check_same_stream(directory, state)
         self.progress.step = int(state["step"])
@@ -229,6 +250,7 @@ class Trainer:
         self.runtime.events.write(
             "resume", step=self.step, checkpoint=directory.name, layout=self.runtime.grid.describe()
         )
+        return None
 
     def _tell_unknown(self, names: Sequence[str]) -> None:
         """Log whose states in a checkpoint no callback of this run has taken over."""
@@ -312,7 +334,7 @@ class Trainer:
     def steps(self) -> Iterator[StepReport]:
         """Train until the last step, a stop request, or a signal; yields after each optimizer step."""
         training = self.config.training
-        stop_after = min(training.stop_after_steps or self.config.total_steps, self.config.total_steps)
+        stop_after = last_step_of_this_start(self.config)
         progress = self.progress
         while progress.step < stop_after and progress.stop_reason is None:
             with self._open_loader(
@@ -350,7 +372,7 @@ class Trainer:
                 self.runtime.logger.warning("step %d is skipped: %s", step, outcome.decision.reason)
                 self.runtime.events.write("skip", step=step, reason=outcome.decision.reason)
             if progress.step == stop_after < self.config.total_steps and progress.stop_reason is None:
-                progress.stop_reason = "training.stop_after_steps"
+                progress.stop_reason = STOP_AFTER_STEPS
             yield outcome.report
 
     def _roll_back(self, step: int, decision: Decision) -> None:
@@ -417,26 +439,40 @@ class Trainer:
         dist.all_gather_object(found, mine)
         return strongest(found)
 
+    def _look_for_signals(self) -> bool:
+        """Have the run stop if a signal came to any rank, and say whether one did; collective."""
+        reason = self.runtime.signal_on_any_rank()
+        self.progress.stop_reason = self.progress.stop_reason or reason
+        return reason is not None
+
     def run(self) -> int:
         """Resume, train to the end or to a stop, save, and return the exit code."""
-        self.runtime.stop_if_asked()
-        self.resume_if_possible()
-        self.runtime.stop_if_asked()
-        self.runtime.record()
-        self.runtime.has_trained = True
+        runtime = self.runtime
+        runtime.stop_if_asked()
+        if (idle := self.resume_if_possible()) is not None:
+            runtime.logger.info("%s; nothing to do", idle)
+            runtime.events.write("end", step=self.step, exit_code=EXIT_DONE, reason=idle)
+            return EXIT_DONE
+        runtime.stop_if_asked()
+        if nothing_to_do(self.step, self.config) is None:
+            runtime.record()
+        runtime.has_trained = True
         try:
             self.callbacks.start()
+            self._look_for_signals()
             for report in self.steps():
                 self.callbacks.after_step(report)
-            if self.progress.stop_reason is not None:
-                reason = self.progress.stop_reason
-                self.runtime.logger.info("stopping at step %d: %s", self.step, reason)
-                self.runtime.events.write("stop", step=self.step, reason=reason)
+            if (reason := self.progress.stop_reason) is not None:
+                runtime.logger.info("stopping at step %d: %s", self.step, reason)
+                runtime.events.write("stop", step=self.step, reason=reason)
             self.callbacks.finish()
+            self._has_work_left = self.callbacks.have_work_left()
         except Exception as error:
             self.callbacks.on_error(error, together=isinstance(error, TrainingError))
             raise
         finally:
             self.callbacks.close()
-        self.runtime.events.write("end", step=self.step, exit_code=self.exit_code)
+        if self.progress.stop_reason == STOP_AFTER_STEPS:
+            runtime.leave_word(STOP_AFTER_STEPS)
+        runtime.events.write("end", step=self.step, exit_code=self.exit_code)
         return self.exit_code

@@ -62,8 +62,21 @@ class Callback:
         The callback's own state is not taken back, so that it may remember why.
         """
 
+    def catch_up(self) -> None:
+        """While something long goes on between two steps: complete what was done in the background meanwhile."""
+
     def finish(self) -> None:
         """After the last step of this process, also when it was stopped early."""
+
+    def after_last_save(self) -> None:
+        """After every callback has finished and the last checkpoint has its name: nothing can be lost any more."""
+
+    def has_work_left(self) -> bool:
+        """Whether a run whose steps are all done must be started again for what was broken off; equal on all ranks.
+
+        Asked at a start that finds no step to do, before :meth:`start`, and at the end.
+        """
+        return False
 
     def on_error(self, error: Exception, *, together: bool) -> None:
         """Instead of :meth:`finish`, when an error ends the run. What it raises is logged and does not count.
@@ -160,10 +173,21 @@ class CallbackList:
         for callback in self._callbacks:
             callback.after_roll_back(step)
 
+    def catch_up(self) -> None:
+        """See :meth:`Callback.catch_up`."""
+        for callback in self._callbacks:
+            callback.catch_up()
+
     def finish(self) -> None:
-        """See :meth:`Callback.finish`."""
+        """See :meth:`Callback.finish` and :meth:`Callback.after_last_save`."""
         for callback in self._callbacks:
             callback.finish()
+        for callback in self._callbacks:
+            callback.after_last_save()
+
+    def have_work_left(self) -> bool:
+        """See :meth:`Callback.has_work_left`."""
+        return any(callback.has_work_left() for callback in self._callbacks)
 
     def on_error(self, error: Exception, *, together: bool) -> None:
         """See :meth:`Callback.on_error`; the first error stays the one that is told."""

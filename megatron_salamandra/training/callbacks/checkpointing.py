@@ -23,17 +23,20 @@ class Checkpointing(Callback):
         writer: CheckpointWriter,
         *,
         save: Callable[[int], Sequence[SaveOutcome]],
+        look_for_signals: Callable[[], bool],
         announce: Callable[[int, Path], None],
     ) -> None:
         """Take what the run's view does not have.
 
         Args:
             save: begins to save the state of a step with ``writer``; returns what ended by now.
+            look_for_signals: has the run stop if a signal came meanwhile; collective.
             announce: tells all callbacks of a step's published checkpoint.
         """
         self._policy = policy
         self._writer = writer
         self._start_save = save
+        self._look_for_signals = look_for_signals
         self._announce = announce
         self._requested_step: int | None = None
         self._failed_step: int | None = None
@@ -46,6 +49,12 @@ class Checkpointing(Callback):
         every = self._policy.every_steps
         if report.save_requested or (every and report.step % every == 0):
             self._save(report.step)
+            # A signal that came meanwhile should not cost another step and another save.
+            self._look_for_signals()
+
+    def catch_up(self) -> None:
+        """Give a save its name if its writers are done by now."""
+        self._tell(self._writer.poll(wait=False))
 
     def finish(self) -> None:
         """Save the last step of this process.

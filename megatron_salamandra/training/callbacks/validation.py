@@ -10,6 +10,7 @@ import torch
 from megatron.core.distributed import DistributedDataParallel
 
 from megatron_salamandra.data import DocumentRules, MicroBatch, ValidationSet
+from megatron_salamandra.run_directory import ValidationLog
 from megatron_salamandra.training.callbacks.base import Callback
 from megatron_salamandra.training.forward_backward import run_micro_batches
 from megatron_salamandra.training.report import LanguageScore, StepReport
@@ -90,6 +91,8 @@ class Validation(Callback):
         sets: Sequence[ValidationSet],
         *,
         documents: DocumentRules | None,
+        look_for_signals: Callable[[], bool],
+        catch_up: Callable[[], None],
         announce: Callable[[int, Sequence[LanguageScore]], None],
     ) -> None:
         """Take what the run's view does not have.
@@ -97,12 +100,16 @@ class Validation(Callback):
         Args:
             sets: held-out text by language; may be empty.
             documents: how the ends of documents count; not at all if None.
+            look_for_signals: has the run stop if a signal came, and says so; collective.
+            catch_up: lets all callbacks complete what was done in the background meanwhile.
             announce: tells all callbacks the scores of a step.
         """
         self._runtime = runtime
         self._chunks = chunks
         self._sets = sets
         self._documents = documents
+        self._look_for_signals = look_for_signals
+        self._catch_up = catch_up
         self._announce = announce
         self._when = runtime.config.validation
         self._validated_step: int | None = None
@@ -113,34 +120,66 @@ class Validation(Callback):
             self.run.logger.warning(
                 "no validation: the blend has no validation shards (tokenize with --validation-fraction)"
             )
-        # A resumed run has validated the step it starts from, if it was to be validated.
-        self._validated_step = self.run.step or None
-        if self._when.at_start and self.run.step == 0:
+        step = self.run.step
+        if step == 0 and self._when.at_start:
             self._validate(0)
+        elif step and self._is_due(step) and not self._is_recorded(step):
+            self._validate(step)  # it was broken off
 
     def after_step(self, report: StepReport) -> None:
-        every = self._when.every_steps
-        if every and report.step % every == 0:
+        # The last step of this process is saved first.
+        is_last = self.run.stop_reason is not None or report.step >= self.run.config.total_steps
+        if self._is_due(report.step) and not is_last:
             self._validate(report.step)
 
     def after_roll_back(self, step: int) -> None:
         self._validated_step = step
 
-    def finish(self) -> None:
-        complete = self.run.step == self.run.config.total_steps
-        if self._when.at_end and complete and self._validated_step != self.run.step:
-            self._validate(self.run.step)
+    def after_last_save(self) -> None:
+        step = self.run.step
+        if step and self._is_due(step) and self._validated_step != step:
+            self._validate(step)
+
+    def has_work_left(self) -> bool:
+        step = self.run.step
+        complete = step == self.run.config.total_steps
+        return bool(complete and self._sets and self._is_due(step) and not self._is_recorded(step))
+
+    def _is_due(self, step: int) -> bool:
+        every = self._when.every_steps
+        at_end = self._when.at_end and step == self.run.config.total_steps
+        return at_end or bool(every and step % every == 0)
+
+    def _is_recorded(self, step: int) -> bool:
+        """Whether this process, or by ``validation.jsonl`` an earlier one, has validated ``step``; collective."""
+        if self._validated_step != step and self._runtime.max_over_ranks(
+            int(self.run.is_writer and has_scores_of(ValidationLog(self.run.directory.validation), step))
+        ):
+            self._validated_step = step
+        return self._validated_step == step
 
     def _validate(self, step: int) -> None:
-        self._validated_step = step
-        if not self._sets:
-            return
+        """Score every language, unless a signal breaks it off: the next start makes up for that."""
         for chunk in self._chunks:
             chunk.eval()
-        with torch.no_grad():
-            scores = [self._score(validation_set) for validation_set in self._sets]
-        languages = [validation_set.language for validation_set in self._sets]
-        self._announce(step, [*scores, *summaries(languages, scores)])
+        scores: list[LanguageScore] = []
+        for validation_set in self._sets:
+            if self._look_for_signals():
+                self.run.logger.info(
+                    "the validation of step %d is broken off after %d of %d languages",
+                    step,
+                    len(scores),
+                    len(self._sets),
+                )
+                return
+            with torch.no_grad():
+                scores.append(self._score(validation_set))
+            self._catch_up()
+        self._validated_step = step
+        if scores:
+            languages = [validation_set.language for validation_set in self._sets]
+            self._announce(step, [*scores, *summaries(languages, scores)])
+            self._look_for_signals()
 
     def _score(self, validation_set: ValidationSet) -> LanguageScore:
         runtime = self._runtime
@@ -168,6 +207,11 @@ class Validation(Callback):
             bits_per_byte=validation_set.bits_per_byte(mean),
             tokens=round(tokens),
         )
+
+
+def has_scores_of(log: ValidationLog, step: int) -> bool:
+    """Whether the validation of ``step`` is complete: the averages are written last."""
+    return any(record.step == step and record.language == "micro" for record in log.read())
 
 
 def pad_to_pipeline(batches: list[MicroBatch], pipeline_size: int) -> list[MicroBatch]:

@@ -30,8 +30,7 @@ class RunFiles(Sink):
         self._metrics.append(step, nested(metrics))
 
     def write_validation(self, step: int, scores: Sequence[LanguageScore]) -> None:
-        for score in scores:
-            self._validation.append(ValidationRecord(step=step, **asdict(score)))
+        self._validation.append(*(ValidationRecord(step=step, **asdict(score)) for score in scores))
 
 
 class UnitsFile(Sink):

@@ -1,0 +1,49 @@
+"""Callbacks that send a rank a real signal at an exact moment, and write down what they find."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import time
+from pathlib import Path
+
+from megatron_salamandra.run_directory import complete_checkpoints, step_of
+from megatron_salamandra.training import Callback
+
+
+class SignalIn(Callback):
+    """Signals one rank in a validation, after its first language, or when a checkpoint has got its name.
+
+    Args:
+        step: of the validation or of the checkpoint.
+        where: ``validation`` or ``checkpoint``.
+        rank: which rank alone is signalled.
+    """
+
+    def __init__(self, step: int, where: str, rank: int = 0) -> None:
+        self._step, self._where, self._rank = step, where, rank
+
+    def catch_up(self) -> None:
+        if self._where == "validation" and self.run.step == self._step:
+            self._signal()
+
+    def after_checkpoint(self, step: int, directory: Path) -> None:
+        if self._where == "checkpoint" and step == self._step:
+            self._signal()
+
+    def _signal(self) -> None:
+        saved = [step_of(path) for path in complete_checkpoints(self.run.directory.checkpoints)]
+        self.run.events.write("signal-sent", step=self._step, saved=saved)
+        if self.run.rank == self._rank:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+class NotesSaves(Callback):
+    """Writes down, between the languages of a validation, which steps are saved; first lets the writers end."""
+
+    def catch_up(self) -> None:
+        saved = [step_of(path) for path in complete_checkpoints(self.run.directory.checkpoints)]
+        self.run.events.write("between-languages", step=self.run.step, saved=saved)
+        while any(type(child).__name__ == "ForkProcess" for child in multiprocessing.active_children()):
+            time.sleep(0.01)
