@@ -29,6 +29,7 @@ from typing import Any
 import numpy as np
 from hard_texts import LONE_SURROGATES, hard_texts, write_hard_documents
 
+from salamandra_data.option_groups import InputOptions
 from salamandra_data.readers import find_inputs
 from salamandra_data.tokenization import TokenizeJob, tokenize_documents
 from salamandra_data.tokenization.backends import selection
@@ -60,13 +61,12 @@ def main() -> int:
         for name in FAST:
             ours = directory / name
             job = TokenizeJob(
-                inputs,
-                options.tokenizer,
-                ours,
+                documents=InputOptions(input=tuple(map(str, inputs)), on_error="skip"),
+                tokenizer=options.tokenizer,
+                out=ours,
                 seed=SEED,
                 shard_tokens=10**12,
                 encoder=name,
-                skip_malformed=True,
             )
             result = tokenize_documents(job)
             if result.malformed_lines != len(LONE_SURROGATES):

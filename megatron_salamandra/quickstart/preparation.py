@@ -12,6 +12,7 @@ from salamandra_data.blend_plan import LanguageFactors, build_plan
 from salamandra_data.blend_plan.report import blend_table, blend_warnings
 from salamandra_data.demo import build_demo_corpus, load_demo_corpus
 from salamandra_data.demo.wheels import WHEELS
+from salamandra_data.option_groups import InputOptions
 from salamandra_data.text_table import text_table
 from salamandra_data.tokenization import TokenizeJob, tokenize_documents
 from salamandra_data.tokenizer import TokenizerTraining, train_tokenizer
@@ -75,12 +76,12 @@ def _tokenizer(job: QuickstartJob) -> None:
 def _shards(job: QuickstartJob) -> None:
     result = tokenize_documents(
         TokenizeJob(
-            inputs=load_demo_corpus(job.corpus).files,
+            documents=InputOptions(input=tuple(map(str, load_demo_corpus(job.corpus).files))),
             tokenizer=job.tokenizer_model,
             out=job.shards,
-            workers=min(_WORKERS, len(os.sched_getaffinity(0))),
             validation_fraction=job.validation_fraction,
-        )
+        ),
+        workers=min(_WORKERS, len(os.sched_getaffinity(0))),
     )
     print(result.table())
 

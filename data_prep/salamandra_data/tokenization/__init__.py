@@ -13,7 +13,7 @@ from salamandra_data.tokenization.backends import ENCODERS
 from salamandra_data.tokenization.document_hash import is_validation
 from salamandra_data.tokenization.driver import tokenize_documents, tokenize_with
 from salamandra_data.tokenization.encoder import Encoder, cached_encoder
-from salamandra_data.tokenization.job import DEFAULT_GUARD_SHARE, TokenizeJob
+from salamandra_data.tokenization.job import DEFAULT_GUARD_SHARE, TokenizeJob, TokenizeOptions
 from salamandra_data.tokenization.result import GroupResult, TokenizeResult
 
 __all__ = [
@@ -22,6 +22,7 @@ __all__ = [
     "Encoder",
     "GroupResult",
     "TokenizeJob",
+    "TokenizeOptions",
     "TokenizeResult",
     "cached_encoder",
     "is_validation",

@@ -9,7 +9,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -35,8 +35,8 @@ from salamandra_data.tokenization.second_pass import SecondPass
 from salamandra_data.working_directory import remove_abandoned
 
 
-def tokenize_documents(job: TokenizeJob) -> TokenizeResult:
-    """Tokenize ``job.inputs`` into shards in ``job.out``, by ``job.workers`` processes of this machine.
+def tokenize_documents(job: TokenizeJob, workers: int = 1) -> TokenizeResult:
+    """Tokenize the documents of a job into shards in ``job.out``, by ``workers`` processes of this machine.
 
     A shard that an earlier run of the same job finished is kept and not made again, and what an interrupted one read
     or encoded is not read or encoded again.
@@ -46,7 +46,7 @@ def tokenize_documents(job: TokenizeJob) -> TokenizeResult:
         UserError: a full disk, or another run at work in ``out``. Nothing incomplete is left in sight, and finished
             shards stay.
     """
-    _, result = tokenize_with(job, Processes(job.workers))
+    _, result = tokenize_with(job, Processes(workers))
     assert result is not None
     return result
 
@@ -55,21 +55,22 @@ def tokenize_with(job: TokenizeJob, executor: PassExecutor) -> tuple[Outcome, To
     """As :func:`tokenize_documents`, by an executor: the same shards, whichever it is.
 
     Args:
-        job: whose ``out`` and ``scratch`` all machines reach; ``workers`` is not used.
+        job: whose ``out`` and ``scratch`` all machines reach.
         executor: :class:`Processes`, or :class:`Tasks` on other machines.
     Returns:
         What was done or submitted, and the result once all of it is done. Under SLURM that is at a later call.
     Raises:
         UserError: as :func:`tokenize_documents`; or the executor cannot be used here.
     """
-    job.check()
-    job = replace(
-        job,
-        tokenizer=tokenizer_file(job.tokenizer).absolute(),
-        out=job.out.absolute(),
-        scratch=None if job.scratch is None else job.scratch.absolute(),
+    job.documents.keys.check()
+    job = job.model_copy(
+        update={
+            "tokenizer": tokenizer_file(job.tokenizer).absolute(),
+            "out": job.out.absolute(),
+            "scratch": None if job.scratch is None else job.scratch.absolute(),
+        }
     )
-    files = [path.absolute() if isinstance(path, Path) else path for path in find_inputs(job.inputs)]
+    files = [path.absolute() if isinstance(path, Path) else path for path in find_inputs(job.documents.input)]
     reference = cached_encoder(job.tokenizer)
     identity = job_identity(job, files, reference.identity.sha256)
     here = isinstance(executor, Processes)

@@ -80,7 +80,7 @@ def input_groups(job: TokenizeJob, files: Sequence[Location]) -> list[list[Input
     Small files in a row are one unit: a run for each of a million files would be a million runs to read. So units are
     twice ``MOST_RUNS`` at most, but for files that are larger than their share.
     """
-    sizes = [DocumentFile(path, job.keys).size_bytes for path in files]
+    sizes = [DocumentFile(path, job.documents.keys).size_bytes for path in files]
     total = sum(sizes)
     together = max(_TOGETHER_BYTES, total // MOST_RUNS)
     groups: list[list[InputFile]] = []
@@ -105,7 +105,9 @@ def survey_files(job: TokenizeJob, directory: Path, counters: Counters, files: S
     malformed_lines.unlink(missing_ok=True)  # of an interrupted attempt
     writer = RunWriter(directory, f"run-{survey.first_file:06d}")
     for file in files:
-        reading = _Reading(job, survey, malformed_lines, file.number, DocumentFile(file.path, job.keys))
+        reading = _Reading(
+            job, survey, malformed_lines, file.number, DocumentFile(file.path, job.documents.keys)
+        )
         reading.run(counters, writer)
     most = max(1, int(MOST_RUNS * sum(file.share for file in files)))
     survey.runs = writer.finish(most, lambda: counters.add(0, 0, 0))
@@ -184,7 +186,7 @@ class _Reading:
         )
 
     def _take_malformed(self, entry: Malformed) -> None:
-        if not self.job.skip_malformed:
+        if not self.job.documents.skip_malformed:
             raise DataError(
                 f"{self.file.path}:{entry.line}: {entry.reason}\n"
                 "  mend the line, or pass over such lines with --on-error skip; nothing was written"

@@ -13,7 +13,6 @@ from typing import TypeVar
 from pydantic import TypeAdapter, ValidationError
 
 from megatron_salamandra.foundation.atomic_files import atomic_write_bytes, write_error
-from megatron_salamandra.foundation.options import canonical_hash
 from salamandra_data.errors import DataError
 from salamandra_data.execution import WorkerDied
 from salamandra_data.readers import fingerprint
@@ -29,15 +28,13 @@ _FORMAT = "salamandra-tokenize-work-1"
 def job_identity(job: TokenizeJob, files: Sequence[Location], tokenizer_sha256: str) -> str:
     """Of a job on its input as it is now: the same value means the same work, whoever does it."""
     absolute = [path.absolute() if isinstance(path, Path) else path for path in files]
-    return canonical_hash(
-        {
-            "format": _FORMAT,
-            "options": job.deciding_options(),
-            "out": job.out.absolute(),
-            "input": fingerprint(absolute),
-            "tokenizer": tokenizer_sha256,
-        }
-    )[:16]
+    also = {
+        "format": _FORMAT,
+        "out": job.out.absolute(),
+        "input": fingerprint(absolute),
+        "tokenizer": tokenizer_sha256,
+    }
+    return job.identity(also)[:16]
 
 
 @dataclass(frozen=True)

@@ -342,7 +342,7 @@ def _write_skipped_report(job: TokenizeJob, surveys: Sequence[Survey]) -> Path |
     if not pieces:
         return None
     # Not .txt, which is a document where --out is inside --input.
-    report = job.out / f"skipped-lines.{job.keys.language or 'by-document'}.log"
+    report = job.out / f"skipped-lines.{job.documents.language or 'by-document'}.log"
     with atomic_file(report) as stream:
         for piece in pieces:
             with open(piece, "rb") as part:

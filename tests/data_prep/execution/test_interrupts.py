@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tokenize_job import tokenize_job
 
 from megatron_salamandra.foundation.directory_lock import LOCK
 from megatron_salamandra.foundation.signals import (
@@ -21,7 +22,7 @@ from megatron_salamandra.foundation.signals import (
     interruption_deferred,
     interruption_unseen_by_children,
 )
-from salamandra_data.tokenization import TokenizeJob, tokenize_documents
+from salamandra_data.tokenization import tokenize_documents
 from salamandra_data.tokenization.backends.gigatoken_backend import GigatokenBackend
 
 
@@ -101,7 +102,7 @@ def test_the_next_start_finishes_what_was_interrupted(
     again = started(corpus, small_tokenizer, out)
     _, errors = again.communicate(timeout=120)
     assert again.returncode == 0, errors
-    tokenize_documents(TokenizeJob([corpus], small_tokenizer, tmp_path / "whole", shard_tokens=200_000))
+    tokenize_documents(tokenize_job([corpus], small_tokenizer, tmp_path / "whole", shard_tokens=200_000))
     found, whole = (
         {path.name: path.read_bytes() for path in place.iterdir()} for place in (out, tmp_path / "whole")
     )

@@ -13,11 +13,12 @@ import pyarrow.feather
 import pyarrow.parquet
 import pytest
 from fsspec.implementations.memory import MemoryFile, MemoryFileSystem
+from tokenize_job import tokenize_job
 
 from salamandra_data.errors import DataError
 from salamandra_data.readers import Document, DocumentFile, DocumentKeys, Malformed, find_inputs
 from salamandra_data.storage import RemotePath, retries
-from salamandra_data.tokenization import TokenizeJob, tokenize_documents
+from salamandra_data.tokenization import tokenize_documents
 
 RECORDS = [{"text": f"document {n}\r\nlínia — {n}", "language": "ca", "source": "web"} for n in range(700)]
 DOCUMENTS = [
@@ -179,7 +180,7 @@ def test_shards_do_not_depend_on_where_the_input_lies(
     local = tmp_path / "a.jsonl"
     local.write_text("".join(json.dumps(record) + "\n" for record in RECORDS))
     for inputs, out in ((local, "local"), (f"{bucket}/a.jsonl", "remote")):
-        tokenize_documents(TokenizeJob([inputs], small_tokenizer, tmp_path / out))
+        tokenize_documents(tokenize_job([inputs], small_tokenizer, tmp_path / out))
     for ending in (".bin", ".idx"):
         name = f"ca-train-00000{ending}"
         assert (tmp_path / "local" / name).read_bytes() == (tmp_path / "remote" / name).read_bytes()

@@ -7,10 +7,11 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from tokenize_job import tokenize_job
 
 from salamandra_data.readers import DocumentKeys
 from salamandra_data.shards import LabelCounts, ShardManifest, Whole, manifest, reshard
-from salamandra_data.tokenization import TokenizeJob, tokenize_documents
+from salamandra_data.tokenization import tokenize_documents
 
 
 @pytest.fixture
@@ -25,7 +26,7 @@ def web_shard(tmp_path: Path, small_tokenizer: Path, monkeypatch: pytest.MonkeyP
     source = tmp_path / "web.jsonl"
     source.write_text("".join(json.dumps(record) + "\n" for record in records))
     tokenize_documents(
-        TokenizeJob([source], small_tokenizer, tmp_path / "shards", DocumentKeys(language="ca"))
+        tokenize_job([source], small_tokenizer, tmp_path / "shards", DocumentKeys(language="ca"))
     )
     return tmp_path / "shards" / "ca-train-00000"
 

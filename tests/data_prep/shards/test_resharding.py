@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tokenize_job import tokenize_job
 
 from megatron_salamandra.cli import main
 from salamandra_data.blend_plan import verify
@@ -27,7 +28,7 @@ from salamandra_data.shards import (
     reshard,
 )
 from salamandra_data.shards.document_row import DocumentRow
-from salamandra_data.tokenization import TokenizeJob, tokenize_documents
+from salamandra_data.tokenization import tokenize_documents
 from tests.data_prep.conftest import make_documents, write_json_lines
 
 EOD = 2
@@ -39,7 +40,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory, small_tokenizer: Path) ->
     directory = tmp_path_factory.mktemp("prepared")
     corpus = write_json_lines(directory / "in.jsonl", make_documents(60, languages=("ca", "en")))
     tokenize_documents(
-        TokenizeJob([corpus], small_tokenizer, directory / "shards", DocumentKeys(), shard_tokens=12_000)
+        tokenize_job([corpus], small_tokenizer, directory / "shards", DocumentKeys(), shard_tokens=12_000)
     )
     return directory / "shards"
 
@@ -83,7 +84,7 @@ def test_manifests_of_parts_count_what_is_in_them(prepared: Path, tmp_path: Path
 def test_bytes_of_parts_are_exact_for_text_in_nfc(tmp_path: Path, small_tokenizer: Path) -> None:
     texts = [f"Línia {number}\n\n\u20ac  fi\t" * number for number in range(1, 40)]
     corpus = write_json_lines(tmp_path / "in.jsonl", [{"text": text, "language": "ca"} for text in texts])
-    tokenize_documents(TokenizeJob([corpus], small_tokenizer, tmp_path / "shards", DocumentKeys(), seed=3))
+    tokenize_documents(tokenize_job([corpus], small_tokenizer, tmp_path / "shards", DocumentKeys(), seed=3))
     for number, (prefix, manifest) in enumerate(
         reshard(catalan(tmp_path / "shards"), tmp_path / "new", IntoParts(4))
     ):

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tokenize_job import tokenize_job
 
 from megatron_salamandra.foundation.atomic_files import WriteError
 from salamandra_data.blend_plan import LanguageFactors, build_plan, verify
@@ -28,7 +29,7 @@ from salamandra_data.shards import (
     shard_table,
     shard_writer,
 )
-from salamandra_data.tokenization import TokenizeJob, tokenize_documents
+from salamandra_data.tokenization import tokenize_documents
 
 IDENTITY = TokenizerIdentity("0" * 64, vocab_size=100, eod_id=2)
 
@@ -42,7 +43,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory, small_tokenizer: Path) ->
     for language in ("ca", "oc"):
         (directory / "in.jsonl").write_text(lines.replace("tres", f"tres {language}"))
         tokenize_documents(
-            TokenizeJob(
+            tokenize_job(
                 [directory / "in.jsonl"],
                 small_tokenizer,
                 directory / "shards",
@@ -178,7 +179,7 @@ def test_a_lost_shard_is_told_by_the_others(
     tmp_path: Path, corpus_files: list[Path], small_tokenizer: Path
 ) -> None:
     out = tmp_path / "shards"
-    tokenize_documents(TokenizeJob(corpus_files, small_tokenizer, out, shard_tokens=2_500))
+    tokenize_documents(tokenize_job(corpus_files, small_tokenizer, out, shard_tokens=2_500))
     names = sorted(path.stem for path in out.glob("ca-train-*.json"))
     assert len(names) > 7 and verify([out]).problems == []
     for name in names[1:7]:

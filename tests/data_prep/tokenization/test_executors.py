@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from slurm_stand_in import install_slurm_stand_in
+from tokenize_job import tokenize_job
 
 from megatron_salamandra.cli import main
 from salamandra_data.errors import DataError
@@ -20,7 +21,7 @@ def contents(directory: Path) -> dict[str, bytes]:
 
 
 def job(files: list[Path], tokenizer: Path, out: Path) -> TokenizeJob:
-    return TokenizeJob(files, tokenizer, out, shard_tokens=20_000, validation_fraction=0.1, seed=7)
+    return tokenize_job(files, tokenizer, out, shard_tokens=20_000, validation_fraction=0.1, seed=7)
 
 
 @pytest.fixture(autouse=True)

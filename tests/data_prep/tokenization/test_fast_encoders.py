@@ -11,10 +11,11 @@ import pytest
 import sentencepiece
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tokenize_job import tokenize_job
 
 from salamandra_data.errors import DataError
 from salamandra_data.shards import EncoderRecord, ShardManifest
-from salamandra_data.tokenization import TokenizeJob, tokenize_documents
+from salamandra_data.tokenization import tokenize_documents
 from salamandra_data.tokenization.backends import (
     GuardedEncoder,
     TextBatch,
@@ -104,7 +105,7 @@ def test_shards_are_the_same_bytes_and_manifests_say_who_made_them(
 ) -> None:
     pytest.importorskip(name)
     for encoder in ("sentencepiece", name):
-        job = TokenizeJob(
+        job = tokenize_job(
             corpus_files,
             small_tokenizer,
             tmp_path / encoder,
@@ -159,7 +160,7 @@ def test_the_guard_ends_the_run_at_the_first_difference(
     )
     with source.open("a") as stream:
         stream.write(json.dumps({"text": "an unlucky document", "language": "en"}) + "\n")
-    job = TokenizeJob([source], small_tokenizer, tmp_path / "out", encoder="kitoken", guard_share=1.0)
+    job = tokenize_job([source], small_tokenizer, tmp_path / "out", encoder="kitoken", guard_share=1.0)
     with pytest.raises(
         DataError, match=r"in\.jsonl:41: kitoken 0 differs from SentencePiece .* at token 3 "
     ) as caught:

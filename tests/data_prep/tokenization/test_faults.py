@@ -16,12 +16,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import tokenize_job as module_of_jobs
+from tokenize_job import tokenize_job
 
+from megatron_salamandra.cli import main
 from salamandra_data.errors import DataError
 from salamandra_data.readers import DocumentKeys
 from salamandra_data.shards import publishing_path
-from salamandra_data.tokenization import TokenizeJob, tokenize_documents
 from salamandra_data.tokenization import plan as planning
+from salamandra_data.tokenization import tokenize_documents
 from salamandra_data.tokenization.run_file import Run
 from salamandra_data.tokenization.sorted_runs import RunWriter
 
@@ -57,13 +60,13 @@ def test_a_malformed_line_ends_the_run_and_nothing_is_written(
     good = tmp_path / "good.jsonl"
     good.write_bytes(GOOD)
     with pytest.raises(DataError, match=r"bad\.jsonl:2: not JSON.*\n.*--on-error skip"):
-        tokenize_documents(TokenizeJob([good, bad_file], small_tokenizer, tmp_path / "out", workers=workers))
+        tokenize_documents(tokenize_job([good, bad_file], small_tokenizer, tmp_path / "out"), workers)
     assert visible_and_hidden(tmp_path / "out") == []
 
 
 def test_skipped_lines_are_counted_and_listed(tmp_path: Path, bad_file: Path, small_tokenizer: Path) -> None:
     result = tokenize_documents(
-        TokenizeJob([bad_file], small_tokenizer, tmp_path / "out", skip_malformed=True)
+        tokenize_job([bad_file], small_tokenizer, tmp_path / "out", skip_malformed=True)
     )
     assert result.malformed_lines == len(BAD_LINES)
     assert result.skipped_report is not None
@@ -76,7 +79,7 @@ def test_skipped_lines_are_counted_and_listed(tmp_path: Path, bad_file: Path, sm
 def test_what_a_run_leaves_is_no_input_of_the_next(
     tmp_path: Path, bad_file: Path, small_tokenizer: Path
 ) -> None:
-    job = TokenizeJob(
+    job = tokenize_job(
         [tmp_path], small_tokenizer, tmp_path / "shards", DocumentKeys(language="ca"), skip_malformed=True
     )
     first = tokenize_documents(job)
@@ -90,26 +93,37 @@ def test_an_input_of_malformed_lines_only_is_no_success(tmp_path: Path, small_to
     (tmp_path / "bad.jsonl").write_bytes(b"nonsense\n")
     with pytest.raises(DataError, match="no document with text"):
         tokenize_documents(
-            TokenizeJob([tmp_path / "bad.jsonl"], small_tokenizer, tmp_path / "out", skip_malformed=True)
+            tokenize_job([tmp_path / "bad.jsonl"], small_tokenizer, tmp_path / "out", skip_malformed=True)
         )
     assert visible_and_hidden(tmp_path / "out") == []
 
 
 @pytest.mark.parametrize(
-    ("changes", "message"),
+    "options",
     [
-        ({"validation_fraction": 1.0}, "--validation-fraction"),
-        ({"workers": 0}, "--workers"),
-        ({"shard_tokens": 0}, "--shard-tokens"),
-        ({"seed": 2**64}, "--seed"),
-        ({"keys": DocumentKeys(language="a/b")}, "--language"),
+        ["--validation-fraction", "1.0"],
+        ["--validation-fraction", "nan"],
+        ["--guard-share", "inf"],
+        ["--guard-share", "1e400"],
+        ["--workers", "0"],
+        ["--shard-tokens", "0"],
+        ["--shard-tokens", "1e9"],
+        ["--seed", str(2**64)],
+        ["--seed", str(-(2**63) - 1)],
+        ["--encoder", "fastest"],
+        ["--language", "a/b"],
     ],
 )
 def test_bad_options_are_refused_before_anything_is_read(
-    tmp_path: Path, small_tokenizer: Path, changes: dict[str, object], message: str
+    tmp_path: Path, small_tokenizer: Path, capsys: pytest.CaptureFixture[str], options: list[str]
 ) -> None:
-    with pytest.raises(DataError, match=message):
-        tokenize_documents(TokenizeJob([tmp_path / "nowhere"], small_tokenizer, tmp_path / "out", **changes))  # type: ignore[arg-type]
+    command = ["data", "tokenize", "--input", str(tmp_path / "nowhere"), "--tokenizer", str(small_tokenizer)]
+    try:
+        code = main([*command, "--out", str(tmp_path / "out"), *options])
+    except SystemExit as ended:  # of argparse
+        code = int(ended.code or 0)
+    message = capsys.readouterr().err
+    assert code in (1, 2) and options[0] in message and "Traceback" not in message
     assert not (tmp_path / "out").exists()
 
 
@@ -117,17 +131,17 @@ def test_a_file_that_is_no_tokenizer_is_named(tmp_path: Path, corpus_files: list
     for name, content in (("garbage.model", b"garbage"), ("empty.model", b"")):
         (tmp_path / name).write_bytes(content)
         with pytest.raises(DataError, match=name):
-            tokenize_documents(TokenizeJob(corpus_files, tmp_path / name, tmp_path / "out"))
+            tokenize_documents(tokenize_job(corpus_files, tmp_path / name, tmp_path / "out"))
     with pytest.raises(DataError, match="nowhere.model"):
-        tokenize_documents(TokenizeJob(corpus_files, tmp_path / "nowhere.model", tmp_path / "out"))
+        tokenize_documents(tokenize_job(corpus_files, tmp_path / "nowhere.model", tmp_path / "out"))
 
 
 def test_a_directory_with_a_tokenizer_is_as_good_as_its_model(tmp_path: Path, small_tokenizer: Path) -> None:
     (tmp_path / "good.jsonl").write_bytes(GOOD)
-    tokenize_documents(TokenizeJob([tmp_path / "good.jsonl"], small_tokenizer.parent, tmp_path / "out"))
+    tokenize_documents(tokenize_job([tmp_path / "good.jsonl"], small_tokenizer.parent, tmp_path / "out"))
     assert (tmp_path / "out" / "tokenizer.model").read_bytes() == small_tokenizer.read_bytes()
     with pytest.raises(DataError, match="neither a SentencePiece model file nor a directory"):
-        tokenize_documents(TokenizeJob([tmp_path / "good.jsonl"], tmp_path, tmp_path / "out"))
+        tokenize_documents(tokenize_job([tmp_path / "good.jsonl"], tmp_path, tmp_path / "out"))
 
 
 def test_working_directories_of_a_killed_run_are_removed(tmp_path: Path, small_tokenizer: Path) -> None:
@@ -140,7 +154,7 @@ def test_working_directories_of_a_killed_run_are_removed(tmp_path: Path, small_t
     for name in (abandoned, *kept):
         (tmp_path / "out" / name).mkdir(parents=True)
         (tmp_path / "out" / name / "run-0").write_bytes(b"text")
-    tokenize_documents(TokenizeJob([tmp_path / "good.jsonl"], small_tokenizer, tmp_path / "out"))
+    tokenize_documents(tokenize_job([tmp_path / "good.jsonl"], small_tokenizer, tmp_path / "out"))
     assert sorted(path.name for path in (tmp_path / "out").glob(".*")) == sorted(kept)
 
 
@@ -148,18 +162,18 @@ def test_shards_of_another_job_or_tokenizer_are_not_mixed_with(
     tmp_path: Path, corpus_files: list[Path], small_tokenizer: Path
 ) -> None:
     out = tmp_path / "out"
-    tokenize_documents(TokenizeJob(corpus_files, small_tokenizer, out))
+    tokenize_documents(tokenize_job(corpus_files, small_tokenizer, out))
     before = {path: path.stat().st_mtime_ns for path in out.iterdir()}
     for other in (
-        TokenizeJob(corpus_files, small_tokenizer, out, seed=1),
-        TokenizeJob(corpus_files[:2], small_tokenizer, out),
-        TokenizeJob(corpus_files, small_tokenizer, out, validation_fraction=0.5),
+        tokenize_job(corpus_files, small_tokenizer, out, seed=1),
+        tokenize_job(corpus_files[:2], small_tokenizer, out),
+        tokenize_job(corpus_files, small_tokenizer, out, validation_fraction=0.5),
     ):
         with pytest.raises(DataError, match="from other input or with other options"):
             tokenize_documents(other)
     (out / "tokenizer.model").write_bytes(b"another")
     with pytest.raises(DataError, match="of another tokenizer"):
-        tokenize_documents(TokenizeJob(corpus_files, small_tokenizer, out))
+        tokenize_documents(tokenize_job(corpus_files, small_tokenizer, out))
     (out / "tokenizer.model").write_bytes(small_tokenizer.read_bytes())
     assert {path: path.stat().st_mtime_ns for path in out.iterdir() if path.suffix != ".model"} == {
         path: stamp for path, stamp in before.items() if path.suffix != ".model"
@@ -170,7 +184,7 @@ def test_another_language_may_join_the_same_directory(tmp_path: Path, small_toke
     for language in ("ca", "oc"):
         (tmp_path / f"{language}.txt").write_text("bon jorn " + language)
         tokenize_documents(
-            TokenizeJob(
+            tokenize_job(
                 [tmp_path / f"{language}.txt"],
                 small_tokenizer,
                 tmp_path / "out",
@@ -183,7 +197,7 @@ def test_another_language_may_join_the_same_directory(tmp_path: Path, small_toke
 def test_a_second_start_makes_only_what_is_missing(
     tmp_path: Path, corpus_files: list[Path], small_tokenizer: Path
 ) -> None:
-    task = TokenizeJob(corpus_files, small_tokenizer, tmp_path, shard_tokens=30_000)
+    task = tokenize_job(corpus_files, small_tokenizer, tmp_path, shard_tokens=30_000)
     tokenize_documents(task)
     first = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     stamps = {path.name: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
@@ -201,7 +215,8 @@ def test_a_second_start_makes_only_what_is_missing(
 KILLED = """
 import os, sys
 from pathlib import Path
-from salamandra_data.tokenization import TokenizeJob, tokenize_documents
+from tokenize_job import tokenize_job
+from salamandra_data.tokenization import tokenize_documents
 replace, calls = os.replace, []
 def killed(source, target):
     calls.append(target)
@@ -209,7 +224,7 @@ def killed(source, target):
         os._exit(9)
     replace(source, target)
 os.replace = killed
-tokenize_documents(TokenizeJob([Path(sys.argv[1])], Path(sys.argv[2]), Path(sys.argv[3]), encoder="sentencepiece"))
+tokenize_documents(tokenize_job([Path(sys.argv[1])], Path(sys.argv[2]), Path(sys.argv[3]), encoder="sentencepiece"))
 """
 
 
@@ -219,10 +234,14 @@ def test_a_run_killed_between_the_names_of_a_shard_is_continued(
 ) -> None:
     (tmp_path / "good.jsonl").write_bytes(GOOD)
     arguments = [str(tmp_path / "good.jsonl"), str(small_tokenizer), str(tmp_path / "out")]
-    code = subprocess.run([sys.executable, "-c", KILLED, *arguments, str(name)], check=False, timeout=60)
+    support = str(Path(module_of_jobs.__file__).parent)
+    environment = {**os.environ, "PYTHONPATH": f"{support}:{os.environ.get('PYTHONPATH', '')}"}
+    code = subprocess.run(
+        [sys.executable, "-c", KILLED, *arguments, str(name)], check=False, timeout=60, env=environment
+    )
     assert code.returncode == 9 and not (tmp_path / "out" / "ca-train-00000.json").exists()
     tokenize_documents(
-        TokenizeJob([tmp_path / "good.jsonl"], small_tokenizer, tmp_path / "out", encoder="sentencepiece")
+        tokenize_job([tmp_path / "good.jsonl"], small_tokenizer, tmp_path / "out", encoder="sentencepiece")
     )
     assert visible_and_hidden(tmp_path / "out") == [
         *(f"ca-train-00000.{ending}" for ending in ("bin", "idx", "json")),
@@ -241,7 +260,7 @@ def test_shards_of_another_tool_are_not_overwritten(
     with pytest.raises(
         DataError, match=rf"ca-train-00000\{ending}: is here without a manifest.*\n.*move it away"
     ):
-        tokenize_documents(TokenizeJob([tmp_path / "good.jsonl"], small_tokenizer, tmp_path / "out"))
+        tokenize_documents(tokenize_job([tmp_path / "good.jsonl"], small_tokenizer, tmp_path / "out"))
     assert visible_and_hidden(tmp_path / "out") == [foreign.name]
     assert foreign.read_bytes() == b"precious"
 
@@ -257,7 +276,7 @@ def test_a_shard_that_was_damaged_since_is_made_again(
     ending: str,
     change: Callable[[bytes], bytes],
 ) -> None:
-    task = TokenizeJob(corpus_files, small_tokenizer, tmp_path)
+    task = tokenize_job(corpus_files, small_tokenizer, tmp_path)
     tokenize_documents(task)
     first = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     damaged = tmp_path / f"el-train-00000{ending}"
@@ -277,7 +296,7 @@ def test_shards_without_all_documents_that_were_read_are_no_success(
 
     monkeypatch.setattr(RunWriter.__init__, "__defaults__", (60_000,))
     monkeypatch.setattr(planning, "Plan", without_the_last_run)
-    task = TokenizeJob(corpus_files, small_tokenizer, tmp_path)
+    task = tokenize_job(corpus_files, small_tokenizer, tmp_path)
     message = (
         r"[a-z]{2}-train: 40 documents of .* were read, but the shards hold \d\d of .*\n.*remove .*-train-\*"
     )
@@ -323,7 +342,7 @@ def test_a_killed_worker_is_an_error_and_not_a_hang(
     try:
         with pytest.raises(DataError, match=r"worker process was killed.*\n.*run the same command again"):
             tokenize_documents(
-                TokenizeJob([slow_corpus], small_tokenizer, tmp_path, workers=2, shard_tokens=500_000)
+                tokenize_job([slow_corpus], small_tokenizer, tmp_path, shard_tokens=500_000), 2
             )
     finally:
         finished.set()
@@ -388,7 +407,7 @@ def test_an_interrupted_run_leaves_what_it_read_and_the_next_one_finishes_it(
     assert again.returncode == 0, errors
     assert "shards kept from an earlier run" in output
     complete = tmp_path / "complete"
-    tokenize_documents(TokenizeJob([slow_corpus], small_tokenizer, complete, shard_tokens=500_000))
+    tokenize_documents(tokenize_job([slow_corpus], small_tokenizer, complete, shard_tokens=500_000))
     assert {path.name: path.read_bytes() for path in out.iterdir()} == {
         path.name: path.read_bytes() for path in complete.iterdir()
     }

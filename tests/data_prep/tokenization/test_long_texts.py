@@ -128,9 +128,9 @@ def test_the_guard_compares_long_texts_too(small_tokenizer: Path) -> None:
 MEASURE = """
 import resource, sys
 from pathlib import Path
-from salamandra_data.tokenization import TokenizeJob, tokenize_documents
+from salamandra_data.tokenization import tokenize_documents
 source, model, out = map(Path, sys.argv[1:])
-result = tokenize_documents(TokenizeJob([source], model, out, encoder="sentencepiece"))
+result = tokenize_documents(tokenize_job([source], model, out, encoder="sentencepiece"))
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
 """
 

@@ -6,12 +6,13 @@ import json
 from pathlib import Path
 
 import pytest
+from tokenize_job import tokenize_job
 
 from megatron_salamandra.cli import main
 from salamandra_data.errors import DataError
 from salamandra_data.languages import LANGUAGES, corpus_language
 from salamandra_data.readers import DocumentKeys
-from salamandra_data.tokenization import TokenizeJob, tokenize_documents
+from salamandra_data.tokenization import tokenize_documents
 
 
 def write_lines(path: Path, *languages: str) -> Path:
@@ -32,7 +33,7 @@ def test_files_of_zero_bytes_are_passed_over_wherever_they_are(
         (tmp_path / "in" / name).write_bytes(b"")
     keys = DocumentKeys(language="ca")
     result = tokenize_documents(
-        TokenizeJob([tmp_path / "in"], small_tokenizer, tmp_path / "out", keys, workers=workers)
+        tokenize_job([tmp_path / "in"], small_tokenizer, tmp_path / "out", keys), workers
     )
     assert [(group.language, group.documents) for group in result.groups] == [("ca", 2)]
 
@@ -42,7 +43,7 @@ def test_only_files_of_zero_bytes_are_one_sentence(tmp_path: Path, small_tokeniz
     for name in ("a.jsonl", "b.jsonl"):
         (tmp_path / "in" / name).write_bytes(b"")
     with pytest.raises(DataError, match="no document with text in 2 input files"):
-        tokenize_documents(TokenizeJob([tmp_path / "in"], small_tokenizer, tmp_path / "out"))
+        tokenize_documents(tokenize_job([tmp_path / "in"], small_tokenizer, tmp_path / "out"))
     assert list((tmp_path / "out").iterdir()) == []
 
 
@@ -115,14 +116,14 @@ def test_shards_under_another_name_of_the_language_are_in_the_way(
     with monkeypatch.context() as patch:  # as it was when each name was a language of its own
         for module in ("first_pass", "plan"):
             patch.setattr(f"salamandra_data.tokenization.{module}.known_language", str)
-        tokenize_documents(TokenizeJob([source], small_tokenizer, tmp_path / "out"))
+        tokenize_documents(tokenize_job([source], small_tokenizer, tmp_path / "out"))
     assert (tmp_path / "out" / "cat_Latn-train-00000.bin").exists()
     with pytest.raises(DataError, match="holds shards of 'cat_Latn' made from other input"):
-        tokenize_documents(TokenizeJob([source], small_tokenizer, tmp_path / "out"))
+        tokenize_documents(tokenize_job([source], small_tokenizer, tmp_path / "out"))
 
 
 def test_the_option_names_a_language_as_the_key_does(tmp_path: Path, small_tokenizer: Path) -> None:
     source = write_lines(tmp_path / "in.jsonl", "xx")
     keys = DocumentKeys(language="cat_Latn")
-    result = tokenize_documents(TokenizeJob([source], small_tokenizer, tmp_path / "out", keys))
+    result = tokenize_documents(tokenize_job([source], small_tokenizer, tmp_path / "out", keys))
     assert [group.language for group in result.groups] == ["ca"] and result.renamed == {"cat_Latn": "ca"}

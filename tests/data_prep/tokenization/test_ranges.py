@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tokenize_job import tokenize_job
 
 from salamandra_data.errors import DataError
 from salamandra_data.execution import LocalSettings, Processes, Tasks, WorkerDied
@@ -39,13 +39,15 @@ def job(tmp_path: Path, small_tokenizer: Path) -> TokenizeJob:
             for n, length in enumerate(lengths)
         )
     )
-    return TokenizeJob([source], small_tokenizer, tmp_path / "out", validation_fraction=0.05, guard_share=0.1)
+    return tokenize_job(
+        [source], small_tokenizer, tmp_path / "out", validation_fraction=0.05, guard_share=0.1
+    )
 
 
 @pytest.fixture
 def whole(job: TokenizeJob, tmp_path: Path) -> dict[str, bytes]:
     """What one worker makes, which cuts nothing."""
-    tokenize_documents(replace(job, out=tmp_path / "whole"))
+    tokenize_documents(job.model_copy(update={"out": tmp_path / "whole"}))
     return contents(tmp_path / "whole")
 
 
@@ -75,7 +77,7 @@ def test_shards_of_joined_ranges_are_the_same_bytes(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(second_pass, "_JOINED_TOKENS", joined_tokens)
-    tokenize_documents(replace(job, workers=workers))
+    tokenize_documents(job, workers)
     assert contents(job.out) == whole
     assert {path.name for path in job.out.iterdir()} == set(whole)
 
@@ -102,7 +104,7 @@ def test_any_cut_gives_the_same_bytes(
 def test_many_shards_are_not_cut(job: TokenizeJob, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Processes, "units_wanted", 4)
     ranges = encoded(monkeypatch)
-    tokenize_documents(replace(job, shard_tokens=4000))
+    tokenize_documents(job.model_copy(update={"shard_tokens": 4000}))
     assert len(ranges) == len(list(job.out.glob("*.bin"))) > 4
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tokenize_job import tokenize_job
 
 from salamandra_data.errors import DataError
 from salamandra_data.execution import WorkerDied
@@ -28,7 +28,7 @@ def job(tmp_path: Path, small_tokenizer: Path, monkeypatch: pytest.MonkeyPatch) 
         lines = [json.dumps({"text": f"{language} {n} text", "language": language}) for n in range(200)]
         bad = ["{}"] if language == "ca" else []
         (tmp_path / "in" / f"{language}.jsonl").write_text("\n".join([*bad, *lines]) + "\n")
-    return TokenizeJob([tmp_path / "in"], small_tokenizer, tmp_path / "out", skip_malformed=True)
+    return tokenize_job([tmp_path / "in"], small_tokenizer, tmp_path / "out", skip_malformed=True)
 
 
 def files_in(directory: Path) -> dict[str, bytes]:
@@ -64,7 +64,7 @@ def test_an_interrupted_command_goes_on(
     read_before: int,
     error: BaseException,
 ) -> None:
-    tokenize_documents(replace(job, out=tmp_path / "whole"))
+    tokenize_documents(job.model_copy(update={"out": tmp_path / "whole"}))
     with monkeypatch.context() as patch:
         interrupted(patch, step, 1, error)
         with pytest.raises(type(error)):
@@ -85,7 +85,7 @@ def test_input_that_changed_since_is_read_again(job: TokenizeJob, monkeypatch: p
         with pytest.raises(KeyboardInterrupt):
             tokenize_documents(job)
     (left,) = [path for path in job.out.iterdir() if path.is_dir()]
-    with open(Path(str(job.inputs[0])) / "eu.jsonl", "a") as stream:
+    with open(Path(job.documents.input[0]) / "eu.jsonl", "a") as stream:
         stream.write('{"text": "bat gehiago", "language": "eu"}\n')
     with monkeypatch.context() as patch:
         read = interrupted(patch, ReadPass, 99, KeyboardInterrupt())

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tokenize_job import tokenize_job
 
 from salamandra_data.errors import DataError
 from salamandra_data.execution import WorkerPool
-from salamandra_data.tokenization import TokenizeJob, first_pass, sorted_runs
+from salamandra_data.tokenization import first_pass, sorted_runs
 from salamandra_data.tokenization import plan as planning
 from salamandra_data.tokenization.document_hash import KEY_RANGE, even_bounds
 from salamandra_data.tokenization.plan import shard_bounds
@@ -115,7 +116,7 @@ def test_the_runs_of_all_tasks_together_are_few(
     for number, line in enumerate(lines):
         (tmp_path / f"small-{number:03d}.jsonl").write_bytes(line)
     files = [*corpus_files, *sorted(tmp_path.glob("small-*"))]
-    job = TokenizeJob(files, small_tokenizer, tmp_path / "out")
+    job = tokenize_job(files, small_tokenizer, tmp_path / "out")
     tasks = first_pass.input_groups(job, list(files))
     assert [file.path for task in tasks for file in task] == files
     assert len(tasks) <= 2 * 4 + len(corpus_files)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import random
 from collections import Counter
@@ -14,6 +13,7 @@ import pytest
 import sentencepiece
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tokenize_job import tokenize_job
 
 from salamandra_data.errors import DataError
 from salamandra_data.readers import DocumentKeys
@@ -47,15 +47,15 @@ def single(tmp_path_factory: pytest.TempPathFactory, corpus_files: list[Path], s
 
 
 def job(files: list[Path], tokenizer: Path, out: Path, **changes: object) -> TokenizeJob:
-    base = TokenizeJob(files, tokenizer, out, shard_tokens=20_000, validation_fraction=0.1, seed=7)
-    return dataclasses.replace(base, **changes)  # type: ignore[arg-type]
+    base = tokenize_job(files, tokenizer, out, shard_tokens=20_000, validation_fraction=0.1, seed=7)
+    return base.model_copy(update=changes)
 
 
 @pytest.mark.parametrize("workers", [2, 3])
 def test_output_is_the_same_bytes_for_any_number_of_workers(
     tmp_path: Path, corpus_files: list[Path], small_tokenizer: Path, single: Path, workers: int
 ) -> None:
-    tokenize_documents(job(corpus_files, small_tokenizer, tmp_path, workers=workers))
+    tokenize_documents(job(corpus_files, small_tokenizer, tmp_path), workers)
     assert contents(tmp_path) == contents(single)
 
 
@@ -117,7 +117,7 @@ def test_shards_are_numbered_without_gaps_and_of_the_size_asked_for(
     sizes = [len(processor.encode(text)) + 1 for text in texts]
     asked = sum(sizes) // 9
     tokenize_documents(
-        TokenizeJob(
+        tokenize_job(
             [source], small_tokenizer, tmp_path / "out", DocumentKeys(language="ca"), shard_tokens=asked
         )
     )
@@ -190,7 +190,7 @@ def test_any_text_is_encoded_as_sentencepiece_does(
 ) -> None:
     directory = tmp_path_factory.mktemp("fuzz")
     (directory / "in.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
-    arguments = TokenizeJob(
+    arguments = tokenize_job(
         [directory / "in.jsonl"], small_tokenizer, directory / "out", DocumentKeys(language="xx"), seed=seed
     )
     if not any(texts):
@@ -221,7 +221,7 @@ def test_any_text_is_encoded_as_sentencepiece_does(
 )
 def test_extreme_texts_are_exact(tmp_path: Path, small_tokenizer: Path, text: str) -> None:
     (tmp_path / "in.jsonl").write_text(json.dumps({"text": text, "language": "xx"}))
-    tokenize_documents(TokenizeJob([tmp_path / "in.jsonl"], small_tokenizer, tmp_path / "out"))
+    tokenize_documents(tokenize_job([tmp_path / "in.jsonl"], small_tokenizer, tmp_path / "out"))
     processor = sentencepiece.SentencePieceProcessor(model_file=str(small_tokenizer))
     assert shard_documents(tmp_path / "out" / "xx-train-00000") == [[*processor.encode(text), EOD]]
 
@@ -271,7 +271,9 @@ def test_hard_texts_equal_megatrons_builder_too(small_tokenizer: Path, tmp_path:
     texts += ["ab" * 600_000, "語" * 400_000, "de la casa " * 120_000, "e\u0301s clar\r\n " * 100_000]
     source = tmp_path / "hard.jsonl"
     source.write_text("".join(json.dumps({"text": text, "language": "xx"}) + "\n" for text in texts))
-    tokenize_documents(TokenizeJob([source], small_tokenizer, tmp_path / "out", seed=3, shard_tokens=400_000))
+    tokenize_documents(
+        tokenize_job([source], small_tokenizer, tmp_path / "out", seed=3, shard_tokens=400_000)
+    )
     expected = in_final_order([source], seed=3, validation_fraction=0.0)
     assert len(list((tmp_path / "out").glob("*.bin"))) > 1
     assert_equal_to_megatrons(tmp_path / "out", "xx-train", expected["xx-train"], small_tokenizer, tmp_path)
