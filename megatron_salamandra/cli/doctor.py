@@ -2,27 +2,37 @@
 
 from __future__ import annotations
 
-import argparse
 import json
+from typing import Annotated
 
-from megatron_salamandra.cli._command import Subparsers
+from megatron_salamandra.cli._command import Subparsers, add_command
+from megatron_salamandra.foundation.options import Option, Options
+
+
+class DoctorOptions(Options):
+    """What ``salamandra doctor`` is told."""
+
+    json_output: Annotated[bool, Option("print one JSON object instead of the table", flag="--json")] = False
 
 
 def register(subparsers: Subparsers) -> None:
     """Add ``doctor`` to the command line."""
-    parser = subparsers.add_parser(
+    add_command(
+        subparsers,
         "doctor",
-        help="versions, devices and optional libraries of this environment",
-        description="Reads nothing but the environment; prints versions, devices and which optional libraries "
-        "are there, with what each is for. Exit code 1 when something needed is missing.",
+        lambda: DoctorOptions,
+        _doctor,
+        text="versions, devices and optional libraries of this environment",
+        description="Reads nothing but the environment; prints versions, devices and libraries with what each is for, "
+        "and marks what is missing, out of the range that this project requires, or cannot be imported. Exit code 1 "
+        "when it is something needed.",
     )
-    parser.add_argument("--json", action="store_true", help="print one JSON object instead of the table")
-    parser.set_defaults(handler=_doctor)
 
 
-def _doctor(arguments: argparse.Namespace) -> int:
-    from megatron_salamandra.planning.environment import inspect_environment, render_environment
+def _doctor(options: DoctorOptions) -> int:
+    from megatron_salamandra.foundation.exit_codes import EXIT_DONE, EXIT_FAILURE
+    from megatron_salamandra.planning import inspect_environment, render_environment
 
     report = inspect_environment()
-    print(json.dumps(report.to_dict(), indent=2) if arguments.json else render_environment(report))
-    return 0 if report.complete else 1
+    print(json.dumps(report.to_dict(), indent=2) if options.json_output else render_environment(report))
+    return EXIT_DONE if report.complete else EXIT_FAILURE
