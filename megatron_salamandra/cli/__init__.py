@@ -87,9 +87,10 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """Parse, and let ``key=value`` overrides also stand after options, which argparse does not."""
     parser = build_parser()
     arguments, rest = parser.parse_known_args(argv)
-    takes_overrides = hasattr(arguments, "overrides") and all("=" in item and item[0] != "-" for item in rest)
-    if rest and not takes_overrides:
+    if not rest:
+        return arguments
+    name = getattr(arguments, "anywhere", None)
+    if name is None or not all("=" in item and item[0] != "-" for item in rest):
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
-    if rest:
-        arguments.overrides = [*arguments.overrides, *rest]
+    setattr(arguments, name, [*getattr(arguments, name, ()), *rest])
     return arguments

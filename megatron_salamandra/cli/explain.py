@@ -2,60 +2,57 @@
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
+from typing import Annotated
 
-from megatron_salamandra.cli._command import Subparsers
+from megatron_salamandra.cli._command import Subparsers, add_command
+from megatron_salamandra.foundation.options import Option, Options
 
 _TEXT_TOKENS = 64
 
 
+class ExplainOptions(Options):
+    """What ``salamandra explain`` is told."""
+
+    run: Annotated[Path, Option("run directory", metavar="RUN_DIR", positional=True)]
+    step: Annotated[int, Option("step, counted from 1 as in metrics.jsonl")]
+    sample: Annotated[
+        int | None, Option("only sample K of the step, counted from 0 in its global batch", metavar="K")
+    ] = None
+    text: Annotated[
+        int | None, Option("print the first C characters of what was taken of each document", metavar="C")
+    ] = None
+    blend: Annotated[
+        Path | None, Option("the run's blend plan, where the data is now if it was moved", metavar="FILE")
+    ] = None
+
+
 def register(subparsers: Subparsers) -> None:
     """Add ``explain`` to the command line."""
-    parser = subparsers.add_parser(
+    add_command(
+        subparsers,
         "explain",
-        help="list the documents that a step of a run was trained on",
+        lambda: ExplainOptions,
+        _run,
+        text="list the documents that a step of a run was trained on",
         description="Computes, from config.yaml, blend.lock.yaml and, for a run that goes on from another one, "
         "ordinals.lock.yaml of a run directory, the samples of a step, and reads the shards' indexes for the "
         "documents in them. Per sample: number, language, epoch, window; per document: shard, number, tokens taken. "
         "`salamandra data inspect SHARD --document N` prints a document.",
     )
-    parser.add_argument("run", type=Path, metavar="RUN_DIR", help="run directory")
-    parser.add_argument(
-        "--step", type=int, required=True, metavar="N", help="step, counted from 1 as in metrics.jsonl"
-    )
-    parser.add_argument(
-        "--sample",
-        type=int,
-        metavar="K",
-        help="only sample K of the step, counted from 0 in its global batch",
-    )
-    parser.add_argument(
-        "--text",
-        type=int,
-        metavar="C",
-        help="print the first C characters of what was taken of each document",
-    )
-    parser.add_argument(
-        "--blend",
-        type=Path,
-        metavar="FILE",
-        help="the run's blend plan, where the data is now if it was moved",
-    )
-    parser.set_defaults(handler=_run)
 
 
-def _run(arguments: argparse.Namespace) -> int:
+def _run(options: ExplainOptions) -> int:
     from megatron_salamandra.data import RunRecord
     from salamandra_data.errors import DataError
     from salamandra_data.tokenization import cached_encoder
 
-    record = RunRecord(arguments.run, arguments.blend)
-    samples = record.step_samples(arguments.step)
-    if arguments.sample is not None:
-        if not 0 <= arguments.sample < len(samples):
-            raise DataError(f"--sample {arguments.sample}: a step has samples 0 to {len(samples) - 1}")
-        samples = samples[arguments.sample : arguments.sample + 1]
+    record = RunRecord(options.run, options.blend)
+    samples = record.step_samples(options.step)
+    if options.sample is not None:
+        if not 0 <= options.sample < len(samples):
+            raise DataError(f"--sample {options.sample}: a step has samples 0 to {len(samples) - 1}")
+        samples = samples[options.sample : options.sample + 1]
     for sample in samples:
         contents = record.contents(sample)
         place = contents.location
@@ -69,10 +66,10 @@ def _run(arguments: argparse.Namespace) -> int:
                 f"  {part.shard.name} document {part.document}: "
                 f"tokens {part.first_token} to {last} of {part.document_tokens}"
             )
-            if arguments.text:
+            if options.text:
                 ids = record.ids(
-                    part, max(_TEXT_TOKENS, arguments.text)
+                    part, max(_TEXT_TOKENS, options.text)
                 )  # a token is a character or more, mostly
                 text = cached_encoder(record.plan.tokenizer.path).decode(ids)
-                print(f"    {text[: arguments.text]!r}")
+                print(f"    {text[: options.text]!r}")
     return 0

@@ -2,38 +2,49 @@
 
 from __future__ import annotations
 
-import argparse
 import json
+from typing import Annotated
 
-from megatron_salamandra.cli._command import Subparsers
+from megatron_salamandra.cli._command import Subparsers, add_command
+from megatron_salamandra.foundation.options import Option, Options
+
+
+class PlanOptions(Options):
+    """What ``salamandra plan`` is told."""
+
+    config: Annotated[
+        str, Option("a YAML file, or a preset such as salamandra-7b", metavar="CONFIG", positional=True)
+    ]
+    overrides: Annotated[
+        tuple[str, ...],
+        Option("overrides, such as parallel.tensor=2", metavar="KEY=VALUE", positional=True, anywhere=True),
+    ] = ()
+    world_size: Annotated[
+        int | None,
+        Option(
+            "ranks; checks that the layout and the batch divide (default: one replica, tensor * pipeline)"
+        ),
+    ] = None
+    json_output: Annotated[bool, Option("print one JSON object instead of the tables", flag="--json")] = False
 
 
 def register(subparsers: Subparsers) -> None:
     """Add ``plan`` to the command line."""
-    parser = subparsers.add_parser(
+    add_command(
+        subparsers,
         "plan",
-        help="parameters, FLOPs, memory and layout of a configuration",
+        lambda: PlanOptions,
+        _plan,
+        text="parameters, FLOPs, memory and layout of a configuration",
         description="Reads a run configuration and prints its exact parameter count, FLOPs per token, length, "
         "memory per rank and a balanced pipeline layout. Starts nothing, needs neither torch nor a GPU.",
     )
-    parser.add_argument("config", metavar="CONFIG", help="a YAML file, or a preset such as salamandra-7b")
-    parser.add_argument(
-        "overrides", metavar="KEY=VALUE", nargs="*", help="overrides, such as parallel.tensor=2"
-    )
-    parser.add_argument(
-        "--world-size",
-        type=int,
-        metavar="N",
-        help="ranks; checks that the layout and the batch divide (default: one replica, tensor * pipeline)",
-    )
-    parser.add_argument("--json", action="store_true", help="print one JSON object instead of the tables")
-    parser.set_defaults(handler=_plan)
 
 
-def _plan(arguments: argparse.Namespace) -> int:
+def _plan(options: PlanOptions) -> int:
     from megatron_salamandra.config import load_run_config
     from megatron_salamandra.planning import make_plan, render_plan
 
-    plan = make_plan(load_run_config(arguments.config, arguments.overrides), arguments.world_size)
-    print(json.dumps(plan.to_dict(), indent=2) if arguments.json else render_plan(plan))
+    plan = make_plan(load_run_config(options.config, options.overrides), options.world_size)
+    print(json.dumps(plan.to_dict(), indent=2) if options.json_output else render_plan(plan))
     return 0

@@ -81,6 +81,7 @@ class Option:
         decides_output: whether another value can give other output. False for workers, machines and places, with
             another of which a started run may go on, and for inputs, whose contents count and not their names.
         positional: given without a name.
+        anywhere: positional values with a ``=`` in them, which may also stand between and after options.
         repeat: one value each time the option is given, instead of several values at once.
         may_be_empty: may be given without any value.
         default_text: how the default is shown, if not as it is.
@@ -92,6 +93,7 @@ class Option:
     flag: str | None = None
     decides_output: bool = True
     positional: bool = False
+    anywhere: bool = False
     repeat: bool = False
     may_be_empty: bool = False
     default_text: str | None = None
@@ -175,6 +177,8 @@ def add_options(parser: argparse.ArgumentParser, model: type[Options]) -> None:
                 exclusive[one_of] = container.add_mutually_exclusive_group(required=one_of.required)
             container = exclusive[one_of]
         container.add_argument(*leaf.argument_names(), **leaf.argument_settings())
+        if leaf.option.anywhere:
+            parser.set_defaults(anywhere=leaf.name)
 
 
 def read_options(model: type[OptionsType], arguments: argparse.Namespace) -> OptionsType:

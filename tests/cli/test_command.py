@@ -132,3 +132,12 @@ def test_errors_of_our_packages_are_told_and_others_are_not_swallowed(
 def test_all_groups_are_there() -> None:
     wanted = {"checkpoint", "data", "doctor", "generate", "hf", "plan", "quickstart", "train"}
     assert wanted <= set(cli.GROUPS)
+
+
+def test_overrides_may_stand_before_between_and_after_options(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["plan", "tiny", "parallel.tensor=2", "--world-size", "4", "parallel.pipeline=2", "--json"]
+    assert cli.main(words) == 0
+    assert json.loads(capsys.readouterr().out)["layout"]["tensor"] == 2
+    assert cli.main([*words, "training.steps=7"]) == 0
+    with pytest.raises(SystemExit):
+        cli.main(["doctor", "parallel.tensor=2"])

@@ -2,79 +2,61 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
+from typing import Annotated
 
-from megatron_salamandra.cli._command import Subparsers
-from megatron_salamandra.cli.data._natural_shares import add_natural_share_options
-from megatron_salamandra.cli.data._options import (
-    add_command,
-    add_input_options,
-    at_least_one,
-    document_keys,
-    place_to_write,
-)
+from megatron_salamandra.cli._command import Subparsers, add_command
+from megatron_salamandra.foundation.options import Count, Option, Options
+from salamandra_data.option_groups import InputOptions, NaturalShareOptions, OutputPath
 
 _NAMED = ("en", "es", "ca", "eu", "gl", "ga")
 
 
+class FertilityAlphaOptions(Options):
+    """What ``salamandra data fertility-alpha`` is told."""
+
+    documents: InputOptions
+    seed: Annotated[int, Option("decides every random choice")] = 0
+    vocab_size: Annotated[Count, Option("ids of each tokenizer")]
+    bytes_budget: Annotated[
+        Count, Option("text that each tokenizer is trained on; memory is about six times this")
+    ]
+    alphas: Annotated[
+        tuple[float, ...], Option("0: as many bytes of each language; 1: natural shares", metavar="A")
+    ] = (0.0, 0.25, 0.5, 0.75, 1.0)
+    natural: NaturalShareOptions
+    max_repeats: Annotated[
+        float, Option("how often the text of a language may be repeated to fill its part")
+    ] = 8.0
+    held_out_fraction: Annotated[float, Option("share of the documents that is measured on", metavar="F")] = (
+        0.05
+    )
+    name_languages: Annotated[
+        tuple[str, ...] | None,
+        Option(
+            "languages with a name in the plot (default: those of en es ca eu gl ga that there is text of)",
+            metavar="XX",
+            may_be_empty=True,
+        ),
+    ] = None
+    out: Annotated[OutputPath, Option("directory for everything", metavar="DIR", decides_output=False)]
+
+
 def register(commands: Subparsers) -> None:
     """Add the command to ``salamandra data``."""
-    parser = add_command(
+    add_command(
         commands,
         "fertility-alpha",
+        lambda: FertilityAlphaOptions,
         _run,
         text="train tokenizers from uniform to natural shares of the languages and compare their fertility",
         description="Holds out documents, trains one tokenizer per alpha on the same number of bytes, where a "
         "language's part is proportional to its size to the power of alpha, and measures all of them on the held-out "
         "documents. Writes the tokenizers, CSV, JSON, plots and a page into --out.",
     )
-    add_input_options(parser)
-    parser.add_argument(
-        "--vocab-size", type=at_least_one, required=True, metavar="N", help="ids of each tokenizer"
-    )
-    parser.add_argument(
-        "--bytes-budget",
-        type=at_least_one,
-        required=True,
-        metavar="N",
-        help="text that each tokenizer is trained on; memory is about six times this",
-    )
-    parser.add_argument(
-        "--alphas",
-        nargs="+",
-        type=float,
-        default=[0.0, 0.25, 0.5, 0.75, 1.0],
-        metavar="A",
-        help="0: as many bytes of each language; 1: natural shares (default: 0 0.25 0.5 0.75 1)",
-    )
-    add_natural_share_options(parser)
-    parser.add_argument(
-        "--max-repeats",
-        type=float,
-        default=8.0,
-        metavar="X",
-        help="how often the text of a language may be repeated to fill its part (default: 8)",
-    )
-    parser.add_argument(
-        "--held-out-fraction",
-        type=float,
-        default=0.05,
-        metavar="F",
-        help="share of the documents that is measured on (default: 0.05)",
-    )
-    parser.add_argument(
-        "--name-languages",
-        nargs="*",
-        metavar="XX",
-        help="languages with a name in the plot (default: those of en es ca eu gl ga that there is text of)",
-    )
-    parser.add_argument(
-        "--out", type=place_to_write, required=True, metavar="DIR", help="directory for everything"
-    )
 
 
-def _run(arguments: argparse.Namespace) -> int:
+def _run(options: FertilityAlphaOptions) -> int:
     from salamandra_data.figures import check_matplotlib
     from salamandra_data.tokenizer import natural_sizes
     from salamandra_data.tokenizer_study import (
@@ -87,22 +69,21 @@ def _run(arguments: argparse.Namespace) -> int:
     )
 
     check_matplotlib()
-    sizes = natural_sizes(arguments.language_sizes, arguments.factors)
+    sizes = natural_sizes(options.natural.language_sizes, options.natural.factors)
     experiment = AlphaExperiment(
-        vocab_size=arguments.vocab_size,
-        bytes_budget=arguments.bytes_budget,
-        alphas=arguments.alphas,
+        vocab_size=options.vocab_size,
+        bytes_budget=options.bytes_budget,
+        alphas=options.alphas,
         language_sizes=sizes.tokens if sizes else None,
-        max_repeats=arguments.max_repeats,
-        held_out_fraction=arguments.held_out_fraction,
-        seed=arguments.seed,
-        expected_languages=arguments.name_languages or (),
+        max_repeats=options.max_repeats,
+        held_out_fraction=options.held_out_fraction,
+        seed=options.seed,
+        expected_languages=options.name_languages or (),
     )
-    documents = StudyDocuments(
-        arguments.input, document_keys(arguments), arguments.on_error == "skip", arguments.out
-    )
+    given = options.documents
+    documents = StudyDocuments(list(given.input), given.keys, given.skip_malformed, options.out)
     results = run_alpha_experiment(
-        experiment, documents, arguments.out, report=lambda line: print(line, file=sys.stderr)
+        experiment, documents, options.out, report=lambda line: print(line, file=sys.stderr)
     )
     print(fertility_table(results))
     if documents.malformed_lines:
@@ -117,8 +98,8 @@ def _run(arguments: argparse.Namespace) -> int:
         "seed": experiment.seed,
         "malformed_lines_passed_over": documents.malformed_lines,
     }
-    named = _NAMED if arguments.name_languages is None else arguments.name_languages
+    named = _NAMED if options.name_languages is None else options.name_languages
     plots = {"alpha": alpha_plot(results, experiment.alphas, named)}
-    for path in write_study(arguments.out, results, conditions, title="Fertility by alpha", more_plots=plots):
+    for path in write_study(options.out, results, conditions, title="Fertility by alpha", more_plots=plots):
         print(path)
     return 0

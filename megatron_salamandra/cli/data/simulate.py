@@ -2,44 +2,45 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from pathlib import Path
+from typing import Annotated
 
-from megatron_salamandra.cli._command import Subparsers
-from megatron_salamandra.cli.data._options import add_command, at_least_one, place_to_write
+from megatron_salamandra.cli._command import Subparsers, add_command
+from megatron_salamandra.foundation.options import Count, Option, Options
+from salamandra_data.option_groups import OutputPath
+
+
+class SimulateOptions(Options):
+    """What ``salamandra data simulate`` is told."""
+
+    schedule: Annotated[
+        Path,
+        Option("YAML, such as configs/data/salamandra-schedule.yaml", metavar="FILE", positional=True),
+    ]
+    points: Annotated[Count, Option("points per phase")] = 50
+    max_epochs: Annotated[float, Option("warn about languages whose text is walked more often")] = 4.0
+    out: Annotated[
+        OutputPath | None,
+        Option("directory for the CSV file and the plots", metavar="DIR", decides_output=False),
+    ] = None
 
 
 def register(commands: Subparsers) -> None:
     """Add the command to ``salamandra data``."""
-    parser = add_command(
+    add_command(
         commands,
         "simulate",
+        lambda: SimulateOptions,
         _run,
         text="follow a run through its phases: tokens, epochs and repetition of each language",
         description="Reads a schedule of phases (token counts or blend plans, factors or temperatures, lengths) and "
         "prints what each language has got at the end of each phase, with the arithmetic that deals the samples in "
         "training. Needs no shards. With --out also writes simulation.csv and plots.",
     )
-    parser.add_argument(
-        "schedule", type=Path, metavar="FILE", help="YAML, such as configs/data/salamandra-schedule.yaml"
-    )
-    parser.add_argument(
-        "--points", type=at_least_one, default=50, metavar="N", help="points per phase (default: 50)"
-    )
-    parser.add_argument(
-        "--max-epochs",
-        type=float,
-        default=4.0,
-        metavar="X",
-        help="warn about languages whose text is walked more often (default: 4)",
-    )
-    parser.add_argument(
-        "--out", type=place_to_write, metavar="DIR", help="directory for the CSV file and the plots"
-    )
 
 
-def _run(arguments: argparse.Namespace) -> int:
+def _run(options: SimulateOptions) -> int:
     from megatron_salamandra.data.simulation import Schedule, simulate
     from megatron_salamandra.data.simulation.report import (
         phase_tables,
@@ -51,25 +52,25 @@ def _run(arguments: argparse.Namespace) -> int:
     from salamandra_data.blend_plan.report import factor_warnings
     from salamandra_data.figures import check_matplotlib, png, svg
 
-    if arguments.out:
+    if options.out:
         check_matplotlib()
-    schedule = Schedule.load(arguments.schedule)
-    results = simulate(schedule, arguments.points)
+    schedule = Schedule.load(options.schedule)
+    results = simulate(schedule, options.points)
     for result, table in zip(results, phase_tables(results), strict=True):
         print(f"{result.name}: {result.tokens:,} tokens\n{table}\n")
     print(f"the run: {sum(result.tokens for result in results):,} tokens")
     for phase in schedule.phases:
         for warning in factor_warnings(phase.plan, phase.factors) if phase.factors else []:
             print(f"warning: {phase.name}: {warning}", file=sys.stderr)
-    if repeated := repeated_languages(results, arguments.max_epochs):
-        print(f"warning: walked more than {arguments.max_epochs:g} times: {repeated}", file=sys.stderr)
-    if arguments.out:
+    if repeated := repeated_languages(results, options.max_epochs):
+        print(f"warning: walked more than {options.max_epochs:g} times: {repeated}", file=sys.stderr)
+    if options.out:
         drawing = simulation_plot(results)
         for name, contents in (
             ("simulation.csv", simulation_csv(results)),
             ("simulation.svg", svg(drawing).encode()),
             ("simulation.png", png(drawing)),
         ):
-            atomic_write_bytes(arguments.out / name, contents)
-            print(arguments.out / name)
+            atomic_write_bytes(options.out / name, contents)
+            print(options.out / name)
     return 0
