@@ -10,6 +10,9 @@ import torch
 
 from megatron_salamandra.hf import HuggingFaceError, LoadedModel, OptionError
 
+LEAST_TEMPERATURE = 1e-6
+"""Logits divided by less than this overflow in fp32."""
+
 
 @dataclass(frozen=True)
 class Generation:
@@ -45,7 +48,7 @@ def generate_texts(
 
     Args:
         max_new_tokens: most tokens to add; generation also stops at the end symbol.
-        temperature: 0 always takes the most likely token, larger samples more evenly.
+        temperature: 0 always takes the most likely token; from 1e-6 on, larger values sample more evenly.
         top_p: sample from the fewest tokens that together have this probability, in (0, 1].
     Raises:
         OptionError: a number out of its range, or a prompt that is not text.
@@ -65,8 +68,10 @@ def check_request(
     """
     if max_new_tokens < 1:
         raise OptionError(f"max_new_tokens = {max_new_tokens} must be at least 1")
-    if not 0 <= temperature < math.inf:
-        raise OptionError(f"temperature = {temperature} must be a finite number, 0 or more")
+    if temperature != 0 and not LEAST_TEMPERATURE <= temperature < math.inf:
+        raise OptionError(
+            f"temperature = {temperature} must be 0, or a finite number of at least {LEAST_TEMPERATURE:g}"
+        )
     if not 0 < top_p <= 1:
         raise OptionError(f"top_p = {top_p} must be above 0 and at most 1")
     if not -(2**63) <= seed < 2**64:

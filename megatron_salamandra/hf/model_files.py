@@ -145,7 +145,7 @@ def model_card(
         f"{tokenizer_note}\n\n"
         "No `<s>` is put in front of a text: in training, documents follow one another separated by the end "
         "symbol alone. Control symbols written in a text stay text; pass `split_special_tokens=False` to "
-        "`AutoTokenizer.from_pretrained` to have them read as symbols."
+        "`AutoTokenizer.from_pretrained` to have them read as symbols, as a chat template needs."
     )
     return "\n\n".join(sections) + "\n"
 

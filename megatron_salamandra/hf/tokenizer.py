@@ -178,7 +178,7 @@ def write_unconverted_tokenizer(directory: Path, model_path: Path, reason: str) 
     quotes a class that it does not know, version 5 the number of an added token that is none.
     """
     shutil.copyfile(model_path, directory / UNCONVERTED_MODEL)
-    remedy = f"no fast tokenizer: {reason}; use {UNCONVERTED_MODEL} with the package sentencepiece"
+    remedy = f"{reason}; use {UNCONVERTED_MODEL} with the package sentencepiece"
     settings = {"tokenizer_class": remedy, "added_tokens_decoder": {remedy: {"content": ""}}}
     write_json(directory / "tokenizer_config.json", settings)
 

@@ -82,6 +82,7 @@ def test_generation_stops_at_the_end_of_the_context(loaded: LoadedModel) -> None
         ({"temperature": -1.0}, "temperature"),
         ({"temperature": math.nan}, "temperature"),
         ({"temperature": math.inf}, "temperature"),
+        ({"temperature": 1e-40}, "temperature = 1e-40 must be 0, or a finite number of at least 1e-06"),
         ({"top_p": 0.0}, "top_p"),
         ({"top_p": math.nan}, "top_p"),
         ({"seed": 2**70}, "seed = 1180591620717411303424 does not fit in 64 bits"),
@@ -117,6 +118,15 @@ def test_impossible_values_end_a_command_before_any_work(
         code = bad_usage.code
     assert code == 2
     assert words[-1].lstrip("-")[:3] in capsys.readouterr().err
+
+
+def test_the_least_and_greatest_temperatures_sample(loaded: LoadedModel) -> None:
+    coldest, greedy, hottest = (
+        next(generate_texts(loaded, ["Alle"], max_new_tokens=6, temperature=temperature))
+        for temperature in (1e-6, 0.0, 1e300)
+    )
+    assert coldest == greedy
+    assert hottest.new_tokens
 
 
 def test_prompt_longer_than_the_context_is_refused(loaded: LoadedModel) -> None:
