@@ -13,7 +13,7 @@ from megatron_salamandra.foundation.directory_lock import sole_use
 from megatron_salamandra.foundation.packages import check_installed
 from salamandra_data.curation import user_code
 from salamandra_data.curation.chosen_filters import ChosenFilters, read_user_filters
-from salamandra_data.curation.run import PAGE, REPORT, CurationRun
+from salamandra_data.curation.run import PAGE, REPORT, SAMPLES, CurationRun
 from salamandra_data.curation.settings import CurationSettings
 from salamandra_data.curation.stages import stages_of
 from salamandra_data.errors import DataError
@@ -64,10 +64,18 @@ class CurationResult:
         ):
             return None
         counts = ", ".join(f"{removed[reason]:,} {reason}" for reason in _UNREADABLE if removed[reason])
+        samples = [self._first_sample(reason) for reason in _UNREADABLE if removed[reason]]
         return (
             f"no document could be read from {len(self.report['input_files']):,} input files: "
-            f"{counts or 'there is none in them'}\n  look at {self.page} for samples of what is wrong with them"
+            f"{counts or 'there is none in them'}{''.join(samples)}\n"
+            f"  {self.page} shows more of what is wrong with them"
         )
+
+    def _first_sample(self, reason: str) -> str:
+        """The first removed document that was kept, and what is wrong with it."""
+        lines = (self.page.parent / SAMPLES / f"{reason}.jsonl").read_bytes().splitlines()
+        shown = min((json.loads(line) for line in lines), key=lambda each: each["id"], default=None)
+        return f"; such as {shown['id']}: {shown['detail'] or 'no text'}" if shown else ""
 
 
 def _row(language: str, counts: list[int]) -> tuple[str, ...]:

@@ -73,7 +73,7 @@ class ContaminationFilter(CurationFilter):
         return bool(options.decontaminate)
 
     def examine(self, document: datatrove.data.Document) -> str | None:
-        """Why a document goes: the first words that it shares with a benchmark."""
+        """Why a document is removed: the first words that it shares with a benchmark."""
         return self._index.first_in(document.text)
 
     def findings(self) -> list[dict[str, Any]]:
@@ -163,7 +163,7 @@ class NgramIndex:
         if not found:
             raise DataError(
                 f"{_OPTION} {path}: none of its {items:,} items has {self._words} words, so nothing would be "
-                f"looked for\n  its longest has {longest}: take a smaller --ngram, or leave the file away"
+                f"looked for\n  its longest has {longest}: take a smaller --ngram, or leave the file out"
             )
         self._found |= found
         return TaskFile(str(path), items, too_short, len(found))
@@ -181,7 +181,7 @@ def task_files(places: Sequence[Location | str]) -> list[Location]:
     """The files that are meant: those given, those that patterns match, and those of known formats in directories.
 
     Raises:
-        DataError: there is no such file, or its name does not tell a known format.
+        DataError: there is no such file, or its name does not show a known format.
     """
     found: list[Location] = []
     for place in map(as_location, places):
@@ -220,7 +220,7 @@ def task_items(path: Location) -> Iterator[str]:
     mark and endings in capitals are taken.
 
     Raises:
-        DataError: the file cannot be read as what its name tells.
+        DataError: the file cannot be read as its name says.
     """
     kind = format_of(path.name)
     try:

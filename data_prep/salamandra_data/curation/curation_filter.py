@@ -76,7 +76,7 @@ class CurationFilter(ABC):
 
     @abstractmethod
     def examine(self, document: Document) -> str | None:
-        """Whether a document goes.
+        """Whether a document is removed.
 
         Args:
             document: its ``text`` and ``metadata`` (``language``, ``source``, ``licence``) may be changed.
@@ -139,5 +139,5 @@ def filtered(
         else:
             raise DataError(
                 f"filter {step.name}: gives {found!r} for document {document.id}\n"
-                "  it must return None for a document that stays, and text for one that goes"
+                "  it must return None for a document that stays, and text for one that is removed"
             )

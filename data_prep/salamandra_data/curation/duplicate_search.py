@@ -60,7 +60,7 @@ class SourceName:
     across_sources: bool
 
     def of(self, document: Document) -> str:
-        """Empty if sources are not to be told apart."""
+        """Empty if all sources count as one."""
         return "" if self.across_sources else str(document.metadata.get("source") or "")
 
 

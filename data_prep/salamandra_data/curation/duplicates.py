@@ -52,7 +52,7 @@ class Duplicates:
     Attributes:
         kind: ``exact``, ``near`` or ``paragraphs``.
         folder: for signatures and findings.
-        source: tells sources apart.
+        source: separates sources.
         min_words: as in the settings.
         lines: by which documents are named.
     """

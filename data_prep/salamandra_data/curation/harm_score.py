@@ -66,7 +66,7 @@ class HarmFilter(CurationFilter):
         return options.harm is not None
 
     def examine(self, document: Document) -> str | None:
-        """Why a document goes: its score."""
+        """Why a document is removed: its score."""
         score = self.score(document.id, document.text, document.metadata["language"])
         return None if score <= self._most else f"harm {score:.3f}"
 

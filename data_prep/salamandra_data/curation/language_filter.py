@@ -169,7 +169,7 @@ class LanguageFilter(CurationFilter):
         return options.identify_language or options.check_language
 
     def examine(self, document: Document) -> str | None:
-        """Why a document goes: the languages that were found."""
+        """Why a document is removed: the languages that were found."""
         declared = document.metadata["language"]
         if declared in NOT_PROSE:
             return None

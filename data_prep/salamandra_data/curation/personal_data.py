@@ -1,6 +1,6 @@
 """Masking what identifies a person: e-mail and IP addresses, phone numbers, IBANs, national identity numbers.
 
-Text that looks like an address or a number and is none, in program text above all, is told apart by how it is written.
+Text that looks like an address or a number and is none, in program text above all, is recognised by how it is written.
 """
 
 from __future__ import annotations

@@ -91,7 +91,7 @@ class ScoreFilter(CurationFilter):
         return options.score
 
     def examine(self, document: Document) -> str | None:
-        """Why a document goes: its score, which one that stays is given too."""
+        """Why a document is removed: its score, which is written beside one that stays."""
         language = document.metadata["language"]
         if language in NOT_PROSE:
             return None

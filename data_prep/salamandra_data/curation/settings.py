@@ -65,7 +65,7 @@ class CurationSettings(  # the last base comes first in --help and report
 
 
 class CurateOptions(Options):
-    """What the command is told: the run, and which machines do it."""
+    """Options of the command: the run, and which machines do it."""
 
     curation: CurationSettings
     machines: ExecutorOptions
