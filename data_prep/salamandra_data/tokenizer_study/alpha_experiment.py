@@ -73,6 +73,8 @@ def run_alpha_experiment(
             "0 (uniform over languages) to 1 (natural shares)"
         )
     training, held_out = out / TRAINING_FILE, out / HELD_OUT_FILE
+    if isinstance(documents, StudyDocuments):
+        documents.files()  # what cannot be read is found before anything is written
     mark_by_products(out, (TRAINING_FILE, HELD_OUT_FILE))
     sides = hold_out(documents, experiment.held_out_fraction, training, held_out)
     check_languages("--name-languages", experiment.expected_languages, sides.held_out_bytes)

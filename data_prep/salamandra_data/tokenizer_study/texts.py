@@ -29,15 +29,23 @@ class StudyDocuments:
     out: Path | None = None
     malformed_lines: int = field(default=0, init=False)
 
+    def files(self) -> list[Location]:
+        """The files of all inputs.
+
+        Raises:
+            DataError: keys or inputs cannot be used, or ``out`` is inside them.
+        """
+        self.keys.check()
+        return find_inputs(self.inputs, out=self.out)
+
     def __iter__(self) -> Iterator[Document]:
         """The documents.
 
         Raises:
             DataError: bad input; a malformed line, unless such are to be passed over.
         """
-        self.keys.check()
         self.malformed_lines = 0
-        for path in find_inputs(self.inputs, out=self.out):
+        for path in self.files():
             for entry in DocumentFile(path, self.keys):
                 if isinstance(entry, Document):
                     yield entry
