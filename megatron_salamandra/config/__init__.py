@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from megatron_salamandra.config.errors import ConfigError
 from megatron_salamandra.config.layout import Layout
+from megatron_salamandra.config.learning_rate import RateSpan, learning_rate, learning_rate_of, rate_spans
 from megatron_salamandra.config.loading import load_run_config
+from megatron_salamandra.config.phases import ExpectedTextSection, LearningRateSection, PhaseSection
 from megatron_salamandra.config.pipeline_layout import PipelineStage, parse_pipeline_layout
 from megatron_salamandra.config.presets import preset_names, presets_directory
 from megatron_salamandra.config.run_config import RunConfig
@@ -31,19 +33,26 @@ __all__ = [
     "CheckpointSection",
     "ConfigError",
     "DataSection",
+    "ExpectedTextSection",
     "KernelsSection",
     "Layout",
+    "LearningRateSection",
     "LoggingSection",
     "ModelSection",
     "OptimizerSection",
     "ParallelSection",
+    "PhaseSection",
     "PipelineStage",
+    "RateSpan",
     "RopeScalingSection",
     "RunConfig",
     "TrainingSection",
     "ValidationSection",
+    "learning_rate",
+    "learning_rate_of",
     "load_run_config",
     "parse_pipeline_layout",
     "preset_names",
     "presets_directory",
+    "rate_spans",
 ]

@@ -8,26 +8,40 @@ from typing import TYPE_CHECKING
 from megatron_salamandra.config.errors import Problem
 from megatron_salamandra.config.kernel_consistency import kernel_problems
 from megatron_salamandra.config.layout import Layout
+from megatron_salamandra.config.phase_consistency import phase_problems
 from megatron_salamandra.config.pipeline_layout import parse_pipeline_layout
 
 if TYPE_CHECKING:
     from megatron_salamandra.config.run_config import RunConfig
+    from megatron_salamandra.config.sections import OptimizerSection
 
 
 def find_problems(config: RunConfig) -> list[Problem]:
     """All contradictions that can be seen without knowing the world size."""
-    problems = [*_model_problems(config), *_length_problems(config)]
+    problems = [*_model_problems(config)]
+    if config.phases:
+        return problems or phase_problems(config, _section_problems)
+    problems += [*_length_problems(config)]
     if not problems:
+        key = "training.steps" if config.training.tokens is None else "training.tokens"
         problems = [
-            *_schedule_problems(config),
-            *_optimizer_problems(config),
-            *_data_problems(config),
-            *kernel_problems(config),
-            *_tensor_problems(config),
-            *_pipeline_problems(config),
-            *_batch_problems(config),
+            *schedule_problems(config.optimizer, config.total_steps, length_key=key),
+            *_section_problems(config),
         ]
     return problems
+
+
+def _section_problems(config: RunConfig) -> Iterator[Problem]:
+    """What does not depend on the length of the run."""
+    for check in (
+        _optimizer_problems,
+        _data_problems,
+        kernel_problems,
+        _tensor_problems,
+        _pipeline_problems,
+        _batch_problems,
+    ):
+        yield from check(config)
 
 
 def fit_to_world(config: RunConfig, world_size: int) -> Layout | Problem:
@@ -111,8 +125,8 @@ def _length_problems(config: RunConfig) -> Iterator[Problem]:
         )
 
 
-def _schedule_problems(config: RunConfig) -> Iterator[Problem]:
-    optimizer, total = config.optimizer, config.total_steps
+def schedule_problems(optimizer: OptimizerSection, total: int, *, length_key: str) -> Iterator[Problem]:
+    """Contradictions in a schedule of ``total`` steps, whose length is set by ``length_key``."""
     if optimizer.min_lr > optimizer.lr:
         yield Problem(
             key="optimizer.min_lr",
@@ -126,7 +140,7 @@ def _schedule_problems(config: RunConfig) -> Iterator[Problem]:
             text=f"optimizer.warmup_steps = {optimizer.warmup_steps} is not below the {total} steps of the run, "
             "which would never reach its peak learning rate",
             remedy=f"allowed: 0 to {total - 1}, or a longer run",
-            involved=("training.steps" if config.training.tokens is None else "training.tokens",),
+            involved=(length_key,),
         )
     decay = optimizer.decay_steps
     if optimizer.schedule == "wsd":

@@ -108,6 +108,8 @@ def _nearest(key: str, root: type[BaseModel]) -> str:
     known = all_keys(root)
     key = ".".join(part for part in key.split(".") if not part.isdigit())
     section, _, name = key.rpartition(".")
+    inner = _section_at(root, section)
+    known += [f"{section}.{own}" for own in inner.model_fields] if inner is not None else []
     neighbours = {other.rpartition(".")[2]: other for other in known if other.rpartition(".")[0] == section}
     candidates = dict(neighbours) if section else {**neighbours, **{name: name for name in root.model_fields}}
     found = nearest(name, candidates)
@@ -116,6 +118,21 @@ def _nearest(key: str, root: type[BaseModel]) -> str:
         return f"did you mean {near[0]}?"
     names = sorted(candidates)
     return f"keys of {section or 'the top level'}: {', '.join(names)}"
+
+
+def _section_at(root: type[BaseModel], section: str) -> type[BaseModel] | None:
+    """The section of a dotted name, also one in a mapping of sections such as ``phases.NAME``."""
+    found: Any = root
+    for name in section.split(".") if section else []:
+        if get_origin(found) is dict:
+            found = get_args(found)[1]
+            continue
+        info = getattr(found, "model_fields", {}).get(name)
+        if info is None:
+            return None
+        choices = [choice for choice in get_args(info.annotation) if choice is not type(None)]
+        found = choices[0] if len(choices) == 1 else info.annotation
+    return found if isinstance(found, type) and issubclass(found, BaseModel) else None
 
 
 def _shown(value: Any) -> str:

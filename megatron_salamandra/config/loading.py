@@ -23,8 +23,6 @@ from megatron_salamandra.foundation.names import nearest
 from megatron_salamandra.foundation.written_paths import WrittenPathError, expanded_path
 from megatron_salamandra.foundation.yaml_files import read_yaml_mapping
 
-_ALTERNATIVES = {"training.steps": "training.tokens", "training.tokens": "training.steps"}
-
 
 def load_run_config(path_or_preset: str, overrides: Sequence[str] = ()) -> RunConfig:
     """Load, merge and check a run configuration. Nothing expensive is imported or opened.
@@ -58,18 +56,30 @@ class _Layers:
     def add(self, content: Mapping[str, Any], source: str) -> None:
         content = with_present_keys(content, source)
         self._merge(self.values, content, "", source)
-        given = {key for key in _ALTERNATIVES if self._given(content, key)}
-        for key in given:
-            replaced = _ALTERNATIVES[key]
-            if replaced not in given and self._given(self.values, replaced):
-                section, _, name = replaced.partition(".")
-                del self.values[section][name]
-                self.origins.pop(replaced, None)
+        if content.get("phases"):
+            for key in ("steps", "tokens"):  # each phase has a length of its own
+                self._replace("training", key, content)
+        self._replace_lengths("training", content)
+        for name in content.get("phases") or {}:
+            self._replace_lengths(f"phases.{name}", content)
+
+    def _replace_lengths(self, section: str, content: Mapping[str, Any]) -> None:
+        """A length in steps replaces an earlier one in tokens, and the other way round."""
+        for key, other in (("steps", "tokens"), ("tokens", "steps")):
+            if self._given(content, f"{section}.{key}"):
+                self._replace(section, other, content)
+
+    def _replace(self, section: str, key: str, content: Mapping[str, Any]) -> None:
+        """Forget what earlier layers say of a key, unless this one says it as well."""
+        full = f"{section}.{key}"
+        if not self._given(content, full) and self._given(self.values, full):
+            del self._section(self.values, section)[key]
+            self.origins.pop(full, None)
 
     def _merge(self, target: dict[str, Any], content: Mapping[str, Any], prefix: str, source: str) -> None:
         for name, value in content.items():
             key = f"{prefix}{name}"
-            if not prefix and value is None and _is_section(name):
+            if not prefix and value is None and (_is_section(name) or name == "phases"):
                 continue  # a section heading with nothing but comments below it
             if isinstance(value, Mapping):
                 if not isinstance(target.get(name), dict):
@@ -88,9 +98,16 @@ class _Layers:
             del self.origins[known]
 
     @staticmethod
-    def _given(values: Mapping[str, Any], key: str) -> bool:
-        section, _, name = key.partition(".")
-        inside = values.get(section)
+    def _section(values: Mapping[str, Any], section: str) -> Any:
+        inside: Any = values
+        for name in section.split("."):
+            inside = inside.get(name) if isinstance(inside, Mapping) else None
+        return inside
+
+    @classmethod
+    def _given(cls, values: Mapping[str, Any], key: str) -> bool:
+        section, _, name = key.rpartition(".")
+        inside = cls._section(values, section)
         return isinstance(inside, Mapping) and inside.get(name) is not None
 
 
@@ -135,7 +152,7 @@ def _extends_chain(path: Path) -> list[tuple[str, dict[str, Any]]]:
         visited.append(identity)
         content = read_yaml_mapping(following, error_class=ConfigError)
         parent = content.pop("extends", None)
-        chain.append((str(following), content))
+        chain.append((str(following), _with_own_files(content, following.parent)))
         if parent is None:
             following = None
         elif isinstance(parent, str):
@@ -146,3 +163,22 @@ def _extends_chain(path: Path) -> list[tuple[str, dict[str, Any]]]:
         else:
             raise ConfigError(f"{following}: extends = {parent!r}; expected one file name or preset name")
     return chain[::-1]
+
+
+def _with_own_files(content: dict[str, Any], directory: Path) -> dict[str, Any]:
+    """The content, with the files of expected text that it names relative to itself."""
+    phases = content.get("phases")
+    if not isinstance(phases, Mapping):
+        return content
+    found: dict[str, Any] = {}
+    for name, phase in phases.items():
+        expected = phase.get("expected") if isinstance(phase, Mapping) else None
+        if isinstance(expected, Mapping):
+            files = {
+                key: str(directory / value)
+                for key, value in expected.items()
+                if key in ("token_counts", "factors") and isinstance(value, str) and value[:1] not in "~$"
+            }
+            phase = {**phase, "expected": {**expected, **files}}
+        found[name] = phase
+    return {**content, "phases": found}

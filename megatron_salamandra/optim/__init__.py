@@ -1,6 +1,6 @@
-"""Optimizer and learning-rate schedules.
+"""The optimizer, and its hyperparameters at each step.
 
-Public names: :func:`build_optimizer`, :class:`GroupStepAdamW`, :func:`learning_rate`,
+Public names: :func:`build_optimizer`, :class:`GroupStepAdamW`,
 :func:`apply_schedule`, :func:`ready_gradients`, :func:`apply_update`.
 """
 
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from megatron_salamandra.optim.adamw import GroupStepAdamW
 from megatron_salamandra.optim.build import apply_schedule, build_optimizer
-from megatron_salamandra.optim.schedule import learning_rate
 from megatron_salamandra.optim.update import apply_update, ready_gradients
 
 __all__ = [
@@ -16,6 +15,5 @@ __all__ = [
     "apply_schedule",
     "apply_update",
     "build_optimizer",
-    "learning_rate",
     "ready_gradients",
 ]

@@ -9,9 +9,8 @@ import torch
 from megatron.core.distributed import DistributedDataParallel
 from megatron.core.optimizer import MegatronOptimizer, OptimizerConfig, distrib_optimizer
 
-from megatron_salamandra.config import RunConfig
+from megatron_salamandra.config import RunConfig, learning_rate_of
 from megatron_salamandra.optim.adamw import GroupStepAdamW
-from megatron_salamandra.optim.schedule import learning_rate
 from megatron_salamandra.platform import Platform
 
 
@@ -67,7 +66,7 @@ def apply_schedule(optimizer: MegatronOptimizer, config: RunConfig, step: int) -
 
     All of them, because loading a checkpoint brings its own along.
     """
-    rate = learning_rate(config.optimizer, step, config.total_steps)
+    rate = learning_rate_of(config, step)
     for group in optimizer.param_groups:
         group["lr"] = rate
         group["betas"] = (config.optimizer.beta1, config.optimizer.beta2)

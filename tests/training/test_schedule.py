@@ -6,8 +6,7 @@ import math
 
 import pytest
 
-from megatron_salamandra.config import OptimizerSection, load_run_config
-from megatron_salamandra.optim.schedule import learning_rate
+from megatron_salamandra.config import OptimizerSection, learning_rate, load_run_config
 
 
 def test_7b_cosine_passes_through_the_published_points() -> None:
