@@ -36,7 +36,7 @@ from salamandra_data.tokenization.result import GroupResult, TokenizeResult
 from salamandra_data.tokenization.run_file import ByGroup, Group, Run
 
 _PART_BYTES = 32 << 20
-_LEAST_RANGE_BYTES = 1 << 20
+_LEAST_RANGE_BYTES = 8 << 20  # a worker that starts costs as much as encoding some megabytes
 _SAMPLE_BYTES = 8 << 20  # of text is encoded to know how much of it makes a token
 _MANY_DOCUMENTS = 10_000  # in a shard: then ranges of one width hold one share of the text, to a few percent
 _PREPARATION = "salamandra-tokenize-5"

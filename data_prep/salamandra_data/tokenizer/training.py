@@ -277,9 +277,7 @@ def _explained(job: TokenizerTraining, error: Exception) -> DataError:
 
 
 def _record(job: TokenizerTraining, trained: TrainedTokenizer) -> bytes:
-    options: dict[str, Any] = {
-        key: value for key, value in asdict(job).items() if key not in ("inputs", "keys", "skip_malformed")
-    }
+    options: dict[str, Any] = {key: value for key, value in asdict(job).items() if key != "inputs"}
     contents = {
         "format": FORMAT,
         "model_sha256": sha256_of_file(trained.model),
