@@ -21,8 +21,8 @@ from salamandra_data.storage import (
     files_below,
     is_directory,
     is_file,
+    with_retries,
 )
-from salamandra_data.storage.retries import with_retries
 
 
 def find_inputs(entries: Sequence[Location | str], *, out: Path | None = None) -> list[Location]:

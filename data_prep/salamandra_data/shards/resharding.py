@@ -15,7 +15,6 @@ import numpy as np
 from megatron_salamandra.foundation.atomic_files import publish, write_error
 from megatron_salamandra.foundation.progress import ProgressLine
 from salamandra_data.errors import DataError, DataWarning
-from salamandra_data.execution import Counters, WorkerPool
 from salamandra_data.shards.document_row import Cut, DocumentRow, Piece
 from salamandra_data.shards.layout import bin_path, idx_path, manifest_path
 from salamandra_data.shards.manifest import ChunkChecksums, LabelCounts, ShardManifest
@@ -68,11 +67,11 @@ def reshard(
     identity = _identity(row, bounds)
     with (
         working_directory(out, "reshard") as staging,
-        closing(_Copy(row, token_text, WorkerPool(1, None).counters)) as copy,
+        closing(_Copy(row, token_text)) as copy,
     ):
         names = [f"{language}-{split}-{number:05d}" for number in range(len(bounds) - 1)]
         manifests: list[ShardManifest] = []
-        with ProgressLine("copying   ", copy.counters.units, row.tokens, copy.counters.rates):
+        with ProgressLine("copying   ", lambda: copy.tokens, row.tokens, copy.rates):
             for number, name in enumerate(names):
                 writer = ShardWriter(
                     staging / name,
@@ -100,8 +99,8 @@ def reshard(
 class _Copy:
     """Reads the row from front to back, once, and checks each shard's checksums as it goes."""
 
-    def __init__(self, row: DocumentRow, token_text: TokenText, counters: Counters) -> None:
-        self.counters = counters
+    def __init__(self, row: DocumentRow, token_text: TokenText) -> None:
+        self.documents = self.bytes = self.tokens = 0  # copied so far
         self.text_bytes_of: list[list[int]] = [[] for _ in row.shards]  # of each piece, by shard
         self._row, self._token_text = row, token_text
         self._checksums = [ChunkChecksums(manifest.chunk_bytes) for manifest in row.manifests]
@@ -123,7 +122,8 @@ class _Copy:
                 ids = np.frombuffer(raw, dtype=shard.dtype)
                 writer.add_documents(ids, block.tolist(), utf8_bytes=0, sources={}, licences={})
                 counted += self._token_text.count_bytes(ids, block)
-                self.counters.add(len(block), ids.nbytes, ids.size)
+                self.documents, self.bytes = self.documents + len(block), self.bytes + ids.nbytes
+                self.tokens += ids.size
                 first = last
             if piece.last_document == shard.documents:
                 self.close()
@@ -132,6 +132,14 @@ class _Copy:
         self.text_bytes_of[piece.shard].append(counted)
         if piece.last_document == shard.documents:
             self._check(piece.shard)
+
+    def rates(self, seconds: float) -> list[str]:
+        """What was copied, and how fast, for the progress line."""
+        return [
+            f"{self.documents:,} documents",
+            f"{self.bytes / 1e6 / seconds:,.1f} MB/s",
+            f"{self.documents / seconds:,.0f} documents/s",
+        ]
 
     def close(self) -> None:
         """Let go of the file that is being read."""

@@ -21,6 +21,7 @@ from salamandra_data.storage.random_access import (
     RemoteFile,
     open_random_access,
 )
+from salamandra_data.storage.retries import with_retries
 
 __all__ = [
     "BlockCache",
@@ -41,4 +42,5 @@ __all__ = [
     "is_url",
     "open_random_access",
     "size_of",
+    "with_retries",
 ]
