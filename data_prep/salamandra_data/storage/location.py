@@ -114,15 +114,7 @@ class RemotePath:
         if pattern != "*":
             raise ValueError(f"{self.url}: only all objects can be listed, not {pattern!r}")
         system, root = _filesystem(self.url)
-        # The walk that file systems inherit passes over directories that it may not list.
-        options = {"on_error": "raise"} if _walks(system) else {}
-        try:
-            found = with_retries(self.url, lambda: system.find(root, **options))
-        except PermissionError as error:
-            raise DataError(
-                f"{self.url}: may not be listed by this user: {error}\n  give credentials for it"
-            ) from error
-        for path in found:
+        for path in _objects_below(system, root):
             yield RemotePath(self.url + path[len(root) :])  # in our spelling, so that equal places are equal
 
     def filesystem(self) -> Any:
@@ -226,6 +218,30 @@ def _walks(system: Any) -> bool:
     if isinstance(system, AsyncFileSystem):
         return type(system)._find is AsyncFileSystem._find
     return type(system).find is AbstractFileSystem.find
+
+
+def _objects_below(system: Any, directory: str) -> Iterator[str]:
+    """As ``system.find``, whose inherited walk passes over directories that it may not list."""
+    listed = (
+        (lambda: system.ls(directory, detail=True)) if _walks(system) else (lambda: system.find(directory))
+    )
+    try:
+        entries = with_retries(directory, listed)
+    except PermissionError as error:
+        raise DataError(
+            f"{directory}: may not be listed by this user: {error}\n  give credentials for it, or leave it out"
+        ) from error
+    if not _walks(system):
+        yield from entries
+        return
+    for entry in sorted(entries, key=lambda entry: str(entry["name"])):
+        name = str(entry["name"]).rstrip("/")
+        if name == directory.rstrip("/"):
+            continue
+        if entry["type"] == "directory":
+            yield from _objects_below(system, name)
+        else:
+            yield name
 
 
 def _filesystem(url: str) -> tuple[Any, str]:
