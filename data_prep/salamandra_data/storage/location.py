@@ -172,7 +172,8 @@ class RemoteStream(io.RawIOBase):
             self._let_go()
             return self._read(count)
         except Exception:
-            if not self._in_parts:  # nothing can be read from the middle, so the next attempt starts again
+            # Without a size, fsspec reads in one go: the next attempt starts again and passes over what was read.
+            if not self._in_parts or getattr(self._stream, "size", None) is None:
                 self._let_go()
             raise
 
