@@ -92,7 +92,7 @@ def decompressed(path: Location, raw: CountedStream) -> BinaryIO:
 
 def _check_content(path: Location, compression: str | None, start: bytes) -> None:
     for magic, (name, ending) in _CONTENTS.items():
-        if start.startswith(magic) and ending != compression:
+        if start.startswith(magic) and (ending is None or ending != compression):
             remedy = (
                 f"give it a name that ends in {ending}"
                 if ending

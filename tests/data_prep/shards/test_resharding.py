@@ -13,7 +13,7 @@ from tokenize_job import tokenize_job
 
 from megatron_salamandra.cli import main
 from salamandra_data.blend_plan import verify
-from salamandra_data.errors import DataError
+from salamandra_data.errors import DataError, DataWarning
 from salamandra_data.readers import DocumentKeys
 from salamandra_data.shards import (
     IndexedShard,
@@ -164,6 +164,49 @@ def test_damage_is_not_sealed_under_new_checksums(
     with pytest.raises(DataError, match="does not have the checksums of its manifest"):
         reshard([whole], tmp_path / "out", IntoParts(3))
     assert [path.name for path in (tmp_path / "out").iterdir() if path.name != "tokenizer.model"] == []
+
+
+@pytest.fixture
+def labelled(tmp_path: Path, small_tokenizer: Path) -> Path:
+    """100 documents: 44 of one licence, 31 of another, 25 of none; all of one source."""
+    licences = ["MIT"] * 44 + ["CC0-1.0"] * 31 + [None] * 25
+    documents = [
+        {"text": f"document {number}", "language": "ca", "source": "web"}
+        | ({"licence": licence} if licence else {})
+        for number, licence in enumerate(licences)
+    ]
+    corpus = write_json_lines(tmp_path / "labelled.jsonl", documents)
+    tokenize(TokenizeJob([corpus], small_tokenizer, tmp_path / "shards", DocumentKeys()))
+    return tmp_path / "shards" / "ca-train-00000"
+
+
+def test_licences_stay_counted_when_shards_are_cut_and_joined_again(
+    labelled: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.warns(DataWarning, match="it is not known which document is of which"):
+        parts = reshard([labelled], tmp_path / "parts", IntoParts(3))
+    for prefix, manifest in parts:
+        assert manifest.sources == {"web": manifest.documents}  # known: all documents are of one source
+        assert (manifest.licences, manifest.unlisted_sources) == ({}, 0)
+        assert 0 < manifest.unlisted_licences <= manifest.documents, prefix
+    assert sum(manifest.unlisted_licences for _, manifest in parts) == 75
+    [(_, again)] = reshard([prefix for prefix, _ in parts], tmp_path / "again", Whole())
+    assert (again.sources, again.licences, again.unlisted_licences) == ({"web": 100}, {}, 75)
+    [(_, finer)] = reshard([labelled], tmp_path / "same", Whole())
+    assert (finer.licences, finer.unlisted_licences) == ({"CC0-1.0": 31, "MIT": 44}, 0)
+    assert main(["data", "inspect", str(tmp_path / "parts")]) == 0
+    assert "unlisted 2" in capsys.readouterr().out
+    [(_, thrice)] = reshard([labelled, *(prefix for prefix, _ in parts)], tmp_path / "thrice", Whole())
+    assert (thrice.licences, thrice.unlisted_licences) == ({"CC0-1.0": 31, "MIT": 44}, 75)
+
+
+def test_output_among_the_shards_that_are_read_is_refused(labelled: Path, tmp_path: Path) -> None:
+    (labelled.parent / "link").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere").mkdir()
+    for out in (labelled.parent / "parts", labelled.parent / "a" / ".." / "parts", tmp_path):
+        with pytest.raises(DataError, match="would take its documents twice\n  choose an --out beside it"):
+            reshard([labelled], out, IntoParts(2))
+    assert not (labelled.parent / "parts").exists()
 
 
 def test_shards_in_the_way_are_refused(prepared: Path) -> None:
