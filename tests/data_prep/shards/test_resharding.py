@@ -176,7 +176,7 @@ def labelled(tmp_path: Path, small_tokenizer: Path) -> Path:
         for number, licence in enumerate(licences)
     ]
     corpus = write_json_lines(tmp_path / "labelled.jsonl", documents)
-    tokenize(TokenizeJob([corpus], small_tokenizer, tmp_path / "shards", DocumentKeys()))
+    tokenize_documents(tokenize_job([corpus], small_tokenizer, tmp_path / "shards", DocumentKeys()))
     return tmp_path / "shards" / "ca-train-00000"
 
 

@@ -8,11 +8,13 @@ import warnings
 from pathlib import Path
 
 import pytest
+from tokenize_job import tokenize_job
 from user_without_rights import as_a_user_without_rights
 
 from megatron_salamandra.cli import main
 from salamandra_data.blend_plan import LanguageFactors, build_plan, verify
 from salamandra_data.errors import DataError, DataWarning
+from salamandra_data.readers import DocumentKeys
 from salamandra_data.shards import (
     ShardWriter,
     TokenizerIdentity,
@@ -20,8 +22,10 @@ from salamandra_data.shards import (
     document_text,
     find_shards,
     reshard,
+    search_documents,
     shard_table,
 )
+from salamandra_data.tokenization import tokenize_documents
 
 
 @pytest.fixture
@@ -144,14 +148,12 @@ def test_a_file_that_may_not_be_read_is_a_sentence_in_every_command(
 def test_control_characters_of_documents_do_not_reach_the_terminal(
     tmp_path: Path, small_tokenizer: Path
 ) -> None:
-    from salamandra_data.readers import DocumentKeys
-    from salamandra_data.shards import search_documents
-    from salamandra_data.tokenization import TokenizeJob, tokenize
-
     text = "abc \x1b]0;title\x07 \x9b31m \x7f\r\n\tend\x00"
     (tmp_path / "a.jsonl").write_text(json.dumps({"text": text}) + "\n")
-    tokenize(
-        TokenizeJob([tmp_path / "a.jsonl"], small_tokenizer, tmp_path / "shards", DocumentKeys(language="ca"))
+    tokenize_documents(
+        tokenize_job(
+            [tmp_path / "a.jsonl"], small_tokenizer, tmp_path / "shards", DocumentKeys(language="ca")
+        )
     )
     shown = document_text(tmp_path / "shards", 0)
     assert shown == "abc \\x1b]0;title\\x07 \\x9b31m \\x7f\\x0d\n\tend\\x00"
