@@ -17,7 +17,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from megatron_salamandra.foundation.errors import UserError
-from megatron_salamandra.foundation.exit_codes import EXIT_FAILURE, EXIT_STOPPED, EXIT_USAGE
+from megatron_salamandra.foundation.exit_codes import EXIT_DONE, EXIT_STOPPED
 from megatron_salamandra.foundation.signals import WATCHED_SIGNALS, SignalWatch
 from megatron_salamandra.foundation.world import is_first_task, read_world
 
@@ -92,7 +92,13 @@ def _run_rank(
     world = read_world()
     # Not at the top: from the first line of the process on a signal is to be caught.
     from megatron_salamandra.config import ConfigError, load_run_config
-    from megatron_salamandra.run_directory import RunDirectory, check_checkpoints_are_there, own, release
+    from megatron_salamandra.run_directory import (
+        RunDirectory,
+        check_checkpoints_are_there,
+        make_logs,
+        own,
+        release,
+    )
     from megatron_salamandra.training import configured_callbacks
 
     config = load_run_config(arguments.config, all_overrides(arguments))
@@ -108,6 +114,7 @@ def _run_rank(
             signals.before_leaving(lambda: release(directory))
             owner = stack.enter_context(own(directory))
             check_checkpoints_are_there(directory)
+            make_logs(directory)
         # Only now: what is refused by now should not cost the import of torch on every rank.
         from megatron_salamandra.training import Runtime, StopRequested, Trainer
 
@@ -125,7 +132,7 @@ if __name__ == "__main__":
         # Everything is saved and said: a late signal must not replace the exit code by its own.
         for number in WATCHED_SIGNALS:
             signal.signal(number, signal.SIG_IGN)
-    if exit_code in (EXIT_USAGE, EXIT_FAILURE):
+    if exit_code != EXIT_DONE:
         # Not through interpreter shutdown, where NCCL may wait for ranks that will never come.
         sys.stdout.flush()
         sys.stderr.flush()

@@ -18,7 +18,7 @@ from megatron_salamandra.run_directory.checkpoints import (
     step_directory,
     step_of,
 )
-from megatron_salamandra.run_directory.errors import RunDirectoryError, unwritable
+from megatron_salamandra.run_directory.errors import RunDirectoryError, make_logs, unwritable
 from megatron_salamandra.run_directory.events import Event, EventLog, read_events
 from megatron_salamandra.run_directory.history import check_checkpoints_are_there, last_saved_step
 from megatron_salamandra.run_directory.layout import CONFIG, RunDirectory
@@ -57,6 +57,7 @@ __all__ = [
     "drop_partial",
     "last_saved_step",
     "latest_checkpoint",
+    "make_logs",
     "own",
     "publish_partial",
     "read_events",

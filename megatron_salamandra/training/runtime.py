@@ -21,7 +21,7 @@ from megatron_salamandra.foundation.signals import SignalWatch
 from megatron_salamandra.foundation.world import World
 from megatron_salamandra.parallel import ProcessGrid, start_process_grid
 from megatron_salamandra.platform import Platform, select_platform
-from megatron_salamandra.run_directory import EventLog, RunDirectory, RunOwner
+from megatron_salamandra.run_directory import EventLog, RunDirectory, RunOwner, unwritable
 from megatron_salamandra.training.environment import record_environment
 from megatron_salamandra.training.logs import start_logging, stop_logging
 
@@ -68,7 +68,10 @@ class Runtime:
             stack.callback(platform.stop)
             grid = stack.enter_context(start_process_grid(config.parallel, config.training.seed, platform))
             signals.begin()
-            logger = start_logging(directory.rank_log(grid.rank), grid.rank)
+            try:
+                logger = start_logging(directory.rank_log(grid.rank), grid.rank)
+            except OSError as error:
+                raise unwritable(directory, error) from error
             stack.callback(stop_logging, logger)
             events = EventLog(directory.events, enabled=grid.rank == 0)
             logger.info("%s; %s", grid.describe(), platform.description())

@@ -23,6 +23,7 @@ from megatron_salamandra.run_directory import (
     OwnershipLost,
     RunDirectory,
     RunDirectoryError,
+    make_logs,
     own,
     read_owner,
 )
@@ -207,3 +208,13 @@ def test_a_directory_that_cannot_be_written_is_refused_in_one_sentence(tmp_path:
     with expected as refusal, own(RunDirectory(tmp_path / place)):
         pass
     assert refusal.value.exit_code == 2
+
+
+@pytest.mark.parametrize("blocked", ["logs", "logs/rank-0000.log"])
+def test_logs_that_cannot_be_written_are_refused_before_ranks_join(tmp_path: Path, blocked: str) -> None:
+    if blocked == "logs":
+        (tmp_path / blocked).touch()
+    else:
+        (tmp_path / blocked).mkdir(parents=True)
+    with pytest.raises(RunDirectoryError, match=f"cannot be written: .*{blocked}"):
+        make_logs(RunDirectory(tmp_path))
