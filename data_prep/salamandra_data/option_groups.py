@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import BeforeValidator, model_validator
+from pydantic import AfterValidator, BeforeValidator, model_validator
 
 from megatron_salamandra.foundation.options import Count, Option, Options, PathPattern, PathText
+from megatron_salamandra.foundation.written_paths import expanded_path
 from salamandra_data.storage import Location, as_location
 
 if TYPE_CHECKING:
@@ -29,6 +31,17 @@ OutputPath = Annotated[Path, BeforeValidator(_on_disk)]
 
 Place = Annotated[Location, BeforeValidator(as_location), PathText()]
 """A path or an fsspec URL."""
+
+
+def _named(text: str) -> str:
+    name, equals, path = text.partition("=")
+    if not equals or "/" in name or os.path.lexists(text):
+        return expanded_path(text, existing_as_written=True)
+    return f"{name}={expanded_path(path, existing_as_written=True)}"
+
+
+NamedPath = Annotated[str, AfterValidator(_named)]
+"""``NAME=PATH``, or a path or URL alone."""
 
 
 class InputOptions(Options):

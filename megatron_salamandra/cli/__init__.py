@@ -89,8 +89,9 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     arguments, rest = parser.parse_known_args(argv)
     if not rest:
         return arguments
-    name = getattr(arguments, "anywhere", None)
+    name: str | None = getattr(arguments, "anywhere", None)
+    command: CommandParser = getattr(arguments, "command", parser)
     if name is None or not all("=" in item and item[0] != "-" for item in rest):
-        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+        command.refuse(rest)
     setattr(arguments, name, [*getattr(arguments, name, ()), *rest])
     return arguments

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Sequence
-from typing import TypeAlias
+from typing import NoReturn, TypeAlias
 
+from megatron_salamandra.foundation.names import nearest
 from megatron_salamandra.foundation.options import OptionsType, add_options, read_options
 
 
@@ -24,6 +25,14 @@ class CommandParser(argparse.ArgumentParser):
     def format_help(self) -> str:
         """The help of the command, all its arguments included."""
         return super(CommandParser, self.filled()).format_help()
+
+    def refuse(self, unknown: Sequence[str]) -> NoReturn:
+        """End with exit code 2 over words that the command does not know, and say which were probably meant."""
+        flags = [flag for action in self._actions for flag in action.option_strings]
+        written = (word.partition("=")[0] for word in unknown if word.startswith("--"))
+        near = [found for word in written if (found := nearest(word, flags)) is not None]
+        hint = f"\n  did you mean {', '.join(near)}?" if near else ""
+        self.error(f"unrecognized arguments: {' '.join(unknown)}{hint}")
 
     def filled(self) -> CommandParser:
         """This parser, with its arguments."""
@@ -57,5 +66,5 @@ def add_command(
     """
     parser = commands.add_parser(name, help=text, description=description, epilog=epilog)
     parser.fill = lambda parser: add_options(parser, options())
-    parser.set_defaults(handler=lambda arguments: run(read_options(options(), arguments)))
+    parser.set_defaults(command=parser, handler=lambda arguments: run(read_options(options(), arguments)))
     return parser

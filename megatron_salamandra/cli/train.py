@@ -21,7 +21,7 @@ def register(subparsers: Subparsers) -> None:
         epilog="Exit codes: 0 done, 2 bad usage or configuration, 75 stopped early with everything saved.",
     )
     add_arguments(parser)
-    parser.set_defaults(anywhere="overrides")
+    parser.set_defaults(command=parser, anywhere="overrides")
     parser.add_argument(
         "--ranks",
         type=int,

@@ -8,8 +8,7 @@ from typing import Any
 from megatron_salamandra.config import presets_directory
 from megatron_salamandra.quickstart.job import QuickstartJob
 from megatron_salamandra.quickstart.stage_book import Stage
-from salamandra_data.blend_plan import LanguageFactors, build_plan
-from salamandra_data.blend_plan.report import blend_table, blend_warnings
+from salamandra_data.blend_plan import LanguageFactors, blend_table, blend_warnings, build_plan
 from salamandra_data.demo import build_demo_corpus, load_demo_corpus
 from salamandra_data.demo.wheels import WHEELS
 from salamandra_data.option_groups import InputOptions

@@ -141,3 +141,12 @@ def test_overrides_may_stand_before_between_and_after_options(capsys: pytest.Cap
     assert cli.main([*words, "training.steps=7"]) == 0
     with pytest.raises(SystemExit):
         cli.main(["doctor", "parallel.tensor=2"])
+
+
+def test_a_mistyped_option_is_answered_with_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        cli.main(["data", "blend", "--shards", "s", "--factors", "f", "--out", "o", "--buget-tokens", "3"])
+    assert caught.value.code == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[-2].endswith("error: unrecognized arguments: --buget-tokens 3")
+    assert lines[-1] == "  did you mean --budget-tokens?"

@@ -22,6 +22,7 @@ from megatron_salamandra.foundation.options import (
     add_options,
     read_options,
 )
+from salamandra_data.option_groups import NamedPath
 
 _CHOICE = OneOf()
 
@@ -180,3 +181,17 @@ def test_paths_mean_what_they_mean_in_a_shell(monkeypatch: pytest.MonkeyPatch, t
     )
     (tmp_path / "a$SCRATCH").touch()
     assert parse("a$SCRATCH", "--out", "o").places == ("a$SCRATCH",)  # it exists: that is what is meant
+
+
+def test_a_named_path_is_expanded_behind_its_name(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    class Named(Options):
+        tokenizers: Annotated[tuple[NamedPath, ...], Option("what to compare")]
+
+    monkeypatch.setenv("HOME", "/home/me")
+    monkeypatch.setenv("SCRATCH", "/scratch")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "x=~").touch()
+    words = ["ours=~/t", "wiki:instructions=$SCRATCH/w", "$SCRATCH/a=b", "x=~", "s3://b/x=1"]
+    assert parse("--tokenizers", *words, model=Named).tokenizers == (
+        "ours=/home/me/t", "wiki:instructions=/scratch/w", "/scratch/a=b", "x=~", "s3://b/x=1"
+    )  # fmt: skip

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from salamandra_data.blend_plan.builder import NamedSource, build_plan, reweighted
-from salamandra_data.blend_plan.factors import LanguageFactors
+from salamandra_data.blend_plan.factors import LanguageFactors, parse_factor
 from salamandra_data.blend_plan.plan import KINDS, TEXT, BlendPlan, BlendSource, ShardRef, TokenizerRef
+from salamandra_data.blend_plan.report import blend_table, blend_warnings, factor_warnings
 from salamandra_data.blend_plan.temperature import temperature_factors
 from salamandra_data.blend_plan.token_counts import TokenCounts, plan_of_counts
 from salamandra_data.blend_plan.verification import verify
@@ -19,7 +20,11 @@ __all__ = [
     "ShardRef",
     "TokenCounts",
     "TokenizerRef",
+    "blend_table",
+    "blend_warnings",
     "build_plan",
+    "factor_warnings",
+    "parse_factor",
     "plan_of_counts",
     "reweighted",
     "temperature_factors",

@@ -10,7 +10,7 @@ from pydantic import Field
 
 from megatron_salamandra.cli._command import Subparsers, add_command
 from megatron_salamandra.foundation.options import Count, OneOf, Option, Options, PathPattern
-from salamandra_data.option_groups import OutputPath
+from salamandra_data.option_groups import NamedPath, OutputPath
 
 _WEIGHTS = OneOf(required=True)
 
@@ -23,7 +23,7 @@ class BlendOptions(Options):
         Option("directories of shards, or prefixes of single shards: one source per language", metavar="DIR"),
     ] = ()
     source: Annotated[
-        tuple[str, ...],
+        tuple[NamedPath, ...],
         Option(
             "shards that are a source of their own, such as wiki-ca=shards/wiki or aya:instructions=shards/aya; "
             "{language} in NAME makes a source of each language",
@@ -73,12 +73,13 @@ def _run(options: BlendOptions) -> int:
     from salamandra_data.blend_plan import (
         LanguageFactors,
         NamedSource,
+        blend_table,
+        blend_warnings,
         build_plan,
+        parse_factor,
         reweighted,
         temperature_factors,
     )
-    from salamandra_data.blend_plan.factors import parse_factor
-    from salamandra_data.blend_plan.report import blend_table, blend_warnings
     from salamandra_data.errors import DataError
 
     shards = list(options.shards)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from megatron_salamandra.cli._command import Subparsers, add_command
 from megatron_salamandra.foundation.options import Count, Option, Options
-from salamandra_data.option_groups import InputOptions, OutputPath
+from salamandra_data.option_groups import InputOptions, NamedPath, OutputPath
 
 
 class FertilityOptions(Options):
@@ -15,7 +15,7 @@ class FertilityOptions(Options):
 
     documents: InputOptions
     tokenizers: Annotated[
-        tuple[str, ...],
+        tuple[NamedPath, ...],
         Option(
             "SentencePiece .model files, Hugging Face tokenizer.json files, or directories with one; a path that "
             "exists is not split at its =",

@@ -49,7 +49,7 @@ def _run(options: SimulateOptions) -> int:
         simulation_plot,
     )
     from megatron_salamandra.foundation.atomic_files import atomic_write_bytes
-    from salamandra_data.blend_plan.report import factor_warnings
+    from salamandra_data.blend_plan import factor_warnings
     from salamandra_data.figures import check_matplotlib, png, svg
 
     if options.out:
