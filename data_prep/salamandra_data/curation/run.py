@@ -18,7 +18,7 @@ from salamandra_data.curation.contamination import task_files
 from salamandra_data.curation.counts import FileCount
 from salamandra_data.curation.settings import CurationSettings
 from salamandra_data.errors import DataError
-from salamandra_data.readers import fingerprint, mark_by_products
+from salamandra_data.readers import BY_PRODUCTS, fingerprint, mark_by_products
 from salamandra_data.storage import Location
 
 if TYPE_CHECKING:
@@ -31,7 +31,6 @@ REPORT, PAGE, SAMPLES = "curation.json", "curation.html", "removed"
 """What a run writes beside its documents."""
 
 _MOST_NAME_BYTES = 200  # of 255, for the endings of files that are being written
-_BY_PRODUCTS_MARK = ".by-products"
 
 
 @dataclass(frozen=True)
@@ -126,7 +125,7 @@ class CurationRun:
             DataError: it holds other files, or a run on other input or with other options.
         """
         mark, earlier = self.directory / "run-identity", self.directory / "identity"
-        ours = {self.directory.name, LOCK, _BY_PRODUCTS_MARK}
+        ours = {self.directory.name, LOCK, BY_PRODUCTS}
         try:
             if earlier.exists():
                 raise DataError(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from salamandra_data.readers.by_products import mark_by_products
+from salamandra_data.readers.by_products import BY_PRODUCTS, mark_by_products
 from salamandra_data.readers.byte_stream import CountedStream, decompressed
 from salamandra_data.readers.document import Document, DocumentKeys, Malformed
 from salamandra_data.readers.formats import ENDINGS, format_of
@@ -11,6 +11,7 @@ from salamandra_data.readers.inputs import find_inputs
 from salamandra_data.readers.overlap import refuse_overlap
 
 __all__ = [
+    "BY_PRODUCTS",
     "ENDINGS",
     "CountedStream",
     "Document",

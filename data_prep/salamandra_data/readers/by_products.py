@@ -15,7 +15,8 @@ from megatron_salamandra.foundation.atomic_files import atomic_write_bytes
 from salamandra_data.errors import DataError, DataWarning
 from salamandra_data.storage import Location
 
-MARKER = ".by-products"
+BY_PRODUCTS = ".by-products"
+"""Name of the file that lists them, one a line."""
 
 # What commands left before they wrote markers, by the report that lies beside it.
 _UNMARKED = {"curation.json": ("removed",), "fertility.json": ("training.jsonl", "held-out.jsonl")}
@@ -33,9 +34,9 @@ def mark_by_products(directory: Path, names: Collection[str]) -> None:
         raise DataError(
             f"{directory / name}: is there already and would be written over\n  choose another --out"
         )
-    known = _listed(directory / MARKER) if MARKER in there else ()
+    known = _listed(directory / BY_PRODUCTS) if BY_PRODUCTS in there else ()
     listed = sorted({*known, *names} - {""})
-    atomic_write_bytes(directory / MARKER, "".join(f"{name}\n" for name in listed).encode())
+    atomic_write_bytes(directory / BY_PRODUCTS, "".join(f"{name}\n" for name in listed).encode())
 
 
 def by_products(directory: Location, there: Collection[str]) -> frozenset[str]:
@@ -45,7 +46,11 @@ def by_products(directory: Location, there: Collection[str]) -> frozenset[str]:
         directory: that is searched.
         there: the names in it.
     """
-    marked = _listed(directory / MARKER) if MARKER in there and (directory / MARKER).exists() else ()
+    marked = (
+        _listed(directory / BY_PRODUCTS)
+        if BY_PRODUCTS in there and (directory / BY_PRODUCTS).exists()
+        else ()
+    )
     unmarked = (name for report, names in _UNMARKED.items() if report in there for name in names)
     return frozenset({*marked, *unmarked}) & frozenset(there)
 

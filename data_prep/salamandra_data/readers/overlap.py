@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from salamandra_data.errors import DataError
-from salamandra_data.readers.by_products import MARKER, by_products
+from salamandra_data.readers.by_products import BY_PRODUCTS, by_products
 from salamandra_data.storage import Location, as_location
 
 
@@ -44,7 +44,7 @@ def refuse_overlap(
                 "time\n  choose another --out, or a pattern that leaves it out"
             )
     for path in found:
-        if path.parent.resolve() == target and path.name in by_products(target, [path.name, MARKER]):
+        if path.parent.resolve() == target and path.name in by_products(target, [path.name, BY_PRODUCTS]):
             raise DataError(
                 f"--out {out}: {option} {path} is what an earlier command wrote there, and would be written over\n"
                 "  choose another --out"

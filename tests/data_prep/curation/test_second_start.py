@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -92,3 +93,19 @@ def test_output_that_was_deleted_is_missed(tmp_path: Path, name: str) -> None:
         DataError, match=rf"{name}: is missing, though the run .*\n  put it back, or remove .*/out and"
     ):
         again(tmp_path)
+
+
+def test_a_run_of_an_earlier_version_is_refused_in_a_sentence(failed: Path) -> None:
+    (failed / "out/.stages/run-identity").rename(failed / "out/.stages/identity")
+    with pytest.raises(DataError, match="holds a run that an earlier version of this project started"):
+        again(failed)
+
+
+def test_what_tasks_leave_for_each_other_is_json(failed: Path) -> None:
+    (count,) = (failed / "out/.stages/counts").glob("filter-000000")
+    assert json.loads(count.read_bytes())["read"] == {"en": {"documents": 1, "utf8_bytes": 12}}
+    count.write_bytes(b"\x80\x04N.")  # a pickle of nothing
+    with pytest.raises(
+        DataError, match=r"filter-000000: cannot be read: .*\n  it is this run's own and damaged"
+    ):
+        again(failed)

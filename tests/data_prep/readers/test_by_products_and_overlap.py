@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from megatron_salamandra.cli import main
 from salamandra_data.errors import DataError, DataWarning
 from salamandra_data.readers import find_inputs, mark_by_products
 
@@ -114,3 +115,48 @@ def test_a_file_of_the_users_own_is_not_taken_for_a_by_product(tmp_path: Path) -
     write(tmp_path / "training.jsonl")
     with pytest.raises(DataError, match="training.jsonl: is there already and would be written over"):
         mark_by_products(tmp_path, ["training.jsonl"])
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["curate"],
+        ["tokenize", "--tokenizer", "tokenizer.model"],
+        ["train-tokenizer", "--vocab-size", "500"],
+        ["fertility-alpha", "--vocab-size", "500", "--bytes-budget", "1000"],
+    ],
+    ids=lambda command: command[0],
+)
+@pytest.mark.parametrize("place", ["in", "in/out", "link/out", "in/deep/er"])
+def test_every_command_that_writes_refuses_output_inside_its_input(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    command: list[str],
+    place: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path / "in" / "a.jsonl")
+    (tmp_path / "link").symlink_to("in")
+    assert main(["data", *command, "--input", "in", "--out", place]) != 0
+    assert "is inside --input in" in capsys.readouterr().err
+    assert [path.name for path in (tmp_path / "in").iterdir()] == ["a.jsonl"]
+
+
+def test_what_curation_removed_does_not_come_back_when_the_directory_above_is_given(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = [
+        '{"text": "menu", "language": "ca"}\n',
+        '{"text": "Un document com cal.", "language": "ca"}\n',
+    ] * 40
+    write(tmp_path / "in" / "a.jsonl", "".join(lines))
+    options = ["--no-check-language", "--keep-near", "--keep-exact", "--keep-paragraphs", "--min-score=0.5"]
+    assert (
+        main(["data", "curate", "--input", str(tmp_path / "in"), "--out", str(tmp_path / "out"), *options])
+        == 0
+    )
+    assert (tmp_path / "out/removed/score.jsonl").stat().st_size > 0
+    capsys.readouterr()
+    with pytest.warns(DataWarning, match="left out removed: by-products"):
+        assert names(tmp_path / "out") == ["00000-a.jsonl.zst"]
