@@ -5,7 +5,7 @@ from __future__ import annotations
 import pkgutil
 from importlib import import_module
 
-from megatron_salamandra.cli._command import Subparsers
+from megatron_salamandra.cli._command import CommandParser, Subparsers
 
 COMMANDS = tuple(sorted(module.name for module in pkgutil.iter_modules(__path__) if module.name[0] != "_"))
 
@@ -18,6 +18,10 @@ def register(subparsers: Subparsers) -> None:
         description="Prepares data on CPU, without torch. In this order: train-tokenizer, tokenize, blend; "
         "inspect and verify look at what they wrote.",
     )
+    group.fill = _add_commands
+
+
+def _add_commands(group: CommandParser) -> None:
     commands = group.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for name in COMMANDS:
         import_module(f"{__name__}.{name}").register(commands)

@@ -2,46 +2,53 @@
 
 from __future__ import annotations
 
-import argparse
+from typing import Annotated
 
-from megatron_salamandra.cli._command import Subparsers
-from megatron_salamandra.cli.data._options import (
-    add_command,
-    add_reshard_options,
-    at_least_one,
-    location,
-)
+from megatron_salamandra.cli._command import Subparsers, add_command
+from megatron_salamandra.foundation.options import Count, OneOf, Option, Options
+from salamandra_data.option_groups import Place, ReshardOptions
+
+_SIZE = OneOf(required=True)
+
+
+class SplitOptions(Options):
+    """What ``salamandra data split`` is told."""
+
+    path: Annotated[
+        Place, Option("the shard, with or without a file ending", metavar="SHARD", positional=True)
+    ]
+    target: ReshardOptions
+    shards: Annotated[Count | None, Option("number of new shards", one_of=_SIZE)] = None
+    shard_tokens: Annotated[Count | None, Option("at most this many tokens per new shard", one_of=_SIZE)] = (
+        None
+    )
 
 
 def register(commands: Subparsers) -> None:
     """Add the command to ``salamandra data``."""
-    parser = add_command(
+    add_command(
         commands,
         "split",
+        lambda: SplitOptions,
         _run,
         text="cut a shard into several, between documents",
         description="Copies the documents of one shard into --shards shards of about the same number of tokens, or "
         "into shards of --shard-tokens tokens. Writes shards LANGUAGE-SPLIT-NNNNN with manifests, and the tokenizer, "
         "into --out; nothing appears before all is done. Merging them again gives the same bytes.",
     )
-    parser.add_argument(
-        "path", type=location, metavar="SHARD", help="the shard, with or without a file ending"
-    )
-    add_reshard_options(parser)
-    size = parser.add_mutually_exclusive_group(required=True)
-    size.add_argument("--shards", type=at_least_one, metavar="N", help="number of new shards")
-    size.add_argument(
-        "--shard-tokens", type=at_least_one, metavar="N", help="at most this many tokens per new shard"
-    )
 
 
-def _run(arguments: argparse.Namespace) -> int:
-    from salamandra_data.shards import IntoParts, IntoTokens, manifest_table, one_shard, reshard
+def _run(options: SplitOptions) -> int:
+    from salamandra_data.shards import Cut, IntoParts, IntoTokens, manifest_table, one_shard, reshard
 
-    cut = IntoTokens(arguments.shard_tokens) if arguments.shards is None else IntoParts(arguments.shards)
+    if options.shards is not None:
+        cut: Cut = IntoParts(options.shards)
+    else:
+        assert options.shard_tokens is not None  # the options have one of the two
+        cut = IntoTokens(options.shard_tokens)
     print(
         manifest_table(
-            reshard([one_shard(arguments.path)], arguments.out, cut, tokenizer=arguments.tokenizer)
+            reshard([one_shard(options.path)], options.target.out, cut, tokenizer=options.target.tokenizer)
         )
     )
     return 0
