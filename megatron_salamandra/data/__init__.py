@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from megatron_salamandra.data.blend_changes import BlendChanges, blend_changes
 from megatron_salamandra.data.documents import DocumentRules
 from megatron_salamandra.data.ledger import (
     LanguageLedger,
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from megatron_salamandra.data.validation_set import ValidationSet, validation_sets
 
 __all__ = [
+    "BlendChanges",
     "DocumentPart",
     "DocumentRules",
     "LanguageLedger",
@@ -36,6 +38,7 @@ __all__ = [
     "SourceLedger",
     "StepLoader",
     "ValidationSet",
+    "blend_changes",
     "by_language",
     "carried_ordinals",
     "final_ordinals",

@@ -10,6 +10,7 @@ import contextlib
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from multiprocessing import resource_tracker
@@ -146,6 +147,13 @@ class SignalWatch:
     def leaves_at_once(self) -> bool:
         """True while a signal ends the process, because nothing was begun."""
         return self._leave_at_once
+
+    def wait(self, seconds: float) -> bool:
+        """Wait until a signal has come, but no longer than so many seconds; says whether one has."""
+        deadline = time.monotonic() + seconds
+        while self.received is None and time.monotonic() < deadline:
+            time.sleep(0.05)
+        return self.received is not None
 
     def before_leaving(self, action: Callable[[], object]) -> None:
         """Have ``action`` done if a signal ends the process before :meth:`begin`."""

@@ -9,10 +9,9 @@ from pathlib import Path
 import torch.distributed as dist
 
 from megatron_salamandra.config import ConfigError, RunConfig
-from megatron_salamandra.data import PhaseStart, SampleStream
+from megatron_salamandra.data import PhaseStart, SampleStream, blend_changes
 from megatron_salamandra.parallel import ProcessGrid
 from megatron_salamandra.run_directory import CheckpointError, RunDirectory
-from megatron_salamandra.training.blend_changes import blend_changes
 from megatron_salamandra.training.earlier_run import start_after
 from salamandra_data.blend_plan import BlendPlan
 from salamandra_data.errors import DataError

@@ -25,6 +25,9 @@ from megatron_salamandra.run_directory import EventLog, RunDirectory, RunOwner, 
 from megatron_salamandra.training.environment import record_environment
 from megatron_salamandra.training.logs import start_logging, stop_logging
 
+SIGNAL_SPREAD_SECONDS = 5.0
+"""How much later than the first rank the last one may get a signal that is sent to all."""
+
 
 class StopRequested(Exception):
     """A signal came before the first step: there is nothing to save, and nothing is lost."""
@@ -66,7 +69,14 @@ class Runtime:
         with ExitStack() as stack:
             platform.start(world.local_rank)
             stack.callback(platform.stop)
-            grid = stack.enter_context(start_process_grid(config.parallel, config.training.seed, platform))
+            try:
+                grid = stack.enter_context(
+                    start_process_grid(config.parallel, config.training.seed, platform)
+                )
+            except Exception:
+                # Perhaps a rank is missing because a signal has ended it, and this one's own is on its way.
+                signals.wait(SIGNAL_SPREAD_SECONDS)
+                raise
             signals.begin()
             try:
                 logger = start_logging(directory.rank_log(grid.rank), grid.rank)
@@ -83,7 +93,8 @@ class Runtime:
                 runtime._tell_stop(stop)
                 raise
             except Exception as error:
-                if signals.received and not runtime.has_trained and not isinstance(error, UserError):
+                nothing_done = not runtime.has_trained and not isinstance(error, UserError)
+                if nothing_done and signals.wait(SIGNAL_SPREAD_SECONDS):
                     # A rank that the signal found before it had joined has left at once, and this one misses it.
                     requested = StopRequested(f"signal {signals.received}")
                     runtime._tell_stop(requested)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import os
@@ -18,6 +19,8 @@ from rank_jobs import SMALL_CONFIG, decay_groups
 from rank_pool import RankPool
 from synthetic_blend import LANGUAGES, write_blend
 from training_runs import TrainingRuns
+
+from salamandra_data.blend_plan import BlendPlan
 
 SHORT = ["training.steps=6", "optimizer.warmup_steps=2"]
 
@@ -251,3 +254,18 @@ def test_norms_are_not_decayed_and_everything_else_is(rank_pool: RankPool) -> No
     assert all("norm" in name for name in spared)
     assert len(decayed) == 4 * 4 + 2
     assert not any("norm" in name for name in decayed)
+
+
+def test_other_held_out_text_is_allowed_on_resume_and_named(runs: TrainingRuns, tmp_path: Path) -> None:
+    """The stream of samples is the same to the bit."""
+    blend = write_blend(tmp_path / "shards")
+    without = tmp_path / "shards" / "without.yaml"
+    plan = BlendPlan.load(blend)
+    bare = (dataclasses.replace(source, validation_shards=()) for source in plan.sources)
+    dataclasses.replace(plan, sources=tuple(bare)).save(without)
+    assert runs.train("held-out", 1, *SHORT, f"data.blend={without}", "training.stop_after_steps=3") == 75
+    assert runs.train("held-out", 1, *SHORT, f"data.blend={blend}", "validation.at_end=true") == 0
+    log = (runs.root / "held-out" / "logs" / "rank-0000.log").read_text()
+    assert "holds out other text" in log
+    assert "the validation shards of en (none before" in log
+    assert {entry["step"] for entry in validation_objects(runs, "held-out")} == {6}
