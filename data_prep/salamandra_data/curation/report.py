@@ -10,7 +10,7 @@ import orjson
 
 from megatron_salamandra.foundation.atomic_files import atomic_file, atomic_write_bytes
 from salamandra_data.curation.counts import FileCount, Tallies, add_tallies, sum_of
-from salamandra_data.curation.run import FILTER, PAGE, REPORT, SAMPLES, WRITE, CurationRun
+from salamandra_data.curation.run import FILTER, PAGE, REPORT, SAMPLES, WRITE, CurationRun, in_unicode
 from salamandra_data.errors import DataError
 
 _PLACES = ("input", "out")  # where a run reads and writes makes no difference to what
@@ -46,7 +46,10 @@ def write_report(run: CurationRun) -> None:
         )
     ]
     atomic_write_bytes(run.out / PAGE, curation_page(report, samples, sections))
-    atomic_write_bytes(run.out / REPORT, (json.dumps(report, indent=1, ensure_ascii=False) + "\n").encode())
+    atomic_write_bytes(
+        run.out / REPORT,
+        (json.dumps(report, indent=1, ensure_ascii=False) + "\n").encode(errors="backslashreplace"),
+    )
 
 
 def _total(run: CurationRun) -> FileCount:
@@ -82,7 +85,7 @@ def _values(run: CurationRun, total: FileCount) -> dict[str, Any]:
             for chosen in run.filters.of_user
         ],
         "reasons": run.filters.explanations(),
-        "input_files": [str(path) for path in run.files],
+        "input_files": [in_unicode(str(path)) for path in run.files],
         "read": _by_language(total.read),
         "written": _by_language(total.written),
         "removed": {reason: _by_language(removals.counts) for reason, removals in total.removals.items()},

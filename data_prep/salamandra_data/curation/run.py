@@ -68,12 +68,11 @@ class CurationRun:
 
     def output(self, number: int) -> Path:
         """Documents of a file that are left at the end. A name that would be too long is cut, and has a hash."""
-        name = self.files[number].name.split(".", 1)[0]
+        name = in_unicode(self.files[number].name).split(".", 1)[0]
         ending = ".jsonl.zst"
-        if len(name.encode(errors="surrogateescape")) > _MOST_NAME_BYTES - len(f"{number:05d}-{ending}"):
-            digest = hashlib.sha256(name.encode(errors="surrogateescape")).hexdigest()[:12]
-            beginning = name.encode(errors="replace")[: _MOST_NAME_BYTES - 40].decode(errors="ignore")
-            name = f"{beginning}-{digest}"
+        if len(name.encode()) > _MOST_NAME_BYTES - len(f"{number:05d}-{ending}"):
+            digest = hashlib.sha256(name.encode()).hexdigest()[:12]
+            name = f"{name.encode()[: _MOST_NAME_BYTES - 40].decode(errors='ignore')}-{digest}"
         return self.out / "documents" / f"{number:05d}-{name}{ending}"
 
     def count_file(self, stage: str, number: int) -> Path:
@@ -213,10 +212,15 @@ class CurationRun:
 
 def short_names(files: Sequence[Location]) -> list[str]:
     """The path of each file below the directory that holds all of them."""
-    parts = [str(path).split("/") for path in files]
+    parts = [in_unicode(str(path)).split("/") for path in files]
     shared = 0
     for names in zip(*(names[:-1] for names in parts), strict=False):
         if len(set(names)) > 1:
             break
         shared += 1
     return ["/".join(names[shared:]) for names in parts]
+
+
+def in_unicode(path: str) -> str:
+    """A path that can be written as text: bytes that are no UTF-8 are spelt out."""
+    return path.encode(errors="surrogateescape").decode(errors="backslashreplace")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
 import time
 from pathlib import Path
 
@@ -71,6 +73,22 @@ def test_very_long_names_of_input_make_names_of_output_that_differ(tmp_path: Pat
     assert [document["text"] for document in kept(tmp_path)] == ["text 0", "text 1", "text 3", "text 2"]
     assert names[2] == "00002-short.jsonl.zst" and max(len(name.encode()) for name in names) <= 200
     assert len({name.rsplit("-", 1)[1] for name in names[:2]}) == 2
+
+
+@pytest.mark.skipif(sys.platform == "darwin", reason="names are always UTF-8 there")
+def test_names_in_another_encoding_and_with_markup_are_spelt_out(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    for name in (b"caf\xe9.jsonl", b"a b\n<i>.jsonl", "日本.jsonl".encode()):
+        record = {"text": f"text of {name!r}", "language": "en"}
+        Path(os.fsdecode(os.fsencode(tmp_path / "in") + b"/" + name)).write_text(json.dumps(record))
+    report = curated(tmp_path, {}, exact=True)
+    assert {document["id"] for document in kept(tmp_path)} == {
+        "caf\\xe9.jsonl:1",
+        "a b\n<i>.jsonl:1",
+        "日本.jsonl:1",
+    }
+    assert any(path.endswith("caf\\xe9.jsonl") for path in report["input_files"])
+    assert "&lt;i&gt;.jsonl" in (tmp_path / "out/curation.html").read_text()
 
 
 def test_work_grows_with_a_documents_lines_and_not_with_their_square() -> None:
