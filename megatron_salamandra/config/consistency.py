@@ -177,6 +177,13 @@ def _optimizer_problems(config: RunConfig) -> Iterator[Problem]:
             remedy="set both to true, or overlap_param_gather to false",
             involved=("optimizer.overlap_grad_reduce",),
         )
+    if optimizer.options and optimizer.name == "adamw":
+        yield Problem(
+            key="optimizer.options",
+            text=f"optimizer.options = {optimizer.options}: adamw has none; its keys are beta1, beta2 and eps",
+            remedy="leave options out, or name the optimizer that takes them in optimizer.name",
+            involved=("optimizer.name",),
+        )
 
 
 def _data_problems(config: RunConfig) -> Iterator[Problem]:

@@ -66,6 +66,8 @@ def _problem_of(detail: ErrorDetails, root: type[BaseModel]) -> Problem:
         reason, _, remedy = str(detail["ctx"]["error"]).partition("\n")
         return Problem(key, f"{key}: {reason}", remedy.strip())
     expected = _EXPECTED.get(kind) or _expected_range(kind, detail.get("ctx", {}))
+    if key == "optimizer.name" and kind == "string_pattern_mismatch":
+        expected = f"adamw or {expected}"
     if expected is None:
         return Problem(key, f"{key} = {value}: {detail['msg']}")
     text = f"{key} = {value} ({_type_name(detail['input'])}); expected {expected}"

@@ -172,12 +172,21 @@ class TrainingSection(Section):
 
 
 class OptimizerSection(Section):
-    """AdamW and its learning-rate schedule.
+    """The optimizer and its learning-rate schedule.
 
     Master weights and moments are fp32 and sharded over the data-parallel ranks (ZeRO-1). Norm weights are
     not decayed.
     """
 
+    name: str = Field(
+        default="adamw",
+        pattern=rf"^adamw$|{IMPORT_PATH}",
+        description="adamw, or the import path (package.module:Class) of a subclass of "
+        "megatron_salamandra.optim.ShardedOptimizer. Cannot change in a run: its moments would mean something else.",
+    )
+    options: dict[str, Any] = Field(
+        default={}, description="Keyword arguments of an optimizer other than adamw; refused for adamw."
+    )
     lr: float = Field(gt=0.0, description="Peak learning rate.")
     min_lr: float = Field(
         default=0.0, ge=0.0, description="Learning rate at the end of the schedule (not used by constant)."

@@ -1,4 +1,4 @@
-"""Megatron-Core's distributed optimizer over the right Adam."""
+"""Megatron-Core's distributed optimizer over the optimizer that the configuration asks for."""
 
 from __future__ import annotations
 
@@ -7,38 +7,25 @@ import math
 import megatron.core.optimizer as core_optimizer
 import torch
 from megatron.core.distributed import DistributedDataParallel
-from megatron.core.optimizer import MegatronOptimizer, OptimizerConfig, distrib_optimizer
+from megatron.core.optimizer import MegatronOptimizer, OptimizerConfig
 
 from megatron_salamandra.config import RunConfig, learning_rate_of
-from megatron_salamandra.optim.adamw import GroupStepAdamW
+from megatron_salamandra.optim.choice import choose_optimizer, set_hyperparameters
 from megatron_salamandra.platform import Platform
-
-
-def _choose_adam(platform: Platform) -> None:
-    """Make Megatron-Core build an Adam whose checkpoints are right.
-
-    On CUDA the fused Adam of Transformer Engine or Apex is kept where installed. Everywhere else
-    :class:`GroupStepAdamW` takes its place, and the distributed optimizer is told that the step
-    is found in the parameter group.
-    """
-    if platform.name == "cuda" and not core_optimizer.USING_PYTORCH_OPTIMIZER:
-        return
-    core_optimizer.Adam = GroupStepAdamW
-    core_optimizer.USING_PYTORCH_OPTIMIZER = False
-    distrib_optimizer.Adam = GroupStepAdamW
-    distrib_optimizer.HAVE_APEX_OR_TE = True
-    distrib_optimizer.USING_APEX_OPTIMIZER = True
 
 
 def build_optimizer(
     config: RunConfig, chunks: list[DistributedDataParallel], platform: Platform
 ) -> MegatronOptimizer:
-    """AdamW with fp32 master weights and moments, sharded over data parallelism (ZeRO-1).
+    """The optimizer with fp32 master weights and moments, sharded over data parallelism (ZeRO-1).
 
     Weight decay spares vectors (norm gains), as in the published runs. Gradients are clipped to
     ``training.grad_clip`` by their global norm.
+
+    Raises:
+        ConfigError: ``optimizer.name`` is no optimizer, or one that does not take ``optimizer.options``.
     """
-    _choose_adam(platform)
+    choose_optimizer(config, platform)
     options = config.optimizer
     return core_optimizer.get_megatron_optimizer(
         OptimizerConfig(
@@ -68,8 +55,7 @@ def apply_schedule(optimizer: MegatronOptimizer, config: RunConfig, step: int) -
     """
     rate = learning_rate_of(config, step)
     for group in optimizer.param_groups:
+        set_hyperparameters(group, config.optimizer)
         group["lr"] = rate
-        group["betas"] = (config.optimizer.beta1, config.optimizer.beta2)
-        group["eps"] = config.optimizer.eps
         group["weight_decay"] = config.optimizer.weight_decay * group.get("wd_mult", 1.0)
     return rate

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel
 from pydantic_core import to_jsonable_python
 
-from megatron_salamandra.config import RunConfig
+from megatron_salamandra.config import ConfigError, RunConfig
+from megatron_salamandra.foundation.yaml_files import read_yaml_mapping
+from megatron_salamandra.run_directory import CONFIG, CheckpointError
 
 _SECTIONS = ("training", "optimizer")
 """Every key counts, but not the length of the run."""
@@ -37,6 +40,21 @@ def recipe_changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[Se
     ]
     pairs = ((key, _value(before, key), _value(now, key)) for key in keys)
     return [SettingChange(key, was, is_now) for key, was, is_now in pairs if was != is_now]
+
+
+def check_same_optimizer(checkpoint: Path, config: RunConfig) -> None:
+    """Refuse moments that mean something else.
+
+    Raises:
+        ConfigError: the checkpoint was trained with another ``optimizer.name``.
+    """
+    saved = read_yaml_mapping(checkpoint / CONFIG, error_class=CheckpointError)
+    before, now = _value(saved, "optimizer.name"), config.optimizer.name
+    if before != now:
+        raise ConfigError(
+            f"optimizer.name = {now} is not that of {checkpoint}, {before}: its moments would mean something else\n"
+            f"  use {before}, or start a new run_dir"
+        )
 
 
 def _value(config: Mapping[str, Any], key: str) -> Any:

@@ -20,7 +20,7 @@ from megatron_salamandra.data import DocumentRules, SampleStream, SourceLedger, 
 from megatron_salamandra.foundation.errors import UserError
 from megatron_salamandra.foundation.exit_codes import EXIT_DONE, EXIT_STOPPED
 from megatron_salamandra.model import build_model_chunks
-from megatron_salamandra.optim import build_optimizer
+from megatron_salamandra.optim import build_optimizer, check_optimizer
 from megatron_salamandra.run_directory import CONFIG, CheckpointError, latest_checkpoint, step_of
 from megatron_salamandra.timeline import Timeline, trained_steps
 from megatron_salamandra.training.callbacks import Callback, CallbackList
@@ -33,7 +33,7 @@ from megatron_salamandra.training.forward_backward import ForwardBackward, run_m
 from megatron_salamandra.training.metrics.book import MetricBook
 from megatron_salamandra.training.metrics.sinks import Sink
 from megatron_salamandra.training.metrics.step_metrics import StepMetrics
-from megatron_salamandra.training.recipe_changes import recipe_changes
+from megatron_salamandra.training.recipe_changes import check_same_optimizer, recipe_changes
 from megatron_salamandra.training.report import Measurement, StepReport
 from megatron_salamandra.training.run_data import open_data
 from megatron_salamandra.training.run_view import Progress, Run
@@ -164,6 +164,7 @@ class Trainer:
             ConfigError, DataError: blend, earlier phase and configuration do not fit each other.
         """
         config = runtime.config
+        check_optimizer(config)
         plan, stream = open_data(config, runtime.directory, runtime.grid, runtime.logger)
         chunks = build_model_chunks(config, runtime.grid, runtime.platform)
         optimizer = build_optimizer(config, chunks, runtime.platform)
@@ -233,6 +234,7 @@ class Trainer:
         idle = nothing_to_do(self.step, self.config)
         if idle is not None and not self.callbacks.have_work_left():
             return idle
+        check_same_optimizer(directory, self.config)
         state = load_checkpoint(directory, self.config, self.chunks, self.optimizer)
         self._check_same_stream(directory, state)
         self.progress.step = int(state["step"])
