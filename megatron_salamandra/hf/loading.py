@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -45,27 +47,21 @@ def load_export(directory: Path, *, device: torch.device, dtype: str = "auto") -
     """Load a Hugging Face model directory.
 
     Raises:
-        HuggingFaceError: not such a directory,
+        HuggingFaceError: not such a directory, without tokenizer.json, or damaged.
         MissingPackage: transformers is not installed.
     """
     transformers = require("transformers", extra="hf", purpose="loading a Hugging Face model")
-    if not (directory / "config.json").is_file():
-        raise HuggingFaceError(f"{directory}: not a Hugging Face model directory: it has no config.json")
+    check_model_directory(directory)
     if not (directory / "tokenizer.json").is_file():
         raise HuggingFaceError(
             f"{directory}: has no tokenizer.json, so no tokenizer is known to give the ids that the model was "
             "trained on; the README.md of an export says why\n  `salamandra hf export --tokenizer MODEL` writes one "
             "for a SentencePiece BPE model with byte fallback"
         )
-    try:
+    with _telling_which(directory):
         tokenizer = transformers.AutoTokenizer.from_pretrained(str(directory))
-        model = transformers.AutoModelForCausalLM.from_pretrained(str(directory), dtype=dtype)
-    # Damaged files raise almost anything: OSError, ValueError, KeyError, safetensors' and tokenizers' own.
-    except Exception as error:
-        raise HuggingFaceError(
-            f"{directory}: transformers cannot load this model: {_first_line(error)}\n  export it again"
-        ) from error
-    return LoadedModel(model=model.to(device).eval(), tokenizer=tokenizer)
+    model = load_llama(directory, dtype=dtype)
+    return LoadedModel(model=model.to(device), tokenizer=tokenizer)
 
 
 def load_checkpoint(path: Path, *, device: torch.device, dtype: str = "auto") -> LoadedModel:
@@ -75,7 +71,7 @@ def load_checkpoint(path: Path, *, device: torch.device, dtype: str = "auto") ->
         path: a step directory, a ``checkpoints`` directory or a run directory.
     Raises:
         CheckpointError: the checkpoint is missing, incomplete, damaged or of another model.
-        HuggingFaceError: no usable tokenizer,
+        HuggingFaceError: no usable tokenizer.
         MissingPackage: transformers is not installed.
     """
     transformers = require("transformers", extra="hf", purpose="running a checkpoint")
@@ -102,6 +98,37 @@ def load_checkpoint(path: Path, *, device: torch.device, dtype: str = "auto") ->
     return LoadedModel(model=model.eval(), tokenizer=tokenizer)
 
 
-def _first_line(error: Exception) -> str:
-    lines = str(error).splitlines()
-    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+def check_model_directory(directory: Path) -> None:
+    """Refuse what is not a model directory on this machine; transformers would take its name for one on the Hub.
+
+    Raises:
+        HuggingFaceError: no such directory, or without config.json.
+    """
+    if not (directory / "config.json").is_file():
+        raise HuggingFaceError(f"{directory}: not a Hugging Face model directory: it has no config.json")
+
+
+def load_llama(directory: Path, *, dtype: torch.dtype | str) -> Any:
+    """The model of an export, on the CPU in evaluation mode.
+
+    Raises:
+        HuggingFaceError: not a model directory, or damaged.
+        MissingPackage: transformers is not installed.
+    """
+    transformers = require("transformers", extra="hf", purpose="loading a Hugging Face model")
+    check_model_directory(directory)
+    with _telling_which(directory):
+        return transformers.AutoModelForCausalLM.from_pretrained(str(directory), dtype=dtype).eval()
+
+
+@contextmanager
+def _telling_which(directory: Path) -> Iterator[None]:
+    """Turn whatever the libraries raise about damaged files into one line that names the directory."""
+    try:
+        yield
+    # OSError, ValueError, KeyError, safetensors' and tokenizers' own: there is no common root.
+    except Exception as error:
+        lines = str(error).splitlines() or [""]
+        raise HuggingFaceError(
+            f"{directory}: transformers cannot load this model: {type(error).__name__}: {lines[0]}\n  export it again"
+        ) from error

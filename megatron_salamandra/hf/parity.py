@@ -8,8 +8,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from megatron_salamandra.foundation.packages import require
 from megatron_salamandra.hf.errors import HuggingFaceError
+from megatron_salamandra.hf.loading import load_llama
 
 
 @dataclass(frozen=True)
@@ -69,11 +69,10 @@ def export_logits(directory: Path, tokens: Tensor, *, dtype: torch.dtype = torch
     Returns:
         [batch, sequence, V] in ``dtype``.
     Raises:
+        HuggingFaceError: not a model directory, or damaged.
         MissingPackage: transformers is not installed.
     """
-    transformers = require("transformers", extra="hf", purpose="running an export")
-    model = transformers.AutoModelForCausalLM.from_pretrained(str(directory), dtype=dtype)
-    model.eval()
+    model = load_llama(directory, dtype=dtype)
     with torch.no_grad():
         logits: Tensor = model(input_ids=tokens).logits
     return logits

@@ -12,6 +12,9 @@ from torch import Tensor
 
 from megatron_salamandra.checkpoint import load_checkpoint
 from megatron_salamandra.config import ParallelSection, load_run_config
+from megatron_salamandra.foundation.json_files import read_json_object
+from megatron_salamandra.hf.errors import HuggingFaceError
+from megatron_salamandra.hf.loading import check_model_directory
 from megatron_salamandra.hf.parity import LogitParity, check_export
 from megatron_salamandra.model import build_chunk, transformer_config
 from megatron_salamandra.parallel import start_process_grid
@@ -57,8 +60,23 @@ def compare_with_export(
     Args:
         checkpoint, platform: as for :func:`megatron_logits`.
         export: directory written by an export of the same checkpoint.
+    Raises:
+        CheckpointError: the checkpoint is missing, incomplete, damaged or of another model.
+        HuggingFaceError: ``export`` is not a model directory, is damaged, or holds another model.
     """
     config = load_run_config(str(resolve_checkpoint(checkpoint) / CONFIG), [])
+    check_model_directory(export)
+    described = read_json_object(export / "config.json", error_class=HuggingFaceError)
+    for key, expected in (
+        ("vocab_size", config.model.vocab_size),
+        ("hidden_size", config.model.hidden_size),
+        ("num_hidden_layers", config.model.layers),
+    ):
+        if described.get(key) != expected:
+            raise HuggingFaceError(
+                f"{export / 'config.json'}: {key} = {described.get(key)}, but {checkpoint} has {expected}\n"
+                "  compare a checkpoint with an export of the same run"
+            )
     generator = torch.Generator().manual_seed(seed)
     tokens = torch.randint(
         0, config.model.vocab_size, (2, min(256, config.data.sequence_length)), generator=generator

@@ -167,6 +167,22 @@ def test_export_and_generate_commands(step: Path, tmp_path: Path, capsys: pytest
     assert "\n\nAlle" in texts[0]
 
 
+def test_comparing_with_what_is_no_export_of_the_run_is_refused_before_anything_runs(
+    step: Path, tmp_path: Path
+) -> None:
+    def compare(export: Path) -> int:
+        return run_command("hf", "compare", "--checkpoint", str(step), "--hf", str(export))
+
+    with pytest.raises(HuggingFaceError, match=r"nowhere: not a Hugging Face model directory"):
+        compare(tmp_path / "nowhere")
+    (tmp_path / "config.json").write_text("[]")
+    with pytest.raises(HuggingFaceError, match=r"config\.json"):
+        compare(tmp_path)
+    (tmp_path / "config.json").write_text('{"vocab_size": 256000}')
+    with pytest.raises(HuggingFaceError, match=r"vocab_size = 256000, but .* has 704"):
+        compare(tmp_path)
+
+
 def test_unknown_device_is_refused(step: Path) -> None:
     with pytest.raises(HuggingFaceError, match="device 'abacus'"):
         run_command("generate", "--checkpoint", str(step), "--prompt", "x", "--device", "abacus")
