@@ -23,7 +23,7 @@ def test_the_page_is_right_about_table_samples_findings_and_page(tmp_path: Path)
         (tmp_path / "my-filters.yaml").read_text().replace("0.02", "0.2")
     )
     (command,) = [block.text.strip() for block in blocks(PAGE) if block.is_shell]
-    printed = run_shell(f"{command} --no-check-language", tmp_path)
+    printed = run_shell(f"{command} --no-check-language --workers 2", tmp_path)
     assert "numbers" in next(line for line in printed.splitlines() if line.startswith("language")).split()
     report = json.loads((tmp_path / "curated/curation.json").read_text())
     assert report["removed"]["numbers"] == {"ca": {"documents": 1, "utf8_bytes": 33}}

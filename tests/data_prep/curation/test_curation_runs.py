@@ -193,6 +193,14 @@ def test_steps_that_are_switched_off_remove_nothing(corpus: Path) -> None:
     assert report["score_histogram"] == {}
 
 
+def test_the_account_holds_every_option_but_places(corpus: Path) -> None:
+    wanted = settings(corpus, samples=3, min_words=4, across_sources=True, seed=7)
+    told = run(wanted)["settings"]
+    assert told.keys() == CurationSettings.model_fields.keys() - {"input", "out"}
+    assert (told["samples"], told["min_words"], told["across_sources"], told["seed"]) == (3, 4, True, 7)
+    assert told["on_error"] == "skip" and told["decontaminate"] == [str(corpus / "task.jsonl")]
+
+
 def test_languages_can_be_found_instead_of_checked(corpus: Path) -> None:
     report = run(settings(corpus, identify_language=True))
     assert report["written"]["ca"]["documents"] == 24  # one of them said it was English
