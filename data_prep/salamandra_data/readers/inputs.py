@@ -100,9 +100,10 @@ def _matches(entry: Location) -> list[Location]:
             raise _no_file(path)
     if directories and "**" not in str(entry):
         _warn(f"{entry}: directories are left out of a pattern without **: {_some(directories)}")
-    if left_out := found_by_products(files, str(entry)):
-        warn_of_by_products(entry, [path.name for path in left_out])
-    return [path for path in files if path not in set(left_out)]
+    left_out = set(found_by_products(files, str(entry)))
+    if left_out:
+        warn_of_by_products(entry, {path.name for path in left_out})
+    return [path for path in files if path not in left_out]
 
 
 def _check_searchable(pattern: Path) -> None:
