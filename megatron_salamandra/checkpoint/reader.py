@@ -21,6 +21,7 @@ from megatron_salamandra.run_directory import (
     CONFIG,
     SHARDS,
     CheckpointError,
+    CheckpointState,
     read_state,
     verify_checkpoint,
 )
@@ -45,7 +46,7 @@ def load_checkpoint(
     config: RunConfig,
     chunks: list[DistributedDataParallel],
     optimizer: MegatronOptimizer | None,
-) -> dict[str, Any]:
+) -> CheckpointState:
     """Fill model and optimizer from a checkpoint and return its ``state.json``; collective.
 
     Args:

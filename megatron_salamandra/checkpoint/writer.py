@@ -36,6 +36,7 @@ from megatron_salamandra.run_directory import (
     STATE,
     TOKENIZER,
     CheckpointError,
+    CheckpointState,
     OwnershipLost,
     RunOwner,
     begin_partial,
@@ -122,7 +123,7 @@ class CheckpointWriter:
         step: int,
         chunks: list[DistributedDataParallel],
         optimizer: MegatronOptimizer,
-        state: dict[str, Any],
+        state: CheckpointState,
     ) -> list[SaveOutcome]:
         """Start saving ``step``; returns the outcomes of all saves that ended by now.
 
@@ -191,7 +192,7 @@ class CheckpointWriter:
         if self._lost is not None:
             raise CheckpointError(self._lost)
 
-    def _publish(self, step: int, partial: Path, state: dict[str, Any]) -> None:
+    def _publish(self, step: int, partial: Path, state: CheckpointState) -> None:
         """Complete the directory, give it its name and prune old ones; raises on all ranks or none."""
         rank = dist.get_rank()
         try:
@@ -222,10 +223,10 @@ class CheckpointWriter:
         self._on_rank_zero(self._prune)
 
     def _finish_directory(
-        self, partial: Path, files: dict[str, dict[str, int]], state: dict[str, Any]
+        self, partial: Path, files: dict[str, dict[str, int]], state: CheckpointState
     ) -> None:
         atomic_write_bytes(partial / CONFIG, self._config_yaml.encode())
-        atomic_write_bytes(partial / STATE, json.dumps(state, indent=1).encode())
+        atomic_write_bytes(partial / STATE, json.dumps(state.values, indent=1).encode())
         atomic_write_bytes(partial / TOKENIZER, self._tokenizer)
         rest = [
             str(path.relative_to(partial))

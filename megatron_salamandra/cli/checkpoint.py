@@ -81,7 +81,7 @@ def _list(options: RunOptions) -> int:
             print(error, file=sys.stderr)
             rows.append([directory.name, "damaged", "", ""])
             continue
-        rows.append([directory.name, f"{state['consumed_tokens']:,}", state["layout"], f"{size / 1e6:,.1f}"])
+        rows.append([directory.name, f"{state.consumed_tokens:,}", state.layout, f"{size / 1e6:,.1f}"])
     print(text_table(["checkpoint", "tokens", "layout", "MB"], rows) if rows else f"{root}: no checkpoints")
     return 0
 
@@ -93,7 +93,7 @@ def _what_is_there(path: Path) -> str:
 def _inspect(options: CheckpointOptions) -> int:
     from megatron_salamandra.run_directory import read_state, resolve_checkpoint
 
-    print(json.dumps(read_state(resolve_checkpoint(options.checkpoint)), indent=1))
+    print(json.dumps(dict(read_state(resolve_checkpoint(options.checkpoint)).values), indent=1))
     return 0
 
 

@@ -149,6 +149,6 @@ def _trained_steps(run_dir: Path) -> Timeline | None:
     if checkpoint is None:
         return None
     try:
-        return trained_steps(read_state(checkpoint))
+        return trained_steps(read_state(checkpoint).values)
     except (CheckpointError, KeyError, ValueError) as error:
         raise DataError(f"{checkpoint}: it cannot be read which samples were trained on: {error}") from error

@@ -110,7 +110,7 @@ class ShardedCheckpoint:
         checkpoint = cls(
             path=path,
             config=_read_config(path / CONFIG),
-            state=read_state(path),
+            state=dict(read_state(path).values),
             _metadata=load_metadata(shards / ".metadata"),
             _reader=FileSystemReader(shards),
         )

@@ -39,22 +39,22 @@ def read_results(run: Path) -> list[LanguageResult]:
         QuickstartError: the run was not validated before its first and after its last step.
     """
     state = read_state(resolve_checkpoint(run))
-    ledger = {str(entry["language"]): entry for entry in state["ledger"]}
+    ledger = {entry.language: entry for entry in state.ledger}
     path = RunDirectory(run).validation
     validated = _read_validation(path)
-    before, after = validated.get(0), validated.get(int(state["step"]))
+    before, after = validated.get(0), validated.get(state.step)
     if before is None or after is None:
         raise QuickstartError(
-            f"{path}: no validation at step {0 if before is None else state['step']}\n"
+            f"{path}: no validation at step {0 if before is None else state.step}\n"
             "  leave validation.at_start and validation.at_end on"
         )
-    total_tokens = sum(int(entry["tokens"]) for entry in ledger.values())
+    total_tokens = sum(entry.tokens for entry in ledger.values())
     rows = [name for name in after if name not in AVERAGES] + [name for name in AVERAGES if name in after]
     return [
         LanguageResult(
             language=name,
-            tokens=int(ledger[name]["tokens"]) if name in ledger else total_tokens,
-            epochs=float(ledger[name]["epochs"]) if name in ledger else 0.0,
+            tokens=ledger[name].tokens if name in ledger else total_tokens,
+            epochs=ledger[name].epochs if name in ledger else 0.0,
             loss_before=before[name].loss,
             loss_after=after[name].loss,
             bits_per_byte_before=before[name].bits_per_byte,

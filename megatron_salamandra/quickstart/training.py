@@ -86,4 +86,4 @@ def _train(job: QuickstartJob, ranks: int, overrides: list[str], last_step: int,
 
 def _trained_steps(job: QuickstartJob) -> int:
     directory = latest_checkpoint(RunDirectory(job.run).checkpoints)
-    return 0 if directory is None else int(read_state(directory)["step"])
+    return 0 if directory is None else read_state(directory).step

@@ -5,12 +5,16 @@ Training writes it; reports, doctor, resume checks, evaluation and export read i
 
 from __future__ import annotations
 
+from megatron_salamandra.run_directory.checkpoint_state import (
+    CheckpointError,
+    CheckpointState,
+    LedgerRecord,
+)
 from megatron_salamandra.run_directory.checkpoints import (
     MANIFEST,
     SHARDS,
     STATE,
     TOKENIZER,
-    CheckpointError,
     complete_checkpoints,
     latest_checkpoint,
     read_state,
@@ -39,8 +43,10 @@ __all__ = [
     "STATE",
     "TOKENIZER",
     "CheckpointError",
+    "CheckpointState",
     "Event",
     "EventLog",
+    "LedgerRecord",
     "MetricsLog",
     "OwnershipLost",
     "RunDirectory",

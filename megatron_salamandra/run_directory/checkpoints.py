@@ -20,9 +20,8 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
-from typing import Any
 
-from megatron_salamandra.foundation.errors import UserError
+from megatron_salamandra.run_directory.checkpoint_state import CheckpointError, CheckpointState
 from megatron_salamandra.run_directory.layout import RunDirectory
 
 MANIFEST = "manifest.json"
@@ -32,10 +31,6 @@ SHARDS = "shards"
 
 _STEP = re.compile(r"step-(\d{8,})")
 PARTIAL = ".partial-"
-
-
-class CheckpointError(UserError):
-    """A checkpoint cannot be used; the message names the directory and the remedy."""
 
 
 def step_directory(root: Path, step: int) -> Path:
@@ -90,7 +85,7 @@ def resolve_checkpoint(path: Path) -> Path:
     raise CheckpointError(f"{path} holds no complete checkpoint (step-NNNNNNNN with a {MANIFEST})")
 
 
-def read_state(directory: Path) -> dict[str, Any]:
+def read_state(directory: Path) -> CheckpointState:
     """``state.json`` of a checkpoint.
 
     Raises:
@@ -103,4 +98,4 @@ def read_state(directory: Path) -> dict[str, Any]:
         raise CheckpointError(f"{path} cannot be read: {error}; use another checkpoint") from error
     if not isinstance(state, dict):
         raise CheckpointError(f"{path} does not hold an object; use another checkpoint")
-    return state
+    return CheckpointState(state, path)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from megatron_salamandra.run_directory.checkpoints import CheckpointError, latest_checkpoint
+from megatron_salamandra.run_directory.checkpoint_state import CheckpointError
+from megatron_salamandra.run_directory.checkpoints import latest_checkpoint
 from megatron_salamandra.run_directory.errors import RunDirectoryError
 from megatron_salamandra.run_directory.events import read_events
 from megatron_salamandra.run_directory.layout import RunDirectory

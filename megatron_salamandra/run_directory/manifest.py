@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from megatron_salamandra.foundation.atomic_files import atomic_write_bytes
-from megatron_salamandra.run_directory.checkpoints import MANIFEST, CheckpointError
+from megatron_salamandra.run_directory.checkpoint_state import CheckpointError
+from megatron_salamandra.run_directory.checkpoints import MANIFEST
 
 FORMAT = "salamandra-checkpoint-1"
 REMEDY = "move the directory away to resume from an earlier one"

@@ -41,13 +41,13 @@ def start_after(
         earlier = RunRecord(RunDirectory.around(checkpoint).path)
     except (CheckpointError, ConfigError, DataError) as error:
         raise DataError(f"data.continue_from = {continue_from}: {error}") from error
-    if state["stream"] != earlier.stream.fingerprint():
+    if state.stream != earlier.stream.fingerprint():
         raise DataError(
             f"data.continue_from = {continue_from}: {checkpoint} was trained on another stream of samples than the "
             "run directory around it describes\n  restore the run directory, or name another checkpoint"
         )
     reached = final_ordinals(
-        earlier.stream.ledger(earlier.timeline.reached_sample(0, int(state["step"]))),
+        earlier.stream.ledger(earlier.timeline.reached_sample(0, state.step)),
         earlier.start_ordinals,
     )
     start = carried_ordinals(reached, config.data.new_text)

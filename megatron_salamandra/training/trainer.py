@@ -21,7 +21,14 @@ from megatron_salamandra.foundation.errors import UserError
 from megatron_salamandra.foundation.exit_codes import EXIT_DONE, EXIT_STOPPED
 from megatron_salamandra.model import build_model_chunks
 from megatron_salamandra.optim import build_optimizer, check_optimizer
-from megatron_salamandra.run_directory import CONFIG, CheckpointError, latest_checkpoint, step_of
+from megatron_salamandra.run_directory import (
+    CONFIG,
+    CheckpointError,
+    CheckpointState,
+    LedgerRecord,
+    latest_checkpoint,
+    step_of,
+)
 from megatron_salamandra.timeline import Timeline, trained_steps
 from megatron_salamandra.training.callbacks import Callback, CallbackList
 from megatron_salamandra.training.callbacks.checkpointing import Checkpointing
@@ -237,16 +244,16 @@ class Trainer:
         check_same_optimizer(directory, self.config)
         state = load_checkpoint(directory, self.config, self.chunks, self.optimizer)
         self._check_same_stream(directory, state)
-        self.progress.step = int(state["step"])
+        self.progress.step = state.step
         self.progress.timeline = self._timeline_after(directory, state)
-        self.progress.skipped_updates = int(state.get("skipped_updates", 0))
-        self._tell_unknown(self.callbacks.load_state(state.get("callbacks", {})))
+        self.progress.skipped_updates = state.skipped_updates
+        self._tell_unknown(self.callbacks.load_state(state.callbacks))
         self.runtime.logger.info("resumed from %s at step %d", directory, self.step)
         self._tell_changes(directory)
-        if state["total_steps"] != self.config.total_steps:
+        if state.total_steps != self.config.total_steps:
             self.runtime.logger.warning(
                 "the run had %d steps and has %d now: schedules that depend on it change from here on",
-                state["total_steps"],
+                state.total_steps,
                 self.config.total_steps,
             )
         self.runtime.events.write(
@@ -278,14 +285,14 @@ class Trainer:
             )
             self.runtime.events.write("change", key=change.key, before=change.before, now=change.now)
 
-    def _check_same_stream(self, directory: Path, state: dict[str, Any]) -> None:
-        if state["stream"] != self.stream.fingerprint():
+    def _check_same_stream(self, directory: Path, state: CheckpointState) -> None:
+        if state.stream != self.stream.fingerprint():
             raise CheckpointError(
                 f"{directory} was trained on another stream of samples: the blend's shards or factors, the "
                 "start ordinals, the sequence length or the seed differ\n  restore them, or start a new run_dir"
             )
 
-    def _timeline_after(self, directory: Path, state: dict[str, Any]) -> Timeline:
+    def _timeline_after(self, directory: Path, state: CheckpointState) -> Timeline:
         """The run's timeline, of which the checkpoint has the beginning.
 
         Raises:
@@ -293,7 +300,7 @@ class Trainer:
             ConfigError: its steps were of another size.
         """
         try:
-            trained = trained_steps(state)
+            trained = trained_steps(state.values)
         except ValueError as error:
             raise CheckpointError(f"{directory}: {error}; use another checkpoint") from error
         if trained is None:
@@ -302,36 +309,37 @@ class Trainer:
         if before != now:
             raise ConfigError(
                 f"training.global_batch_size = {now} is not that of {directory}, which consumed "
-                f"{state['consumed_samples']} samples in {state['step']} steps\n"
+                f"{state.consumed_samples} samples in {state.step} steps\n"
                 f"  use {before}, or start a new run_dir"
             )
         return self.timeline.going_on_from(trained)
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> CheckpointState:
         """What a checkpoint records besides tensors (``state.json``)."""
-        return {
-            "step": self.step,
-            "total_steps": self.config.total_steps,
-            "consumed_samples": self.consumed_samples,
-            "consumed_tokens": self.timeline.tokens(self.step),
-            "position": trained.to_dict() if (trained := self.timeline.until(self.step)) else None,
-            "skipped_updates": self.progress.skipped_updates,
-            "callbacks": self.callbacks.state(),
-            "stream": self.stream.fingerprint(),
-            "layout": self.runtime.grid.describe(),
-            "versions": package_versions(),
-            "ledger": [
-                {
-                    "source": entry.source,
-                    "language": entry.language,
-                    "samples": entry.samples,
-                    "tokens": entry.tokens,
-                    "epochs": entry.epochs,
-                    "next_ordinal": entry.next_ordinal,
-                }
+        trained = self.timeline.until(self.step)
+        return CheckpointState.record(
+            step=self.step,
+            total_steps=self.config.total_steps,
+            consumed_samples=self.consumed_samples,
+            consumed_tokens=self.timeline.tokens(self.step),
+            position=trained.to_dict() if trained else None,
+            skipped_updates=self.progress.skipped_updates,
+            callbacks=self.callbacks.state(),
+            stream=self.stream.fingerprint(),
+            layout=self.runtime.grid.describe(),
+            versions=package_versions(),
+            ledger=[
+                LedgerRecord(
+                    entry.source,
+                    entry.language,
+                    entry.samples,
+                    entry.tokens,
+                    entry.epochs,
+                    entry.next_ordinal,
+                )
                 for entry in self.ledger(self.step)
             ],
-        }
+        )
 
     def steps(self) -> Iterator[StepReport]:
         """Train until the last step, a stop request, or a signal; yields after each optimizer step."""
@@ -399,8 +407,8 @@ class Trainer:
             )
         state = load_checkpoint(directory, self.config, self.chunks, self.optimizer)
         self._check_same_stream(directory, state)
-        self.progress.step = int(state["step"])
-        self.progress.skipped_updates = int(state.get("skipped_updates", 0))
+        self.progress.step = state.step
+        self.progress.skipped_updates = state.skipped_updates
         if decision.pass_over_samples:
             self.progress.timeline = self.timeline.passing_over(self.step, decision.pass_over_samples)
         self.runtime.logger.warning("step %d is rolled back to %s: %s", step, directory.name, decision.reason)
