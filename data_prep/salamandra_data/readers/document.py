@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any
 
 import orjson
@@ -51,6 +51,11 @@ class DocumentKeys:
     text: str = "text"
     language: str | None = None
     language_key: str = "language"
+
+    @cached_property
+    def quoted_text(self) -> bytes:
+        """The key of the text as JSON writes it."""
+        return orjson.dumps(self.text)
 
     def check(self) -> None:
         """Refuse a fixed language that could not be part of a file name.
@@ -101,8 +106,15 @@ class DocumentKeys:
             return Malformed(
                 line, f"character {error.start} of {self.text!r} is a lone surrogate (U+{code:04X})"
             )
-        licence = _name(values.get("licence")) or _name(values.get("license"))
-        return Document(line, raw, language, _name(values.get("source")), licence, text)
+        # Without a call for each: it is done for every line.
+        source, licence = values.get("source"), values.get("licence")
+        if not (isinstance(licence, str) and licence and licence.isprintable()):
+            licence = values.get("license")
+            if not (isinstance(licence, str) and licence and licence.isprintable()):
+                licence = None
+        if not (isinstance(source, str) and source and source.isprintable()):
+            source = None
+        return Document(line, raw, language, source, licence, text)
 
     def _where_else(self, values: Mapping[str, Any]) -> str:
         inner = [name for name, value in values.items() if isinstance(value, Mapping) and self.text in value]
@@ -118,20 +130,95 @@ def check_language_name(language: str) -> bool:
 def parse_json_line(line: int, raw: bytes, keys: DocumentKeys) -> Document | Malformed:
     """The document in one line of JSON.
 
-    Lines that only the standard library accepts (``NaN``, lone surrogates in other keys) are accepted too.
+    Lines that only the standard library accepts (``NaN``, lone surrogates in other keys) are accepted too. A line in
+    which a key is there twice is malformed: parsers keep one of the values and drop the other without a word.
     """
     try:
         values = orjson.loads(raw)
     except orjson.JSONDecodeError:
         try:
-            values = json.loads(raw.decode("utf-8-sig"))
+            values = json.loads(raw.decode("utf-8-sig"), object_pairs_hook=_object)
+        except _DoubledKeyError as error:
+            return Malformed(line, str(error))
         except UnicodeDecodeError as error:
             return Malformed(line, f"not UTF-8: byte 0x{raw[error.start]:02x} at position {error.start}")
         except json.JSONDecodeError as error:
             return Malformed(line, f"not JSON: {error.msg} at column {error.colno}")
         except (RecursionError, ValueError) as error:
             return Malformed(line, f"not JSON that can be read: {error}")
-    return keys.document(line, values)
+        return keys.document(line, values)
+    document = keys.document(line, values)
+    if type(values) is dict and _may_double_a_key(raw, values, keys.quoted_text):
+        try:
+            json.loads(raw, object_pairs_hook=_object)
+        except _DoubledKeyError as error:
+            return Malformed(line, str(error))
+        except (RecursionError, ValueError):  # which the faster parser reads: numbers of many digits
+            pass
+    return document
+
+
+class _DoubledKeyError(Exception):
+    pass
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        names = [name for name, _ in pairs]
+        doubled = next(name for name in names if names.count(name) > 1)
+        raise _DoubledKeyError(
+            f"key {_shown(doubled)} is there {names.count(doubled)} times; keep one of them"
+        )
+    return values
+
+
+_LONG_LINE_BYTES = 1024
+_MOST_QUOTES = 3
+
+
+def _may_double_a_key(raw: bytes, values: dict[str, Any], quoted_text: bytes) -> bool:
+    """Whether a record could have more keys than its parser gave; seldom True, and False only if it has not.
+
+    Each key ends in a quote and a colon: where there are as many of these as keys, none was dropped. Long lines are
+    text mostly, which is passed over by its quotes; looking at all of it would cost as much as parsing it.
+    """
+    ends = _text_ends(raw, quoted_text) if len(raw) > _LONG_LINE_BYTES else None
+    start, end = ends or (0, 0)
+    marks = raw.count(b'":', 0, start) + raw.count(b'":', end)
+    return marks != len(values) and marks != _keys_in(values)
+
+
+def _text_ends(raw: bytes, quoted_text: bytes) -> tuple[int, int] | None:
+    """Where the string of the first ``quoted_text`` key begins and ends; None if that takes long to find out."""
+    key = raw.find(quoted_text)
+    if key < 0:
+        return None
+    after = key + len(quoted_text)
+    start = raw.find(b'"', after)
+    if raw[after:start].strip() != b":":
+        return None
+    end = start
+    for _ in range(_MOST_QUOTES):
+        end = raw.find(b'"', end + 1)
+        if raw[end - 1] != 0x5C:
+            return start, end
+        before = raw[start + 1 : end]
+        if (len(before) - len(before.rstrip(b"\\"))) % 2 == 0:
+            return start, end
+    return None
+
+
+def _keys_in(value: Any) -> int:
+    """Keys of a value and of all within it."""
+    keys = 0
+    if type(value) is dict:
+        keys = len(value)
+        value = value.values()
+    for inner in value:
+        if type(inner) is dict or type(inner) is list:
+            keys += _keys_in(inner)
+    return keys
 
 
 def json_document_filter(first: bytes, second: bytes | None = None) -> str | None:
@@ -173,11 +260,6 @@ def _continues(raw: bytes) -> bool:
     except (RecursionError, ValueError):
         return False
     return False
-
-
-def _name(value: Any) -> str | None:
-    """``value`` if it names something."""
-    return value if isinstance(value, str) and value and value.isprintable() else None
 
 
 def _kind(value: Any) -> str:

@@ -255,3 +255,60 @@ def test_endings_may_be_in_capitals(tmp_path: Path, name: str) -> None:
         write(tmp_path / name.lower(), json_lines(RECORDS)).rename(tmp_path / name)  # type: ignore[arg-type]
     assert find_inputs([tmp_path]) == [tmp_path / name]
     assert [entry.line for entry in documents(tmp_path / name)] == [1, 2, 3]
+
+
+LONG = "una línia llarga\n" * 200
+
+
+@pytest.mark.parametrize(
+    ("line", "doubled"),
+    [
+        ('{"text": "A", "text": "B", "language": "ca"}', "text"),
+        ('{"text":"A","language":"ca","language":"es"}', "language"),
+        ('{"text": "A", "language": "ca", "source": "x", "source": "y"}', "source"),
+        ('{"text": "A", "language": "ca", "other": 1, "other": 2}', "other"),
+        ('{"text": "A", "te\\u0078t": "B", "language": "ca"}', "text"),
+        ('{"text" : "A", "text" : "B", "language" : "ca"}', "text"),
+        ('{"text": "A", "meta": {"id": 1, "id": 2}, "language": "ca"}', "id"),
+        ('{"text": "A", "meta": [{"id": 1}, {"id": 2, "id": 3}], "language": "ca"}', "id"),
+        ('{"text": "A", "score": NaN, "text": "B", "language": "ca"}', "text"),
+        (f'{{"text": {json.dumps(LONG)}, "text": "short", "language": "ca"}}', "text"),
+        (f'{{"text": "short", "text": {json.dumps(LONG)}, "language": "ca"}}', "text"),
+        (f'{{"text": {json.dumps(LONG)}, "text": {json.dumps(LONG + "end")}, "language": "ca"}}', "text"),
+        (f'{{"text": {json.dumps(LONG)}, "language": "ca", "text": {json.dumps(LONG)}}}', "text"),
+        (f'{{"language": "ca", "language": "es", "text": {json.dumps(LONG)}}}', "language"),
+        (f'{{"text": {json.dumps(LONG)}, "language": "ca", "language": "es"}}', "language"),
+        (f'{{"text": {json.dumps(chr(34) * 50 + LONG)}, "text": "B", "language": "ca"}}', "text"),
+        (f'{{"type": "text", "text": {json.dumps(LONG)}, "text": "B", "language": "ca"}}', "text"),
+        (f'{{"text": {json.dumps(LONG + chr(92))}, "text": "B", "language": "ca"}}', "text"),
+    ],
+)
+def test_a_key_twice_in_a_record_is_malformed(line: str, doubled: str) -> None:
+    found = parse_json_line(7, line.encode(), DocumentKeys())
+    assert isinstance(found, Malformed) and found.line == 7
+    assert found.reason == f"key {doubled!r} is there 2 times; keep one of them"
+
+
+JSON_VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@given(
+    st.text(st.characters(exclude_categories=["Cs"])),
+    st.dictionaries(st.sampled_from(["id", "meta", 'a":', "url"]), JSON_VALUES),
+    st.booleans(),
+    st.sampled_from([(", ", ": "), (",", ":"), (" , ", " : ")]),
+    st.integers(0, 80),
+)
+def test_records_without_a_doubled_key_are_documents(
+    text: str, others: dict[str, object], ascii_only: bool, separators: tuple[str, str], times: int
+) -> None:
+    record = {"id": 0, "text": text * times, "language": "ca"} | others
+    raw = json.dumps(record, ensure_ascii=ascii_only, separators=separators).encode("utf-8", "surrogatepass")
+    document = parse_json_line(1, raw, DocumentKeys())
+    assert isinstance(document, Document) and document.text.decode() == text * times
+    again = raw[:-1] + separators[0].encode() + b'"text"' + separators[1].encode() + b'"other"}'
+    assert isinstance(parse_json_line(1, again, DocumentKeys()), Malformed)
