@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from megatron_salamandra.data.blend_changes import BlendChanges, blend_changes
+from megatron_salamandra.data.blend_changes import BlendChanges, compare_blends
 from megatron_salamandra.data.documents import DocumentRules
 from megatron_salamandra.data.ledger import (
     LanguageLedger,
@@ -38,9 +38,9 @@ __all__ = [
     "SourceLedger",
     "StepLoader",
     "ValidationSet",
-    "blend_changes",
     "by_language",
     "carried_ordinals",
+    "compare_blends",
     "final_ordinals",
     "validation_sets",
 ]

@@ -20,7 +20,7 @@ class BlendChanges:
     of_validation: tuple[str, ...]
 
 
-def blend_changes(before: BlendPlan, now: BlendPlan) -> BlendChanges:
+def compare_blends(before: BlendPlan, now: BlendPlan) -> BlendChanges:
     """Compare two blends by content; where their files lie does not count."""
     old = {source.name: source for source in before.sources}
     new = {source.name: source for source in now.sources}

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from megatron_salamandra.config import RunConfig, load_run_config
-from megatron_salamandra.data.blend_changes import blend_changes
+from megatron_salamandra.data.blend_changes import compare_blends
 from megatron_salamandra.data.phase_start import PhaseStart
 from megatron_salamandra.data.sample_stream import SampleLocation, SampleStream
 from megatron_salamandra.data.shard_reader import ShardSpan
@@ -74,7 +74,7 @@ class RunRecord:
         self.plan = BlendPlan.parse(lock)
         if blend is not None:
             moved = BlendPlan.parse(blend)
-            if blend_changes(self.plan, moved).of_samples:
+            if compare_blends(self.plan, moved).of_samples:
                 raise DataError(f"{blend}: is not the blend of this run, which {lock} records")
             self.plan = moved
         self.start_ordinals: dict[str, int] = {}

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch.distributed as dist
 
 from megatron_salamandra.config import ConfigError, RunConfig
-from megatron_salamandra.data import PhaseStart, SampleStream, blend_changes
+from megatron_salamandra.data import PhaseStart, SampleStream, compare_blends
 from megatron_salamandra.parallel import ProcessGrid
 from megatron_salamandra.run_directory import CheckpointError, RunDirectory
 from megatron_salamandra.training.earlier_run import start_after
@@ -65,7 +65,7 @@ def _compare_with_lock(lock: Path, blend: Path, plan: BlendPlan, logger: logging
 
     Compared by content: the data may have been moved since, and the lock names old places.
     """
-    changes = blend_changes(BlendPlan.parse(lock), plan)
+    changes = compare_blends(BlendPlan.parse(lock), plan)
     if changes.of_samples:
         raise DataError(
             f"{blend} differs from {lock}, on which this run was started: {', '.join(changes.of_samples)}\n"

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from megatron_salamandra.data import blend_changes
+from megatron_salamandra.data import compare_blends
 from salamandra_data.blend_plan import BlendPlan, BlendSource
 
 
@@ -20,7 +20,7 @@ def with_source(plan: BlendPlan, change: Callable[[BlendSource], BlendSource]) -
 
 def test_nothing_differs_between_a_plan_and_itself(blend: Path) -> None:
     plan = BlendPlan.load(blend)
-    changes = blend_changes(plan, plan)
+    changes = compare_blends(plan, plan)
     assert (changes.of_samples, changes.of_validation) == ((), ())
 
 
@@ -29,7 +29,7 @@ def test_held_out_text_may_change_and_is_named(blend: Path) -> None:
     first = plan.sources[0]
     without = with_source(plan, lambda source: dataclasses.replace(source, validation_shards=()))
     for before, now in ((without, plan), (plan, without)):
-        changes = blend_changes(before, now)
+        changes = compare_blends(before, now)
         assert changes.of_samples == ()
         (told,) = changes.of_validation
         assert first.name in told
@@ -49,13 +49,13 @@ def test_what_decides_the_samples_is_named(
     blend: Path, change: Callable[[BlendSource], BlendSource], named: str
 ) -> None:
     plan = BlendPlan.load(blend)
-    changes = blend_changes(plan, with_source(plan, change))
+    changes = compare_blends(plan, with_source(plan, change))
     assert named in ", ".join(changes.of_samples)
 
 
 def test_the_order_of_the_sources_and_the_tokenizer_decide_too(blend: Path) -> None:
     plan = BlendPlan.load(blend)
     turned = dataclasses.replace(plan, sources=plan.sources[::-1])
-    assert blend_changes(plan, turned).of_samples == ("the order of the sources",)
+    assert compare_blends(plan, turned).of_samples == ("the order of the sources",)
     other = dataclasses.replace(plan, tokenizer=dataclasses.replace(plan.tokenizer, sha256="0"))
-    assert blend_changes(plan, other).of_samples == ("the tokenizer",)
+    assert compare_blends(plan, other).of_samples == ("the tokenizer",)

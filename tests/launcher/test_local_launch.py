@@ -36,7 +36,8 @@ def test_the_first_failure_is_the_exit_code_and_ends_the_others(
 
 
 @pytest.mark.parametrize(
-    ("sent", "received"), [("SIGTERM", "SIGTERM"), ("SIGUSR1", "SIGUSR1"), ("SIGINT", "SIGTERM")]
+    ("sent", "received"),
+    [("SIGTERM", "SIGTERM"), ("SIGUSR1", "SIGUSR1"), ("SIGINT", "SIGTERM"), ("SIGHUP", "SIGTERM")],
 )
 def test_requests_to_stop_reach_every_rank_and_come_back_as_75(
     tmp_path: Path, sent: str, received: str
@@ -48,3 +49,36 @@ def test_requests_to_stop_reach_every_rank_and_come_back_as_75(
         process.send_signal(getattr(signal, sent))
         assert process.wait(timeout=45) == 75
     assert [(tmp_path / f"signal-{rank}").read_text() for rank in range(2)] == [received, received]
+
+
+def wait_for(directory: Path, pattern: str) -> None:
+    deadline = time.monotonic() + 45
+    while len(list(directory.glob(pattern))) < 2:
+        assert time.monotonic() < deadline, f"{pattern} did not appear"
+        time.sleep(0.05)
+
+
+def test_ranks_are_asked_to_stop_when_their_launcher_is_killed(tmp_path: Path) -> None:
+    with launch(tmp_path, "wait") as process:
+        wait_for(tmp_path, "started-*")
+        process.kill()
+        process.wait()
+        wait_for(tmp_path, "signal-*")
+    assert [(tmp_path / f"signal-{rank}").read_text() for rank in range(2)] == ["SIGTERM", "SIGTERM"]
+
+
+def test_a_hang_up_that_nohup_ignores_stays_ignored(tmp_path: Path) -> None:
+    command = ["nohup", sys.executable, "-c", SCRIPT, str(tmp_path), "wait"]
+    with subprocess.Popen(command, cwd=SUPPORT, stderr=subprocess.DEVNULL) as process:
+        wait_for(tmp_path, "started-*")
+        process.send_signal(signal.SIGHUP)
+        process.send_signal(signal.SIGUSR1)
+        assert process.wait(timeout=45) == 75
+    assert [(tmp_path / f"signal-{rank}").read_text() for rank in range(2)] == ["SIGUSR1", "SIGUSR1"]
+
+
+def test_ranks_that_die_of_a_stop_before_their_first_line_have_begun_nothing(tmp_path: Path) -> None:
+    with launch(tmp_path, "deaf") as process:
+        wait_for(tmp_path, "started-*")
+        process.send_signal(signal.SIGUSR1)
+        assert process.wait(timeout=45) == 75

@@ -18,8 +18,9 @@ def main() -> int:
         (directory / f"signal-{rank}").write_text(signal.Signals(number).name)
         sys.exit(75)
 
-    signal.signal(signal.SIGTERM, leave)
-    signal.signal(signal.SIGUSR1, leave)
+    if behaviour != "deaf":  # as an interpreter that is still starting
+        signal.signal(signal.SIGTERM, leave)
+        signal.signal(signal.SIGUSR1, leave)
     (directory / f"started-{rank}").write_text(os.environ["WORLD_SIZE"])
     if behaviour == "finish":
         return 0

