@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import math
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Literal
 
 from megatron_salamandra.cli._command import Subparsers, add_command
 from megatron_salamandra.foundation.exit_codes import EXIT_FAILURE
 from megatron_salamandra.foundation.options import Option, Options
+from megatron_salamandra.foundation.progress import ProgressLine
 
 _CHECKPOINT = "step directory, checkpoints directory or run directory (then its latest complete checkpoint)"
 
@@ -84,16 +83,19 @@ def _export(options: ExportOptions) -> int:
     from megatron_salamandra.hf import document_texts, export_checkpoint, shard_bytes_of
 
     texts = document_texts(list(options.verify_text), options.text_key) if options.verify_text else None
-    report = export_checkpoint(
-        options.checkpoint,
-        options.out,
-        dtype=options.dtype,
-        shard_bytes=shard_bytes_of(options.shard_gib),
-        tokenizer_model=options.tokenizer,
-        verification_texts=texts,
-        force=options.force,
-        on_progress=_progress_printer(),
-    )
+    shard_bytes = shard_bytes_of(options.shard_gib)
+    progress = _Written()
+    with ProgressLine("export", progress.share, 1.0, progress.details):
+        report = export_checkpoint(
+            options.checkpoint,
+            options.out,
+            dtype=options.dtype,
+            shard_bytes=shard_bytes,
+            tokenizer_model=options.tokenizer,
+            verification_texts=texts,
+            force=options.force,
+            on_progress=progress.advance,
+        )
     print(f"checkpoint  {report.checkpoint}" + ("" if report.step is None else f" (step {report.step:,})"))
     print(
         f"weights     {report.parameters:,} parameters as {report.dtype}, {report.weight_bytes / 1e9:.2f} GB "
@@ -104,25 +106,26 @@ def _export(options: ExportOptions) -> int:
     return 0
 
 
-def _progress_printer() -> Callable[[int, int], None]:
-    """Prints rate and time left on stderr, at most once in five seconds."""
-    start = last = time.monotonic()
+class _Written:
+    """How far the weights are, for the line of progress."""
 
-    def show(done: int, total: int) -> None:
-        nonlocal last
-        now = time.monotonic()
-        if now - last < 5:
-            return
-        last = now
-        rate = done / (now - start)
-        print(
-            f"{done / total:6.1%}  {done / 1e9:.1f} of {total / 1e9:.1f} GB  {rate / 1e6:.0f} MB/s  "
-            f"{(total - done) / rate:.0f} s left",
-            file=sys.stderr,
-            flush=True,
-        )
+    def __init__(self) -> None:
+        self._done, self._total = 0, 1
 
-    return show
+    def advance(self, done: int, total: int) -> None:
+        """Take note of the bytes written, of all bytes."""
+        self._done, self._total = done, total
+
+    def share(self) -> float:
+        """What is written, of 1."""
+        return self._done / self._total
+
+    def details(self, seconds: float) -> list[str]:
+        """Gigabytes and rate."""
+        return [
+            f"{self._done / 1e9:.1f} of {self._total / 1e9:.1f} GB",
+            f"{self._done / seconds / 1e6:.0f} MB/s",
+        ]
 
 
 def _compare(options: CompareOptions) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -54,6 +55,35 @@ def publish(temporary: Path, path: Path) -> None:
     """Give a finished, synced file its final name, and make the name itself durable."""
     os.replace(temporary, path)
     sync_directory(path.parent)
+
+
+def publish_directory(temporary: Path, path: Path) -> None:
+    """Give a finished directory its final name, in place of a directory that has it.
+
+    Its files are on the disk before the name appears. A directory that is replaced keeps its name until then, and is
+    removed after.
+
+    Args:
+        temporary: a directory of files on the file system of ``path``.
+    Raises:
+        OSError: the system refused; what was at ``path`` is there again.
+    """
+    for file in temporary.iterdir():
+        with file.open("rb") as stream:
+            os.fsync(stream.fileno())
+    previous = path.with_name(f".{path.name}.previous-{os.getpid()}")
+    replaced = path.exists()
+    if replaced:
+        path.rename(previous)
+    try:
+        temporary.rename(path)
+    except OSError:
+        if replaced:
+            previous.rename(path)
+        raise
+    sync_directory(path.parent)
+    if replaced:
+        shutil.rmtree(previous)
 
 
 def sync_directory(directory: Path) -> None:

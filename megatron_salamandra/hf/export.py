@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from megatron_salamandra.foundation.atomic_files import sync_directory
+from megatron_salamandra.foundation.atomic_files import publish_directory
 from megatron_salamandra.hf.checkpoint_reader import ShardedCheckpoint
 from megatron_salamandra.hf.errors import HuggingFaceError, OptionError, TokenizerConversionError
 from megatron_salamandra.hf.mapping import huggingface_shapes
@@ -143,7 +143,7 @@ def export_checkpoint(
             source.config, source.state, parameters=parameters, dtype=dtype_name, tokenizer_note=note
         )
         (temporary / "README.md").write_text(card, encoding="utf-8")
-        _publish(temporary, out)
+        publish_directory(temporary, out)
     except BaseException as error:
         shutil.rmtree(temporary, ignore_errors=True)
         if isinstance(error, OSError):
@@ -247,18 +247,3 @@ def _write_tokenizer(
     write_tokenizer_files(directory, converted, model_path, sequence_length=sequence_length)
     report = verify_tokenizer(directory, model_path, texts)
     return report, f"Compared with SentencePiece: {report.summary()}."
-
-
-def _publish(temporary: Path, out: Path) -> None:
-    """Rename ``temporary`` to ``out``, replacing an earlier export or an empty directory."""
-    for path in temporary.iterdir():
-        with path.open("rb") as stream:
-            os.fsync(stream.fileno())
-    if not out.exists():
-        temporary.rename(out)
-    else:
-        previous = out.parent / f".{out.name}.previous-{os.getpid()}"
-        out.rename(previous)
-        temporary.rename(out)
-        shutil.rmtree(previous)
-    sync_directory(out.parent)
