@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from megatron_salamandra.foundation.yaml_files import read_yaml_mapping
 from salamandra_data.curation import user_code
@@ -74,7 +74,25 @@ class UserFilter:
             raise DataError(
                 f"{self.origin} {self.place}: name = {name!r}: a lower-case letter, then such, digits, _ or -"
             )
+        if not (isinstance(found.Options, type) and issubclass(found.Options, BaseModel)):
+            raise DataError(
+                f"{self.origin} {self.place}: Options is {found.Options!r}, and no pydantic model"
+            )
         return found
+
+    def build(self) -> CurationFilter:
+        """A new instance.
+
+        Raises:
+            DataError: it cannot be made; says why.
+        """
+        step, options = self.load(), self.validated()
+        try:
+            return step(options)
+        except DataError:
+            raise
+        except Exception as error:
+            raise DataError(f"{self.origin} {self.place}: {type(error).__name__}: {error}") from error
 
     def validated(self) -> Any:
         """Its options, as its model has them.
@@ -151,7 +169,7 @@ class ChosenFilters:
         """New ones, in the order in which they look at a document."""
         return [
             *self._ours(_BEFORE_USERS),
-            *(chosen.load()(chosen.validated()) for chosen in self.of_user),
+            *(chosen.build() for chosen in self.of_user),
             *self._ours(_AFTER_USERS),
         ]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -10,6 +11,7 @@ import orjson
 
 from megatron_salamandra.foundation.atomic_files import atomic_file, atomic_write_bytes
 from salamandra_data.curation.counts import FileCount, Tallies, add_tallies, sum_of
+from salamandra_data.curation.curation_filter import CurationFilter, Section
 from salamandra_data.curation.run import FILTER, PAGE, REPORT, SAMPLES, WRITE, CurationRun, in_unicode
 from salamandra_data.errors import DataError
 
@@ -38,13 +40,7 @@ def write_report(run: CurationRun) -> None:
         with atomic_file(run.out / SAMPLES / f"{reason}.jsonl") as stream:
             for shown in sample:
                 stream.write(orjson.dumps(shown) + b"\n")
-    sections = [
-        section
-        for step in run.filters.classes()
-        for section in step.sections(
-            _sorted(total.findings.get(step.name, step.nothing_found)), run.filters.settings_of(step)
-        )
-    ]
+    sections = [section for step in run.filters.classes() for section in _sections(run, step, total)]
     atomic_write_bytes(run.out / PAGE, curation_page(report, samples, sections))
     atomic_write_bytes(
         run.out / REPORT,
@@ -65,8 +61,28 @@ def _total(run: CurationRun) -> FileCount:
                 removals.merge([part.removals[reason]])
             for name, found in part.findings.items():
                 known = total.findings
-                known[name] = merge[name](known[name], found) if name in known else found
+                known[name] = _merged(merge[name], known[name], found) if name in known else found
     return total
+
+
+# The work is done, so what a filter of the user's own cannot say of it does not end the run.
+
+
+def _merged(merge: Callable[[Any, Any], Any], one: Any, other: Any) -> Any:
+    try:
+        return merge(one, other)
+    except Exception as error:
+        return {"error": f"findings of two files could not be merged: {type(error).__name__}: {error}"}
+
+
+def _sections(run: CurationRun, step: type[CurationFilter], total: FileCount) -> Sequence[Section]:
+    found = _sorted(total.findings.get(step.name, step.nothing_found))
+    try:
+        return [*step.sections(found, run.filters.settings_of(step))]
+    except Exception as error:
+        return [
+            Section(step.name, f"Its part of this page could not be made: {type(error).__name__}: {error}")
+        ]
 
 
 def _values(run: CurationRun, total: FileCount) -> dict[str, Any]:

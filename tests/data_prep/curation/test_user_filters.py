@@ -75,6 +75,34 @@ class NoJson(Short):
         return {"a": {1, 2}}
 
 
+class OtherOptions(Short):
+    name = "other"
+    Options = dict
+
+
+class NoExamine(CurationFilter):
+    name = "no-examine"
+
+
+class FailsAtOnce(Short):
+    name = "fails"
+
+    def __init__(self, options):
+        raise OSError("no dictionary")
+
+
+class Mute(Short):
+    name = "mute"
+
+    @classmethod
+    def merged(cls, one, other):
+        raise KeyError("letters")
+
+    @classmethod
+    def sections(cls, findings, settings):
+        return findings["letters"]
+
+
 class Half(CurationFilter):
     name = "half"
 
@@ -125,12 +153,22 @@ def test_the_account_of_ours_is_as_without_them(tmp_path: Path) -> None:
             r"filters\[0\] .*mine\.py:Absent: AttributeError: .*has no attribute 'Absent'\n  give module:name",
         ),
         ("NoJson", "filter short: what it found is no JSON"),
+        ("OtherOptions", "Options is <class 'dict'>, and no pydantic model"),
+        ("NoExamine", "mine.py:NoExamine: TypeError: .*abstract"),
+        ("FailsAtOnce", "mine.py:FailsAtOnce: OSError: no dictionary"),
         ("Seen", "is no class below salamandra_data.curation.CurationFilter"),
     ],
 )
 def test_what_is_no_filter_is_refused(tmp_path: Path, name: str, message: str) -> None:
     with pytest.raises(DataError, match=message):
         run(tmp_path, name)
+
+
+def test_what_a_filter_cannot_say_of_finished_work_does_not_end_the_run(tmp_path: Path) -> None:
+    report = run(tmp_path, "Mute")
+    assert removed(report) == {"mute": 2}
+    assert "could not be merged: KeyError" in report["findings"]["mute"]["error"]
+    assert "Its part of this page could not be made: KeyError" in (tmp_path / "out/curation.html").read_text()
 
 
 def test_two_filters_of_one_name_are_refused(tmp_path: Path) -> None:
