@@ -110,6 +110,10 @@ class Timeline:
         segment, _ = self._segment_of(step)
         return segment.batch_size * segment.sequence_length
 
+    def sequence_length(self, step: int) -> int:
+        """Tokens of a sample of step ``step`` (from 1)."""
+        return self._segment_of(step)[0].sequence_length
+
     def first_step(self, phase: int) -> int:
         """Steps of the run before a phase."""
         return sum(segment.steps for segment in self.segments if segment.phase < phase)

@@ -54,7 +54,7 @@ def _run(options: ExplainOptions) -> int:
             raise DataError(f"--sample {options.sample}: a step has samples 0 to {len(samples) - 1}")
         samples = samples[options.sample : options.sample + 1]
     for sample in samples:
-        contents = record.contents(sample)
+        contents = record.contents(options.step, sample)
         place = contents.location
         print(
             f"sample {sample}: {place.source}, epoch {place.epoch}, window {place.window} "
@@ -70,6 +70,6 @@ def _run(options: ExplainOptions) -> int:
                 ids = record.ids(
                     part, max(_TEXT_TOKENS, options.text)
                 )  # a token is a character or more, mostly
-                text = cached_encoder(record.plan.tokenizer.path).decode(ids)
+                text = cached_encoder(record.plans[0].tokenizer.path).decode(ids)
                 print(f"    {text[: options.text]!r}")
     return 0

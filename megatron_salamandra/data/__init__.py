@@ -14,6 +14,7 @@ from megatron_salamandra.data.ledger import (
     final_ordinals,
 )
 from megatron_salamandra.data.phase_start import PhaseStart
+from megatron_salamandra.data.run_stream import PhaseStream, RunStream
 from megatron_salamandra.data.sample_stream import SampleLocation, SampleStream
 from megatron_salamandra.data.shard_reader import ShardSpan
 from megatron_salamandra.data.step_contents import DocumentPart, RunRecord, SampleContents
@@ -30,7 +31,9 @@ __all__ = [
     "LanguageLedger",
     "MicroBatch",
     "PhaseStart",
+    "PhaseStream",
     "RunRecord",
+    "RunStream",
     "SampleContents",
     "SampleLocation",
     "SampleStream",

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from megatron_salamandra.config import RunConfig, load_run_config
 from megatron_salamandra.data.blend_changes import compare_blends
 from megatron_salamandra.data.phase_start import PhaseStart
-from megatron_salamandra.data.sample_stream import SampleLocation, SampleStream
+from megatron_salamandra.data.run_stream import RunStream
+from megatron_salamandra.data.sample_stream import SampleLocation
 from megatron_salamandra.data.shard_reader import ShardSpan
 from megatron_salamandra.run_directory import CheckpointError, RunDirectory, latest_checkpoint, read_state
 from megatron_salamandra.timeline import Timeline, trained_steps
@@ -71,20 +72,23 @@ class RunRecord:
                     f"{path}: missing, so {run_dir} is not the directory of a run that was started"
                 )
         self.config: RunConfig = load_run_config(str(settings))
-        self.plan = BlendPlan.parse(lock)
+        self.plans = [
+            BlendPlan.parse(directory.phase_blend_lock(number, name))
+            for number, name in enumerate(self.config.phase_names)
+            if directory.phase_blend_lock(number, name).is_file()
+        ]
         if blend is not None:
             moved = BlendPlan.parse(blend)
-            if compare_blends(self.plan, moved).of_samples:
+            same = [not compare_blends(plan, moved).of_samples for plan in self.plans]
+            if not any(same):
                 raise DataError(f"{blend}: is not the blend of this run, which {lock} records")
-            self.plan = moved
-        self.start_ordinals: dict[str, int] = {}
+            self.plans = [moved if equal else plan for plan, equal in zip(self.plans, same, strict=True)]
+        start: dict[str, int] = {}
         if self.config.data.continue_from is not None:
-            self.start_ordinals = PhaseStart.load(run_dir).start_ordinals
-        self.stream = SampleStream(
-            self.plan, self.config.data.sequence_length, self.config.training.seed, self.start_ordinals
-        )
+            start = PhaseStart.load(run_dir).start_ordinals
         trained = _trained_steps(run_dir)
         self.timeline = self.config.timeline.going_on_from(trained) if trained else self.config.timeline
+        self.stream = RunStream(self.config, self.plans, self.timeline, start)
         self._shards: dict[Location, IndexedShard] = {}
 
     def step_samples(self, step: int) -> range:
@@ -95,15 +99,20 @@ class RunRecord:
         """
         if not 1 <= step <= self.timeline.total_steps:
             raise DataError(f"--step {step}: the run has steps 1 to {self.timeline.total_steps:,}")
+        phase = self.timeline.phase(step)
+        if phase >= len(self.plans):
+            raise DataError(
+                f"--step {step}: belongs to the phase {self.config.phase_names[phase]}, which has not begun"
+            )
         return self.timeline.step_samples(step)
 
-    def contents(self, sample: int) -> SampleContents:
-        """The documents of one sample. Reads indexes only.
+    def contents(self, step: int, sample: int) -> SampleContents:
+        """The documents of one sample of step ``step``. Reads indexes only.
 
         Raises:
             DataError: a shard is missing or is not the one the blend counted.
         """
-        location = self.stream.locate(sample)
+        location = self.stream.at(step).stream.locate(sample)
         parts = [part for span in location.spans for part in self._documents(span)]
         return SampleContents(location, tuple(parts))
 
@@ -130,7 +139,8 @@ class RunRecord:
             shard = IndexedShard.open(prefix)
             expected = next(
                 reference.tokens
-                for source in self.plan.sources
+                for plan in self.plans
+                for source in plan.sources
                 for reference in source.shards
                 if reference.path == prefix
             )

@@ -63,8 +63,8 @@ class SalamandraModel(GPTModel):
         )
         self.z_loss = z_loss
         self.fused_loss = kernels.loss == "fused"
-        fused_rope = kernels.rope == "fused"
-        self.rotary_pos_emb = RotaryTable(model) if fused_rope else stock_rotary_embedding(model)
+        self.fused_rope = kernels.rope == "fused"
+        self.use_rotary_embedding(model)
         self.use_position_ids = use_position_ids
         if self.pre_process and kernels.weight_gradient == "fused":
             self.embedding.word_embeddings = FusedGradientEmbedding(
@@ -79,6 +79,10 @@ class SalamandraModel(GPTModel):
             self.output_layer = _output_layer(config, model, kernels, gather_output=not self.parallel_output)
         if self.pre_process or self.post_process:
             self.setup_embeddings_and_output_layer()  # marks the weights of the two that were replaced
+
+    def use_rotary_embedding(self, model: ModelSection) -> None:
+        """Rotate as ``model`` says from here on: a later phase may stretch the wavelengths."""
+        self.rotary_pos_emb = RotaryTable(model) if self.fused_rope else stock_rotary_embedding(model)
 
     def forward(
         self,

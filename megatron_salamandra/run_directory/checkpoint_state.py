@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -57,6 +57,7 @@ class CheckpointState:
         skipped_updates: int,
         callbacks: Mapping[str, Any],
         stream: str,
+        phase_streams: Sequence[str],
         layout: str,
         versions: Mapping[str, str | None],
         ledger: Iterable[LedgerRecord],
@@ -69,7 +70,8 @@ class CheckpointState:
             position: the timeline up to here; None before the first step.
             skipped_updates: steps that left the weights as they were.
             callbacks: state of each callback that has one, by name.
-            stream: fingerprint of the stream of samples.
+            stream: fingerprint of the stream of samples of the phase that ``step`` is in.
+            phase_streams: those of all phases up to it.
             layout: how ranks were laid out, for people.
             versions: of the packages a result depends on.
             ledger: one record for each source.
@@ -83,6 +85,7 @@ class CheckpointState:
             "skipped_updates": skipped_updates,
             "callbacks": callbacks,
             "stream": stream,
+            "phase_streams": list(phase_streams),
             "layout": layout,
             "versions": versions,
             "ledger": [asdict(entry) for entry in ledger],
@@ -121,8 +124,13 @@ class CheckpointState:
 
     @property
     def stream(self) -> str:
-        """Fingerprint of the stream of samples."""
+        """Fingerprint of the stream of samples of the phase that the step is in."""
         return str(self._value("stream"))
+
+    @property
+    def phase_streams(self) -> list[str]:
+        """Those of all phases up to that of the step; a run of one phase has one."""
+        return [str(value) for value in self.values.get("phase_streams", [self.stream])]
 
     @property
     def layout(self) -> str:

@@ -5,6 +5,7 @@
     RUN/
       config.yaml          the configuration with every default spelled out
       blend.lock.yaml      the blend as it was at the first start
+      blend.NAME.lock.yaml the blend of a later phase, as it was when the phase began
       ordinals.lock.yaml   where each language started, if the run goes on from an earlier one
       metrics.jsonl        one object per step                      (metrics.py)
       units.json           the unit of each metric by its name
@@ -46,6 +47,10 @@ class RunDirectory:
     @property
     def blend_lock(self) -> Path:
         return self.path / "blend.lock.yaml"
+
+    def phase_blend_lock(self, number: int, name: str) -> Path:
+        """The blend of a phase, counted from 0, as it was when the phase began."""
+        return self.blend_lock if number == 0 else self.path / f"blend.{name}.lock.yaml"
 
     @property
     def ordinals_lock(self) -> Path:

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 from megatron_salamandra.config import ConfigError, RunConfig
-from megatron_salamandra.data import PhaseStart, RunRecord, carried_ordinals, final_ordinals
+from megatron_salamandra.data import PhaseStart, RunRecord, SampleStream, carried_ordinals
 from megatron_salamandra.run_directory import CheckpointError, RunDirectory, read_state, resolve_checkpoint
 from salamandra_data.blend_plan import BlendPlan, BlendSource
 from salamandra_data.errors import DataError
@@ -41,23 +41,20 @@ def start_after(
         earlier = RunRecord(RunDirectory.around(checkpoint).path)
     except (CheckpointError, ConfigError, DataError) as error:
         raise DataError(f"data.continue_from = {continue_from}: {error}") from error
-    if state.stream != earlier.stream.fingerprint():
+    before = earlier.stream.at(state.step)
+    if state.stream != before.stream.fingerprint():
         raise DataError(
             f"data.continue_from = {continue_from}: {checkpoint} was trained on another stream of samples than the "
             "run directory around it describes\n  restore the run directory, or name another checkpoint"
         )
-    reached = final_ordinals(
-        earlier.stream.ledger(earlier.timeline.reached_sample(0, state.step)),
-        earlier.start_ordinals,
-    )
-    start = carried_ordinals(reached, config.data.new_text)
-    _check_same_windows(continue_from, config, earlier.config, start)
+    start = carried_ordinals(earlier.stream.ordinals(state.step), config.data.new_text)
+    _check_same_windows(continue_from, config, before.stream, start)
     logger.info(
         "the data goes on from %s: %s",
         checkpoint,
         ", ".join(f"{name} {start[name]}" for name in sources if start.get(name)),
     )
-    if changed := _changed_text(earlier.plan, plan, start):
+    if changed := _changed_text(before.plan, plan, start):
         logger.warning(
             "the text of %s is not that of %s: each goes on at its ordinal, so the windows before that place of "
             "the new order are passed over, seen or not (data.new_text starts a language anew)",
@@ -69,14 +66,14 @@ def start_after(
 
 
 def _check_same_windows(
-    continue_from: Path, config: RunConfig, earlier: RunConfig, start: dict[str, int]
+    continue_from: Path, config: RunConfig, earlier: SampleStream, start: dict[str, int]
 ) -> None:
     """Refuse what would make the same ordinal stand for other text.
 
     Raises:
         ConfigError: sequence length or seed differ.
     """
-    now, before = config.data.sequence_length, earlier.data.sequence_length
+    now, before = config.in_phase(0).data.sequence_length, earlier.sequence_length
     if now != before:
         language, ordinal = max(start.items(), key=lambda item: item[1])
         whole, rest = divmod(ordinal * before, now)
@@ -86,11 +83,11 @@ def _check_same_windows(
             f"{ordinal * before} = {whole} * {now} + {rest} tokens)\n"
             f"  use {before}, or leave out data.continue_from: every language then starts at its first window"
         )
-    if config.training.seed != earlier.training.seed:
+    if config.training.seed != earlier.seed:
         raise ConfigError(
-            f"training.seed = {config.training.seed} is not that of {continue_from}, {earlier.training.seed}: the seed "
+            f"training.seed = {config.training.seed} is not that of {continue_from}, {earlier.seed}: the seed "
             "orders the windows of an epoch, so the rest of a begun epoch would not be the windows not yet seen\n"
-            f"  use {earlier.training.seed}, or leave out data.continue_from"
+            f"  use {earlier.seed}, or leave out data.continue_from"
         )
 
 

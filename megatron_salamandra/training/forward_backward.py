@@ -89,7 +89,7 @@ def run_micro_batches(
         data_iterator=iterators if len(chunks) > 1 else iterators[0],
         model=chunks if len(chunks) > 1 else chunks[0],
         num_microbatches=len(batches),
-        seq_length=config.data.sequence_length,
+        seq_length=batches[0].tokens.shape[1],
         micro_batch_size=batches[0].tokens.shape[0],
         forward_only=forward_only,
     )

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch.distributed as dist
 
 from megatron_salamandra.config import ConfigError, RunConfig
-from megatron_salamandra.data import PhaseStart, SampleStream, compare_blends
+from megatron_salamandra.data import PhaseStart, RunStream, compare_blends
 from megatron_salamandra.parallel import ProcessGrid
 from megatron_salamandra.run_directory import CheckpointError, RunDirectory
 from megatron_salamandra.training.earlier_run import start_after
@@ -19,32 +19,31 @@ from salamandra_data.errors import DataError
 
 def open_data(
     config: RunConfig, directory: RunDirectory, grid: ProcessGrid, logger: logging.Logger
-) -> tuple[BlendPlan, SampleStream]:
-    """Load ``data.blend`` and make the stream of the run, check them, and freeze what decides them; collective.
+) -> RunStream:
+    """Load the blend of every phase and make the run's streams, check them, and freeze what decides them; collective.
+
+    The blend of the first phase is frozen here, those of later ones when they begin.
 
     Raises:
         ConfigError: no blend, a tokenizer with more ids than the model has rows, or an earlier phase
             (``data.continue_from``) that does not fit this one, or is not the one that the run was started with.
-        DataError: the blend's files are not what it says, the run was started on another blend, or the earlier
-            phase cannot be read.
+        DataError: a blend's files are not what it says, the run was started on another blend, the phases have
+            different tokenizers, or the earlier run cannot be read.
     """
-    if config.data.blend is None:
-        raise ConfigError(
-            "data.blend is not set\n  name a blend plan: data.blend=PATH (salamandra data blend makes one)"
-        )
-    plan = BlendPlan.load(config.data.blend)
-    if plan.tokenizer.vocab_size > config.model.vocab_size:
-        raise ConfigError(
-            f"model.vocab_size = {config.model.vocab_size} is smaller than the {plan.tokenizer.vocab_size} ids "
-            f"of {plan.tokenizer.path}\n  raise model.vocab_size to at least {plan.tokenizer.vocab_size} "
-            f"(a multiple of parallel.tensor = {config.parallel.tensor})"
-        )
-    lock = directory.blend_lock
+    plans = [_load_plan(config, number) for number in range(len(config.phase_names))]
+    for name, plan in zip(config.phase_names, plans, strict=True):
+        if plan.tokenizer.sha256 != plans[0].tokenizer.sha256:
+            raise DataError(
+                f"phases.{name}.blend was made with another tokenizer than that of {config.phase_names[0]}: "
+                f"{plan.tokenizer.path} and {plans[0].tokenizer.path}\n"
+                "  all phases need one tokenizer: tokenize the text of this one again"
+            )
+    lock, blend = directory.blend_lock, config.in_phase(0).data.blend
     if lock.exists():
-        _compare_with_lock(lock, config.data.blend, plan, logger)
-    start = _phase_start(config, plan, directory, grid, logger)
-    ordinals = start.start_ordinals if start else None
-    stream = SampleStream(plan, config.data.sequence_length, config.training.seed, ordinals)
+        assert blend is not None  # it was loaded
+        _compare_with_lock(lock, blend, plans[0], logger)
+    start = _phase_start(config, plans[0], directory, grid, logger)
+    stream = RunStream(config, plans, config.timeline, start.start_ordinals if start else None)
     # All ranks have compared before rank 0 may write.
     dist.barrier()
     if grid.rank == 0 and not lock.exists():
@@ -53,11 +52,29 @@ def open_data(
             directory.ordinals_lock.unlink(missing_ok=True)  # of a start that got no further
         else:
             start.freeze(directory.path)
-        plan.freeze(lock)
-    unused = config.model.vocab_size - plan.tokenizer.vocab_size
+        plans[0].freeze(lock)
+    unused = config.model.vocab_size - plans[0].tokenizer.vocab_size
     if unused:
         logger.info("the vocabulary has %d rows that the tokenizer does not use", unused)
-    return plan, stream
+    return stream
+
+
+def _load_plan(config: RunConfig, number: int) -> BlendPlan:
+    """The blend of a phase, whose ids the model has rows for."""
+    name, blend = config.phase_names[number], config.in_phase(number).data.blend
+    key = f"phases.{name}.blend" if config.phases else "data.blend"
+    if blend is None:
+        raise ConfigError(
+            f"{key} is not set\n  name a blend plan: {key}=PATH (salamandra data blend makes one)"
+        )
+    plan = BlendPlan.load(blend)
+    if plan.tokenizer.vocab_size > config.model.vocab_size:
+        raise ConfigError(
+            f"model.vocab_size = {config.model.vocab_size} is smaller than the {plan.tokenizer.vocab_size} ids "
+            f"of {plan.tokenizer.path}\n  raise model.vocab_size to at least {plan.tokenizer.vocab_size} "
+            f"(a multiple of parallel.tensor = {config.parallel.tensor})"
+        )
+    return plan
 
 
 def _compare_with_lock(lock: Path, blend: Path, plan: BlendPlan, logger: logging.Logger) -> None:

@@ -15,11 +15,11 @@ from megatron.core.distributed import DistributedDataParallel, finalize_model_gr
 from megatron.core.optimizer import MegatronOptimizer
 
 from megatron_salamandra.checkpoint import CheckpointWriter, SaveOutcome, load_checkpoint
-from megatron_salamandra.config import ConfigError, RunConfig
-from megatron_salamandra.data import DocumentRules, SampleStream, SourceLedger, StepLoader, validation_sets
+from megatron_salamandra.config import ConfigError, RunConfig, load_run_config
+from megatron_salamandra.data import DocumentRules, RunStream, SourceLedger, StepLoader, validation_sets
 from megatron_salamandra.foundation.errors import UserError
 from megatron_salamandra.foundation.exit_codes import EXIT_DONE, EXIT_STOPPED
-from megatron_salamandra.model import build_model_chunks
+from megatron_salamandra.model import build_model_chunks, unwrap
 from megatron_salamandra.optim import build_optimizer, check_optimizer
 from megatron_salamandra.run_directory import (
     CONFIG,
@@ -33,13 +33,14 @@ from megatron_salamandra.timeline import Timeline, trained_steps
 from megatron_salamandra.training.callbacks import Callback, CallbackList
 from megatron_salamandra.training.callbacks.checkpointing import Checkpointing
 from megatron_salamandra.training.callbacks.configured import configured_callbacks
-from megatron_salamandra.training.callbacks.validation import Validation
+from megatron_salamandra.training.callbacks.validation import HeldOut, Validation
 from megatron_salamandra.training.decision import Action, Decision, strongest
 from megatron_salamandra.training.environment import package_versions
 from megatron_salamandra.training.forward_backward import ForwardBackward, run_micro_batches
 from megatron_salamandra.training.metrics.book import MetricBook
 from megatron_salamandra.training.metrics.sinks import Sink
 from megatron_salamandra.training.metrics.step_metrics import StepMetrics
+from megatron_salamandra.training.phase_changes import check_trained_phases
 from megatron_salamandra.training.recipe_changes import check_same_optimizer, recipe_changes
 from megatron_salamandra.training.report import Measurement, StepReport
 from megatron_salamandra.training.run_data import open_data
@@ -53,7 +54,6 @@ from megatron_salamandra.training.start_checks import (
     tell_lost_steps,
 )
 from megatron_salamandra.training.train_step import TrainStep
-from salamandra_data.blend_plan import BlendPlan
 
 
 class TrainingError(UserError):
@@ -79,8 +79,7 @@ class Trainer:
     def __init__(
         self,
         runtime: Runtime,
-        plan: BlendPlan,
-        stream: SampleStream,
+        data: RunStream,
         chunks: list[DistributedDataParallel],
         optimizer: MegatronOptimizer,
         parts: TrainerParts | None = None,
@@ -89,14 +88,15 @@ class Trainer:
         parts = parts or TrainerParts()
         self.runtime = runtime
         self.config: RunConfig = runtime.config
-        self.plan = plan
-        self.stream = stream
+        self.data = data
         self.chunks = chunks
         self.optimizer = optimizer
         self.progress = Progress(self.config.timeline)
         self._metrics = MetricBook()
         self.callbacks = self._make_callbacks(parts)
         self._open_loader = parts.open_loader
+        self._phase: int | None = None
+        self._held_out_text: dict[int, HeldOut] = {}
         self._rolled_back: set[tuple[int, Timeline]] = set()
         self._has_work_left = False
         self._train_step = TrainStep(
@@ -125,7 +125,7 @@ class Trainer:
             self.checkpoints,
             config.checkpoint,
             config_yaml=config.to_yaml(),
-            tokenizer=self.plan.tokenizer.path,
+            tokenizer=self.data.phases[0].plan.tokenizer.path,
             owner=runtime.owner,
         )
 
@@ -143,9 +143,7 @@ class Trainer:
             validation=Validation(
                 runtime,
                 self.chunks,
-                validation_sets(
-                    self.plan, config.data.sequence_length, config.validation.samples_per_language
-                ),
+                self._held_out,
                 documents=self.document_rules,
                 look_for_signals=self._look_for_signals,
                 catch_up=lambda: self.callbacks.catch_up(),
@@ -172,7 +170,7 @@ class Trainer:
         """
         config = runtime.config
         check_optimizer(config)
-        plan, stream = open_data(config, runtime.directory, runtime.grid, runtime.logger)
+        data = open_data(config, runtime.directory, runtime.grid, runtime.logger)
         chunks = build_model_chunks(config, runtime.grid, runtime.platform)
         optimizer = build_optimizer(config, chunks, runtime.platform)
         for chunk in chunks:
@@ -180,7 +178,7 @@ class Trainer:
             chunk.config.grad_scale_func = optimizer.scale_loss
             if config.optimizer.overlap_grad_reduce:
                 chunk.config.no_sync_func = [c.no_sync for c in chunks] if len(chunks) > 1 else chunk.no_sync
-        return cls(runtime, plan, stream, chunks, optimizer, parts)
+        return cls(runtime, data, chunks, optimizer, parts)
 
     @property
     def document_rules(self) -> DocumentRules | None:
@@ -188,7 +186,9 @@ class Trainer:
         data = self.config.data
         if not (data.document_masking or data.reset_positions):
             return None
-        return DocumentRules(self.plan.tokenizer.eod_id, data.document_masking, data.reset_positions)
+        return DocumentRules(
+            self.data.phases[0].plan.tokenizer.eod_id, data.document_masking, data.reset_positions
+        )
 
     @property
     def step(self) -> int:
@@ -212,8 +212,7 @@ class Trainer:
 
     def ledger(self, step: int) -> list[SourceLedger]:
         """What the run has drawn from each source after ``step`` steps."""
-        skipped = [passed.samples for passed in self.timeline.skipped(step)]
-        return self.stream.ledger(self.timeline.reached_sample(0, step), skipped)
+        return self.data.ledger(step)
 
     @property
     def exit_code(self) -> int:
@@ -243,9 +242,10 @@ class Trainer:
             return idle
         check_same_optimizer(directory, self.config)
         state = load_checkpoint(directory, self.config, self.chunks, self.optimizer)
-        self._check_same_stream(directory, state)
         self.progress.step = state.step
-        self.progress.timeline = self._timeline_after(directory, state)
+        self._set_timeline(self._timeline_after(directory, state))
+        self._check_same_stream(directory, state)
+        self._enter_phase(self.timeline.phase(max(self.step, 1)))
         self.progress.skipped_updates = state.skipped_updates
         self._tell_unknown(self.callbacks.load_state(state.callbacks))
         self.runtime.logger.info("resumed from %s at step %d", directory, self.step)
@@ -286,7 +286,7 @@ class Trainer:
             self.runtime.events.write("change", key=change.key, before=change.before, now=change.now)
 
     def _check_same_stream(self, directory: Path, state: CheckpointState) -> None:
-        if state.stream != self.stream.fingerprint():
+        if state.phase_streams != self.data.fingerprints(state.step):
             raise CheckpointError(
                 f"{directory} was trained on another stream of samples: the blend's shards or factors, the "
                 "start ordinals, the sequence length or the seed differ\n  restore them, or start a new run_dir"
@@ -306,12 +306,15 @@ class Trainer:
         if trained is None:
             return self.timeline
         before, now = trained.segments[-1].batch_size, self.config.training.global_batch_size
-        if before != now:
+        if before != now and not self.config.phases and len(trained.phases) == 1:
             raise ConfigError(
                 f"training.global_batch_size = {now} is not that of {directory}, which consumed "
                 f"{state.consumed_samples} samples in {state.step} steps\n"
                 f"  use {before}, or start a new run_dir"
             )
+        saved = load_run_config(str(directory / CONFIG))
+        if self.config.phases or saved.phases:
+            check_trained_phases(directory, saved, self.config, trained)
         return self.timeline.going_on_from(trained)
 
     def state(self) -> CheckpointState:
@@ -325,7 +328,8 @@ class Trainer:
             position=trained.to_dict() if trained else None,
             skipped_updates=self.progress.skipped_updates,
             callbacks=self.callbacks.state(),
-            stream=self.stream.fingerprint(),
+            stream=self.data.at(self.step).stream.fingerprint(),
+            phase_streams=self.data.fingerprints(self.step),
             layout=self.runtime.grid.describe(),
             versions=package_versions(),
             ledger=[
@@ -343,26 +347,58 @@ class Trainer:
 
     def steps(self) -> Iterator[StepReport]:
         """Train until the last step, a stop request, or a signal; yields after each optimizer step."""
-        training = self.config.training
         stop_after = last_step_of_this_start(self.config)
         progress = self.progress
         while progress.step < stop_after and progress.stop_reason is None:
+            phase = self.timeline.phase(progress.step + 1)
+            self._enter_phase(phase)
             with self._open_loader(
-                self.stream,
+                self.data.phases[phase].stream,
                 timeline=self.timeline,
-                micro_batch_size=training.micro_batch_size,
+                micro_batch_size=self.config.in_phase(phase).training.micro_batch_size,
                 data_parallel_rank=self.runtime.grid.data_rank,
                 data_parallel_size=self.runtime.grid.data_size,
                 first_step=self.step,
                 prefetch_steps=self.config.data.prefetch_steps,
                 documents=self.document_rules,
             ) as loader:
-                yield from self._steps_without_roll_back(loader, stop_after)
+                end = min(stop_after, self.timeline.last_step(phase))
+                yield from self._steps_without_roll_back(loader, end, stop_after)
 
-    def _steps_without_roll_back(self, loader: StepLoader, stop_after: int) -> Iterator[StepReport]:
-        """Steps in the loader's order, until the run ends here or is somewhere else after a roll-back."""
+    def _enter_phase(self, number: int) -> None:
+        """Have the model and the run directory be in a phase; its first step is told."""
+        if number == self._phase:
+            return
+        self._phase = number
+        model = self.config.in_phase(number).model
+        for chunk in self.chunks:
+            unwrap(chunk).use_rotary_embedding(model)
+        phase = self.data.phases[number]
+        if self.step == self.timeline.first_step(number) and number:
+            if self.runtime.grid.rank == 0:
+                phase.plan.freeze(self.runtime.directory.phase_blend_lock(number, phase.name))
+            self.runtime.logger.info("the phase %s begins at step %d", phase.name, self.step + 1)
+            self.runtime.events.write("phase", step=self.step + 1, name=phase.name)
+
+    def _set_timeline(self, timeline: Timeline) -> None:
+        self.progress.timeline = timeline
+        self.data = self.data.on(timeline)
+
+    def _held_out(self) -> HeldOut:
+        """Held-out text of the phase that the last step was in."""
+        number = self.timeline.phase(max(self.step, 1))
+        if number not in self._held_out_text:
+            config, phase = self.config.in_phase(number), self.data.phases[number]
+            sets = validation_sets(
+                phase.plan, config.data.sequence_length, config.validation.samples_per_language
+            )
+            self._held_out_text = {number: HeldOut(sets, config.training.micro_batch_size)}
+        return self._held_out_text[number]
+
+    def _steps_without_roll_back(self, loader: StepLoader, end: int, stop_after: int) -> Iterator[StepReport]:
+        """Steps up to ``end`` in the loader's order, unless the run stops or is somewhere else after a roll-back."""
         progress = self.progress
-        while progress.step < stop_after and progress.stop_reason is None:
+        while progress.step < end and progress.stop_reason is None:
             step = progress.step + 1
             outcome = self._train_step.run(loader, step, progress)
             if outcome.signalled:
@@ -406,11 +442,11 @@ class Trainer:
                 "  save more often: checkpoint.every_steps"
             )
         state = load_checkpoint(directory, self.config, self.chunks, self.optimizer)
-        self._check_same_stream(directory, state)
         self.progress.step = state.step
+        self._enter_phase(self.timeline.phase(max(self.step, 1)))
         self.progress.skipped_updates = state.skipped_updates
         if decision.pass_over_samples:
-            self.progress.timeline = self.timeline.passing_over(self.step, decision.pass_over_samples)
+            self._set_timeline(self.timeline.passing_over(self.step, decision.pass_over_samples))
         self.runtime.logger.warning("step %d is rolled back to %s: %s", step, directory.name, decision.reason)
         self.runtime.events.write(
             "roll_back",

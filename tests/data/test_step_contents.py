@@ -44,7 +44,7 @@ def test_documents_of_a_step_are_its_tokens(run: Path) -> None:
     record = RunRecord(run)
     for step in (1, 7):
         with StepLoader(
-            record.stream,
+            record.stream.at(step).stream,
             timeline=record.timeline,
             micro_batch_size=4,
             data_parallel_rank=0,
@@ -53,7 +53,7 @@ def test_documents_of_a_step_are_its_tokens(run: Path) -> None:
         ) as loader:
             [batch] = loader.next_step()
         for row, sample in enumerate(record.step_samples(step)):
-            parts = record.contents(sample).documents
+            parts = record.contents(step, sample).documents
             assert parts[-1].tokens <= parts[-1].document_tokens
             told = [
                 IndexedShard.open(part.shard).document(part.document)[part.first_token :][: part.tokens]
@@ -74,7 +74,7 @@ def test_a_rewritten_shard_or_another_blend_is_refused(run: Path, tmp_path: Path
     with pytest.raises(DataError, match="is not the blend of this run"):
         RunRecord(run, other)
     moved = write_blend(tmp_path / "moved")
-    contents = RunRecord(run, moved).contents(0)
+    contents = RunRecord(run, moved).contents(1, 0)
     assert contents.documents[0].shard.is_relative_to(tmp_path / "moved")
 
 

@@ -22,6 +22,7 @@ def test_what_is_recorded_is_what_is_read(tmp_path: Path) -> None:
         position=None,
         skipped_updates=1,
         callbacks={"Guard": {"seen": 2}},
+        phase_streams=["ab12"],
         stream="abc",
         layout="TP1",
         versions={"torch": None},

@@ -125,7 +125,7 @@ def test_new_text_starts_at_its_first_window_and_a_checkpoint_may_be_named(
         checkpoint.name,
         ("en", "ga"),
     )
-    expected = SampleStream(RunRecord(runs.root / "new-text").plan, LENGTH, SEED, start.start_ordinals)
+    expected = SampleStream(RunRecord(runs.root / "new-text").plans[0], LENGTH, SEED, start.start_ordinals)
     assert state_of(runs, "new-text", 1)["stream"] == expected.fingerprint()
 
 

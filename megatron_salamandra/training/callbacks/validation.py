@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
 from megatron.core.distributed import DistributedDataParallel
@@ -79,6 +80,19 @@ def summaries(languages: Sequence[str], scores: Sequence[LanguageScore]) -> list
     return [*whole.values(), *averages(counted)]
 
 
+@dataclass(frozen=True)
+class HeldOut:
+    """Held-out text in windows of a phase.
+
+    Attributes:
+        sets: by source; may be empty.
+        micro_batch_size: windows that a rank runs at once.
+    """
+
+    sets: Sequence[ValidationSet]
+    micro_batch_size: int
+
+
 class Validation(Callback):
     """Runs forward over every language's validation windows when the configuration asks for it."""
 
@@ -88,7 +102,7 @@ class Validation(Callback):
         self,
         runtime: Runtime,
         chunks: list[DistributedDataParallel],
-        sets: Sequence[ValidationSet],
+        held_out: Callable[[], HeldOut],
         *,
         documents: DocumentRules | None,
         look_for_signals: Callable[[], bool],
@@ -98,7 +112,7 @@ class Validation(Callback):
         """Take what the run's view does not have.
 
         Args:
-            sets: held-out text by language; may be empty.
+            held_out: the text to read in the phase that the run is in.
             documents: how the ends of documents count; not at all if None.
             look_for_signals: has the run stop if a signal came, and says so; collective.
             catch_up: lets all callbacks complete what was done in the background meanwhile.
@@ -106,13 +120,17 @@ class Validation(Callback):
         """
         self._runtime = runtime
         self._chunks = chunks
-        self._sets = sets
+        self._held_out = held_out
         self._documents = documents
         self._look_for_signals = look_for_signals
         self._catch_up = catch_up
         self._announce = announce
         self._when = runtime.config.validation
         self._validated_step: int | None = None
+
+    @property
+    def _sets(self) -> Sequence[ValidationSet]:
+        return self._held_out().sets
 
     def start(self) -> None:
         wanted = self._when.at_start or self._when.every_steps or self._when.at_end
@@ -185,7 +203,7 @@ class Validation(Callback):
         runtime = self._runtime
         batches = list(
             validation_set.micro_batches(
-                self.run.config.training.micro_batch_size,
+                self._held_out().micro_batch_size,
                 runtime.grid.data_rank,
                 runtime.grid.data_size,
                 self._documents,

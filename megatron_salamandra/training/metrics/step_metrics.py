@@ -25,14 +25,11 @@ class StepMetrics(Callback):
         self._peak = peak_flops
         self._between_steps = between_steps
 
-    def start(self) -> None:
-        self._flops_per_token = training_flops_per_token(
-            self.run.config.model, self.run.config.data.sequence_length
-        ).total
-
     def after_step(self, report: StepReport) -> None:
         record, world = self.run.record, self.run.world_size
-        flops = report.tokens_per_second * self._flops_per_token / world
+        window = self.run.timeline.sequence_length(report.step)
+        flops_per_token = training_flops_per_token(self.run.config.model, window).total
+        flops = report.tokens_per_second * flops_per_token / world
         record("loss", report.loss, "nats/token")
         record("grad_norm", report.grad_norm)
         record("lr", report.lr)
