@@ -85,19 +85,21 @@ class Processes:
         Raises:
             DataError: raised by a unit, or a worker died.
         """
-        for step in passes:
-            units = step.left(step.units())
-            if units:
-                pool = WorkerPool(min(self.workers, len(units)), step)
-                counters, size = pool.counters, sum(map(step.size, units))
-                with (
-                    ProgressLine(step.title, counters.units, size, counters.rates)
-                    if step.title
-                    else nullcontext()
-                ):
-                    for _ in pool.run(_do, units):
-                        pass
-            step.conclude()
+        pool = WorkerPool(self.workers, passes)
+        with pool.workers_kept():
+            for number, step in enumerate(passes):
+                units = step.left(step.units())
+                pool.counters.reset()
+                if units:
+                    size, counters = sum(map(step.size, units)), pool.counters
+                    with (
+                        ProgressLine(step.title, counters.units, size, counters.rates)
+                        if step.title
+                        else nullcontext()
+                    ):
+                        for _ in pool.run(_do_one, ((number, unit) for unit in units), len(units)):
+                            pass
+                step.conclude()
         return Outcome(done=True)
 
 
@@ -137,6 +139,11 @@ class _ShareOfPass:
             pass
         if self.tasks == 1:
             self.step.conclude()
+
+
+def _do_one(passes: Sequence[Pass[Any]], counters: Counters, unit: tuple[int, Any]) -> None:
+    number, of_pass = unit
+    passes[number].do(counters, of_pass)
 
 
 def _do(step: Pass[Any], counters: Counters, unit: Any) -> None:

@@ -8,6 +8,7 @@ import signal
 import threading
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from multiprocessing.connection import Connection, wait
@@ -62,6 +63,11 @@ class Counters:
             f"{documents / seconds:,.0f} documents/s",
         ]
 
+    def reset(self) -> None:
+        """Begin again at zero, between passes."""
+        with self._shared.get_lock():
+            self._shared[:] = [0, 0, 0]
+
     def stop(self) -> None:
         """Make the next ``add`` of each worker raise."""
         self._stop.set()
@@ -87,11 +93,30 @@ class WorkerPool(Generic[State]):
         self._workers, self._state = workers, state
         self._context = multiprocessing.get_context("spawn")
         self.counters = Counters(self._context.Array("Q", 3), self._context.Event())
+        self._kept: list[_Worker] | None = None
+
+    @contextmanager
+    def workers_kept(self) -> Iterator[None]:
+        """Processes that :meth:`run` starts in the block serve every later call in it, and end with it."""
+        self._kept = []
+        try:
+            yield
+        finally:
+            workers, self._kept = self._kept, None
+            self._end(workers)
 
     def run(
-        self, function: Callable[[State, Counters, Task], Result], tasks: Iterable[Task]
+        self,
+        function: Callable[[State, Counters, Task], Result],
+        tasks: Iterable[Task],
+        most: int | None = None,
     ) -> Iterator[Result]:
         """Results in the order in which they are ready.
+
+        Args:
+            function: a function of a module.
+            tasks: what to do.
+            most: processes that are of use, where that is known.
 
         An interruption (Ctrl-C, SIGTERM) makes workers stop where they are and is raised when they have; a second one
         meanwhile kills them.
@@ -100,23 +125,28 @@ class WorkerPool(Generic[State]):
             DataError: raised by a task, or (:class:`WorkerDied`) a worker process died. Other tasks have ended by
                 then.
         """
-        if self._workers == 1:
+        count = min(self._workers, most or self._workers)
+        if count == 1:
             for task in tasks:
                 yield function(self._state, self.counters, task)
             return
-        workers: list[_Worker] = []
+        workers: list[_Worker] = [] if self._kept is None else self._kept
         try:
-            for _ in range(self._workers):
+            while len(workers) < count:
                 with interruption_unseen_by_children():
                     workers.append(self._started())
-            yield from _spread(workers, function, iter(tasks))
+            yield from _spread(workers[:count], function, iter(tasks))
         finally:
-            with interruption_deferred(kill=[worker.process for worker in workers]):
-                self.counters.stop()
-                for worker in workers:
-                    worker.connection.close()
-                for worker in workers:
-                    worker.process.join()
+            if self._kept is None:
+                self._end(workers)
+
+    def _end(self, workers: Sequence[_Worker]) -> None:
+        with interruption_deferred(kill=[worker.process for worker in workers]):
+            self.counters.stop()
+            for worker in workers:
+                worker.connection.close()
+            for worker in workers:
+                worker.process.join()
 
     def _started(self) -> _Worker:
         ours, theirs = self._context.Pipe()

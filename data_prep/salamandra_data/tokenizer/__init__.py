@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from salamandra_data.tokenizer.language_sampling import LanguageSample, plan_sampling
-from salamandra_data.tokenizer.natural_sizes import natural_sizes
+from salamandra_data.tokenizer.language_sampling import LanguageSample, natural_sizes, plan_sampling
 from salamandra_data.tokenizer.recipe import CONTROL_SYMBOLS, FIRST_BPE_ID, USER_DEFINED_SYMBOLS
 from salamandra_data.tokenizer.training import TokenizerTraining, TrainedTokenizer, train_tokenizer
 
