@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import sys
 import warnings
@@ -11,6 +12,24 @@ LOGGER_NAME = "salamandra"
 FORMAT = "%(asctime)s %(levelname).1s %(message)s"
 
 
+class RankLog(logging.FileHandler):
+    """A rank's log. That it cannot be written is told once on stderr, and never ends a run."""
+
+    _told = False
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        """Called by ``logging`` for what a write raised; the default prints a traceback each time."""
+        if not self._told:
+            self._told = True
+            with contextlib.suppress(OSError):
+                print(f"{self.baseFilename} cannot be written: {sys.exc_info()[1]}", file=sys.stderr)
+
+    def close(self) -> None:
+        """Close the file, although what it still holds back may not fit on the disk."""
+        with contextlib.suppress(OSError):
+            super().close()
+
+
 def start_logging(path: Path, rank: int) -> logging.Logger:
     """Return the run's logger: every rank writes its own ``path``, rank 0 and all errors go to the console too."""
     logger = logging.getLogger(LOGGER_NAME)
@@ -18,7 +37,7 @@ def start_logging(path: Path, rank: int) -> logging.Logger:
     logger.setLevel(logging.INFO)
     logger.propagate = False
     path.parent.mkdir(parents=True, exist_ok=True)
-    to_file = logging.FileHandler(path, encoding="utf-8")
+    to_file = RankLog(path, encoding="utf-8")
     to_file.setFormatter(logging.Formatter(FORMAT))
     to_console = logging.StreamHandler(sys.stderr)
     to_console.setFormatter(logging.Formatter(FORMAT, datefmt="%H:%M:%S"))

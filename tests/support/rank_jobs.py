@@ -34,6 +34,18 @@ def train_on_a_full_disk(overrides: Sequence[str]) -> int:
         return train(overrides)
 
 
+def train_with_little_room(overrides: Sequence[str]) -> int:
+    """Like :func:`train`, but no file can grow beyond 12 kB."""
+    import resource
+
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (12_000, before[1]))
+    try:
+        return train(overrides)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
 def train_until_nan(overrides: Sequence[str]) -> int:
     """Like :func:`train`, but the loss of step 3 is not a number."""
     from megatron_salamandra.train import main

@@ -37,6 +37,10 @@ class TrainingRuns:
         """Like :meth:`train`, with time as :func:`rank_jobs.train_by_a_clock` lets it pass."""
         return self._run(train_by_a_clock, name, ranks, overrides)
 
+    def run_job(self, job: Callable[..., int], name: str, ranks: int, *overrides: str) -> int:
+        """Like :meth:`train`, with another job of ``rank_jobs``."""
+        return self._run(job, name, ranks, overrides)
+
     def _run(self, job: Callable[..., int], name: str, ranks: int, overrides: Sequence[str]) -> int:
         common = [f"data.blend={self._blend}", f"run_dir={self.root / name}"]
         codes = self._pool.run(ranks, job, [*common, *overrides])
