@@ -1,0 +1,30 @@
+"""A run on a cluster: what is checked before the queue, how rounds follow on each other, and what a site is like.
+
+Never imports torch: it runs on login nodes and in the place of the batch shell.
+"""
+
+from __future__ import annotations
+
+from megatron_salamandra.cluster.rounds import (
+    Action,
+    Allocation,
+    Cause,
+    Decision,
+    Outcome,
+    Patience,
+    RankFailure,
+    Round,
+    decide,
+)
+
+__all__ = [
+    "Action",
+    "Allocation",
+    "Cause",
+    "Decision",
+    "Outcome",
+    "Patience",
+    "RankFailure",
+    "Round",
+    "decide",
+]
