@@ -1,0 +1,97 @@
+"""Requests to a running run, as files in its directory: ``control/stop`` and ``control/save``.
+
+Any process that may write into the run directory makes them: the supervisor before a time limit, a team-mate on a
+login node. Rank 0 looks for them at every step, and all ranks follow at the same step boundary. Files get through where
+signals do not: past SLURM's process tracking, containers and hosts.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import getpass
+import os
+import socket
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from megatron_salamandra.foundation.errors import UserError
+from megatron_salamandra.foundation.json_files import read_json_object, write_json
+
+Request = Literal["stop", "save"]
+
+DIRECTORY = "control"
+HEARTBEAT = "heartbeat"
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A request that lies in a run directory.
+
+    Attributes:
+        kind: ``stop``: finish the step, save, leave. ``save``: save and go on.
+        reason: for the log and the report.
+        again: whether the run is to be started again afterwards, as before a time limit; False if a person stopped it.
+        by: user, host and time.
+    """
+
+    kind: Request
+    reason: str
+    again: bool
+    by: str
+
+
+class ControlFiles:
+    """The requests and the heartbeat of one run directory."""
+
+    def __init__(self, run_dir: Path) -> None:
+        self.directory = run_dir / DIRECTORY
+
+    def ask(self, kind: Request, reason: str, *, again: bool = False) -> None:
+        """Leave a request; the one that lies there already gives way.
+
+        Raises:
+            WriteError: the run directory cannot be written.
+        """
+        now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+        by = f"{_user()} on {socket.gethostname()} at {now}"
+        write_json(self.directory / kind, {"reason": reason, "again": again, "by": by})
+
+    def asked(self, kind: Request) -> Asked | None:
+        """The request that lies there, or None. Costs one look at a file that is not there.
+
+        A request that cannot be read counts: an empty file made with ``touch`` asks as well.
+        """
+        path = self.directory / kind
+        if not path.exists():
+            return None
+        with contextlib.suppress(UserError, KeyError):
+            contents = read_json_object(path)
+            return Asked(kind, str(contents["reason"]), bool(contents["again"]), str(contents["by"]))
+        return Asked(kind, f"{path} was made", False, "unknown")
+
+    def answered(self, kind: Request) -> None:
+        """Take a request away that was met; it may be gone already."""
+        (self.directory / kind).unlink(missing_ok=True)
+
+    def beat(self) -> None:
+        """Say that the run moves; called by rank 0 at every step. What the disk refuses is nobody's loss."""
+        path = self.directory / HEARTBEAT
+        with contextlib.suppress(OSError):
+            self.directory.mkdir(parents=True, exist_ok=True)
+            path.touch()
+
+    def last_beat(self) -> float | None:
+        """Time of the last beat in seconds since 1970, by the clock of the file system; None if there was none."""
+        try:
+            return (self.directory / HEARTBEAT).stat().st_mtime
+        except OSError:
+            return None
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container in which the user has no name
+        return str(os.getuid())

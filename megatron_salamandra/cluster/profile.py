@@ -1,0 +1,146 @@
+"""What a cluster is like, as a YAML file: one source of truth for submission, node checks, planning and containers."""
+
+from __future__ import annotations
+
+import datetime
+import re
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from megatron_salamandra.foundation.errors import UserError
+from megatron_salamandra.foundation.exit_codes import EXIT_USAGE
+from megatron_salamandra.foundation.names import name_hint
+from megatron_salamandra.foundation.yaml_files import read_yaml_mapping
+
+_PROFILES = Path(__file__).parent / "profiles"
+_TIME = re.compile(r"(?:(?P<days>\d+)-)?(?P<hours>\d+):(?P<minutes>\d\d)(?::(?P<seconds>\d\d))?")
+
+
+class ProfileError(UserError):
+    """A cluster profile is missing or wrong."""
+
+    exit_code = EXIT_USAGE
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Source(_Part):
+    """Where facts of a profile come from."""
+
+    url: str
+    date: datetime.date | None = Field(default=None, description="The date it carries.")
+    facts: str = Field(description="Which facts.")
+
+
+class Node(_Part):
+    """One node, as a job sees it."""
+
+    gpus: int = Field(ge=0, description="GPUs; ranks of a node where there are any.")
+    gpu: str | None = Field(default=None, description="Name of the GPU.")
+    gpu_memory_gib: float | None = Field(default=None, gt=0, description="Memory of one GPU, in GiB.")
+    cpus: int = Field(ge=1, description="Usable CPU cores.")
+    memory_gib: float | None = Field(default=None, gt=0, description="Host memory, in GiB.")
+    interconnect: str | None = Field(default=None, description="Network between nodes.")
+
+
+class Limits(_Part):
+    """What the site allows."""
+
+    time: str | None = Field(default=None, description="Longest job, as SLURM writes it: 3-00:00:00.")
+    may_requeue: bool = Field(default=True, description="Whether a job may go back into the queue.")
+    internet: bool = Field(default=False, description="Whether compute nodes reach the internet.")
+
+    @field_validator("time")
+    @classmethod
+    def _readable(cls, value: str | None) -> str | None:
+        if value is not None:
+            seconds_of(value)
+        return value
+
+
+class Container(_Part):
+    """How ranks are put into an image."""
+
+    runtime: Literal["singularity", "apptainer", "enroot", "pyxis", "edf"]
+    mounts: tuple[str, ...] = ()
+
+
+class ClusterProfile(_Part):
+    """One cluster, or one partition of it."""
+
+    name: str
+    description: str
+    sources: tuple[Source, ...] = ()
+    node: Node
+    tasks_per_node: Annotated[int, Field(ge=1)]
+    cpus_per_task: Annotated[int, Field(ge=1)]
+    limits: Limits = Limits()
+    sbatch: dict[str, str] = Field(
+        default_factory=dict, description="Options of sbatch by their long names: partition, qos, gres, ..."
+    )
+    environment: dict[str, str] = Field(
+        default_factory=dict, description="Variables of the ranks; one that the caller has set stays."
+    )
+    container: Container | None = None
+
+    @field_validator("sbatch", "environment", mode="before")
+    @classmethod
+    def _as_text(cls, value: object) -> object:
+        return {key: str(entry) for key, entry in value.items()} if isinstance(value, dict) else value
+
+
+def profile_names() -> list[str]:
+    """Names of the profiles that come with the project, sorted."""
+    return sorted(path.stem for path in _PROFILES.glob("*.yaml"))
+
+
+def load_profile(reference: str) -> ClusterProfile:
+    """The profile of that name, or in that file.
+
+    Raises:
+        ProfileError: there is none, or it is wrong; names file, key and what would work.
+    """
+    path = Path(reference)
+    if path.suffix not in (".yaml", ".yml") and "/" not in reference:
+        path = _PROFILES / f"{reference}.yaml"
+        if not path.is_file():
+            raise ProfileError(
+                f"--cluster {reference}: no such profile\n  {name_hint(reference, profile_names())}"
+            )
+    contents = read_yaml_mapping(path, error_class=ProfileError)
+    try:
+        profile = ClusterProfile.model_validate(contents)
+    except ValidationError as error:
+        problems = [
+            f"{path}: {'.'.join(map(str, detail['loc']))}: {detail['msg']}"
+            for detail in error.errors(include_url=False)
+        ]
+        raise ProfileError("\n".join(problems)) from None
+    tasks, cpus = profile.tasks_per_node, profile.cpus_per_task
+    if tasks * cpus > profile.node.cpus:
+        raise ProfileError(
+            f"{path}: tasks_per_node = {tasks} times cpus_per_task = {cpus} is {tasks * cpus}, but a node has "
+            f"{profile.node.cpus} CPUs\n  lower cpus_per_task to {profile.node.cpus // tasks}"
+        )
+    return profile
+
+
+def seconds_of(time: str) -> int:
+    """Seconds of a time as SLURM writes it: ``DAYS-HOURS:MINUTES:SECONDS``, ``HOURS:MINUTES:SECONDS``, or minutes.
+
+    Raises:
+        ValueError: it is not one.
+    """
+    if time.isdigit():
+        return int(time) * 60
+    found = _TIME.fullmatch(time)
+    if found is None:
+        raise ValueError(f"{time!r} is not a time such as 3-00:00:00, 12:00:00 or 90 (minutes)")
+    days, hours, minutes, seconds = (
+        int(found[name] or 0) for name in ("days", "hours", "minutes", "seconds")
+    )
+    return ((days * 24 + hours) * 60 + minutes) * 60 + seconds
