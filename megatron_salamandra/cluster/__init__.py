@@ -13,6 +13,8 @@ from megatron_salamandra.cluster.profile import (
     profile_names,
     seconds_of,
 )
+from megatron_salamandra.cluster.rank_report import RankReport, first_failure, read_reports, report_end
+from megatron_salamandra.cluster.round_book import RoundBook
 from megatron_salamandra.cluster.rounds import (
     Action,
     Allocation,
@@ -24,6 +26,8 @@ from megatron_salamandra.cluster.rounds import (
     Round,
     decide,
 )
+from megatron_salamandra.cluster.slurm import NoJob, SlurmError, SlurmJob
+from megatron_salamandra.cluster.supervise import Progress, Supervisor, Watch
 
 __all__ = [
     "Action",
@@ -33,13 +37,24 @@ __all__ = [
     "ClusterProfile",
     "ControlFiles",
     "Decision",
+    "NoJob",
     "Outcome",
     "Patience",
     "ProfileError",
+    "Progress",
     "RankFailure",
+    "RankReport",
     "Round",
+    "RoundBook",
+    "SlurmError",
+    "SlurmJob",
+    "Supervisor",
+    "Watch",
     "decide",
+    "first_failure",
     "load_profile",
     "profile_names",
+    "read_reports",
+    "report_end",
     "seconds_of",
 ]

@@ -1,0 +1,90 @@
+"""What a rank of a supervised run does, without a model: the protocol alone, in a third of a second.
+
+    stand_in_training.py RUN_DIR --steps 40 [--step-seconds 0.1] [--save-every 5] [--fault KIND@STEP[:ROUND]]
+
+Rank 0 counts steps, beats, obeys ``control/``, saves; every step waits for all ranks, as a collective does. A fault
+happens on the last rank, once the run has reached a step, and only in the given round (1 unless said, 0 for all).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+from megatron_salamandra.cluster import ControlFiles, report_end
+from megatron_salamandra.foundation.exit_codes import EXIT_DONE, EXIT_STOPPED
+from megatron_salamandra.foundation.json_files import append_json_lines
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("run_dir", type=Path)
+    parser.add_argument("--steps", type=int, default=40)
+    parser.add_argument("--step-seconds", type=float, default=0.1)
+    parser.add_argument("--save-every", type=int, default=5)
+    parser.add_argument("--fault", default="")
+    options = parser.parse_args()
+    rank, world = int(os.environ["SLURM_PROCID"]), int(os.environ["SLURM_NTASKS"])
+    round_dir = Path(os.environ["SALAMANDRA_ROUND_DIR"])
+    kind, _, place = options.fault.partition("@")
+    step_of_fault, _, round_of_fault = place.partition(":")
+    faulty = bool(kind) and int(round_of_fault or 1) in (0, int(round_dir.name.split("-")[1]))
+    signalled: list[int] = []
+    signal.signal(signal.SIGUSR1, lambda number, frame: signalled.append(number))
+    counters = [round_dir / f"step-{number}" for number in range(world)]
+    if rank:
+        while not (round_dir / "rank-00000.json").exists():
+            time.sleep(0.02)
+            reached = read(counters[0])
+            if rank == world - 1 and faulty and reached >= int(step_of_fault):
+                fail(kind, rank)
+            counters[rank].write_text(str(reached))
+        return 0
+    control = ControlFiles(options.run_dir)
+    state = options.run_dir / "state.json"
+    step = json.loads(state.read_text())["step"] if state.exists() else 0
+    stop = False
+    while step < options.steps and not stop:
+        time.sleep(options.step_seconds)
+        step += 1
+        counters[0].write_text(str(step))
+        while any(read(counter) < step for counter in counters):
+            time.sleep(0.01)
+        control.beat()
+        append_json_lines(options.run_dir / "metrics.jsonl", [{"step": step, "host": os.uname().nodename}])
+        asked = control.asked("stop")
+        stop = bool(signalled) or asked is not None
+        if step % options.save_every == 0 or stop or step == options.steps:
+            part = state.with_suffix(".part")
+            part.write_text(json.dumps({"step": step, "steps": options.steps}))
+            part.replace(state)
+    code = EXIT_DONE if step >= options.steps else EXIT_STOPPED
+    report_end(0, code)
+    return code if code == EXIT_DONE else 0
+
+
+def read(counter: Path) -> int:
+    try:
+        return int(counter.read_text())
+    except (OSError, ValueError):  # not there yet, or being written
+        return 0
+
+
+def fail(kind: str, rank: int) -> None:
+    if kind == "crash":
+        report_end(rank, 1, "out of memory on the stand-in")
+        sys.exit(1)
+    if kind == "configuration":
+        report_end(0, 2, "configs/x.yaml: parallel.tensor = 3")
+        report_end(rank, 2, "configs/x.yaml: parallel.tensor = 3")
+        sys.exit(2)
+    os.kill(os.getpid(), {"kill": signal.SIGKILL, "freeze": signal.SIGSTOP}[kind])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

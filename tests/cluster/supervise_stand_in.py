@@ -1,0 +1,37 @@
+"""The program of the batch script in the lab, RUN_DIR NODES [options]: the real supervisor over stand-in ranks."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+from megatron_salamandra.cluster import Patience, Progress, SlurmJob, Supervisor, Watch
+
+
+def main() -> int:
+    run_dir, nodes, *rest = sys.argv[1:]
+    state = Path(run_dir) / "state.json"
+    metrics = Path(run_dir) / "metrics.jsonl"
+
+    def progress() -> Progress:
+        saved = json.loads(state.read_text()) if state.exists() else {"step": 0, "steps": 1}
+        lines = metrics.read_text().splitlines() if metrics.exists() else []
+        last = json.loads(lines[-1])["step"] if lines else 0
+        return Progress(last, saved["step"], saved["step"] >= saved["steps"])
+
+    return Supervisor(
+        SlurmJob.current(),
+        Path(run_dir),
+        [sys.executable, str(Path(__file__).parent / "stand_in_training.py"), run_dir, *rest],
+        progress,
+        int(nodes),
+        watch=Watch(start_seconds=20.0, beat_seconds=3.0, leave_seconds=3.0),
+        patience=Patience(waits_seconds=(0.5, 1.0, 1.5)),
+        start_seconds=1.0,
+        say=lambda line: print(line, flush=True),
+    ).run()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

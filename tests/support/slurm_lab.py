@@ -1,0 +1,98 @@
+"""A SLURM cluster of several hosts on this machine, for tests; slurm_lab.sh makes it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+SCRIPT = Path(__file__).parent / "slurm_lab.sh"
+REPOSITORY = Path(__file__).parents[2]
+
+
+@dataclass
+class Lab:
+    """A running cluster; hosts are ``ctl`` and ``node1`` onwards."""
+
+    directory: Path
+    nodes: int
+    tracking: str
+
+    def call(self, *arguments: str) -> str:
+        environment = {
+            **os.environ,
+            "LAB": str(self.directory),
+            "NODES": str(self.nodes),
+            "PROCTRACK": self.tracking,
+        }
+        done = subprocess.run(
+            ["bash", str(SCRIPT), *arguments],
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=120,
+        )
+        if done.returncode:
+            raise AssertionError(f"{arguments}: {done.stdout}{done.stderr}")
+        return done.stdout
+
+    def on(self, host: str, *command: str) -> str:
+        """Output of a command that runs on a host."""
+        return self.call("in", host, *command)
+
+    def submit(self, script: Path, *options: str) -> str:
+        """Number of the job."""
+        return self.on("ctl", "sbatch", "--parsable", *options, str(script)).strip()
+
+    def field(self, job: str, name: str) -> str:
+        fields = dict(
+            pair.split("=", 1)
+            for pair in self.on("ctl", "scontrol", "show", "job", job, "--oneliner").split()
+            if "=" in pair
+        )
+        return fields[name]
+
+    def end_of(self, job: str, seconds: float = 60.0) -> str:
+        """State of a job once it has ended for good."""
+        ended = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "PREEMPTED")
+        wait_until(lambda: self.field(job, "JobState") in ended, seconds, lambda: self.on("ctl", "squeue"))
+        return self.field(job, "JobState")
+
+
+def wait_until(true: Callable[[], bool], seconds: float, explain: Callable[[], str] = str) -> None:
+    """Look again and again, and fail when the time is over."""
+    end = time.monotonic() + seconds
+    while not true():
+        if time.monotonic() > end:
+            raise AssertionError(f"nothing after {seconds} s: {explain()}")
+        time.sleep(0.1)
+
+
+def missing() -> str:
+    """Why there can be no laboratory here; empty if there can."""
+    if os.geteuid() != 0:
+        return "a SLURM laboratory needs root"
+    absent = [
+        name
+        for name in ("slurmctld", "slurmd", "munged", "ip", "unshare", "nsenter")
+        if not shutil.which(name)
+    ]
+    return f"not installed: {', '.join(absent)} (make test-cluster installs them)" if absent else ""
+
+
+def batch_script(path: Path, program: str, log: Path, *directives: str) -> Path:
+    """A batch script in whose place a Python program runs."""
+    lines = [
+        "#!/bin/bash",
+        *(f"#SBATCH {directive}" for directive in (*directives, f"--output={log}", "--open-mode=append")),
+        f"export PYTHONPATH={REPOSITORY}:{REPOSITORY / 'data_prep'}:{REPOSITORY / 'kernels'}",
+        f"exec {sys.executable} {program}",
+    ]
+    path.write_text("\n".join(lines) + "\n")
+    return path
