@@ -12,12 +12,14 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable
+import traceback
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
+from megatron_salamandra.cluster import report_end
 from megatron_salamandra.foundation.errors import UserError
-from megatron_salamandra.foundation.exit_codes import EXIT_DONE, EXIT_STOPPED
+from megatron_salamandra.foundation.exit_codes import EXIT_DONE, EXIT_FAILURE, EXIT_STOPPED
 from megatron_salamandra.foundation.signals import WATCHED_SIGNALS, SignalWatch
 from megatron_salamandra.foundation.world import is_first_task, read_world
 
@@ -71,9 +73,15 @@ def main(
         with SignalWatch(leave_at_once=True) as own_watch:
             return main(argv, build, own_watch)
     first = is_first_task()
+    number = os.environ.get("RANK", "0")
+    rank = int(number) if number.isdecimal() else 0
+    signals.before_leaving(lambda: report_end(rank, EXIT_STOPPED))
     try:
-        return _run_rank(parse_arguments(argv), signals, build)
+        code = _run_rank(parse_arguments(argv), signals, build)
+        report_end(rank, code)
+        return code
     except UserError as error:
+        report_end(rank, error.exit_code, str(error))
         if error.of_one_rank:
             print(f"rank {os.environ.get('RANK', '0')} on {socket.gethostname()}: {error}", file=sys.stderr)
         elif first:
@@ -82,8 +90,32 @@ def main(
             # A launcher that ends all tasks with the first that fails must not end rank 0 before it has spoken.
             time.sleep(SILENT_SECONDS)
         return error.exit_code
+    except Exception as error:
+        report_end(rank, EXIT_FAILURE, "".join(traceback.format_exception_only(error)))
+        raise
     finally:
         signals.begin()
+
+
+def run_as_process(argv: Sequence[str] | None = None) -> int:
+    """Run one rank as the whole of this process, watching signals from here on; returns its exit code."""
+    # First of all, so that a signal finds its handler from the first line on.
+    with SignalWatch(leave_at_once=True) as watch:
+        exit_code = main(None if argv is None else list(argv), signals=watch)
+        # Everything is saved and said: a late signal must not replace the exit code by its own.
+        for number in WATCHED_SIGNALS:
+            signal.signal(number, signal.SIG_IGN)
+    return exit_code
+
+
+def leave_process(exit_code: int) -> NoReturn:
+    """End this process; after anything but success not through the interpreter's shutdown, where NCCL may wait for
+    ranks that will never come."""
+    if exit_code != EXIT_DONE:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(exit_code)
+    sys.exit(exit_code)
 
 
 def _run_rank(
@@ -126,15 +158,4 @@ def _run_rank(
 
 
 if __name__ == "__main__":
-    # First of all, so that a signal finds its handler from the first line on.
-    with SignalWatch(leave_at_once=True) as watch:
-        exit_code = main(signals=watch)
-        # Everything is saved and said: a late signal must not replace the exit code by its own.
-        for number in WATCHED_SIGNALS:
-            signal.signal(number, signal.SIG_IGN)
-    if exit_code != EXIT_DONE:
-        # Not through interpreter shutdown, where NCCL may wait for ranks that will never come.
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(exit_code)
-    sys.exit(exit_code)
+    leave_process(run_as_process())

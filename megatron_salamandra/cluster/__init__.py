@@ -13,7 +13,13 @@ from megatron_salamandra.cluster.profile import (
     profile_names,
     seconds_of,
 )
-from megatron_salamandra.cluster.rank_report import RankReport, first_failure, read_reports, report_end
+from megatron_salamandra.cluster.rank_report import (
+    RankReport,
+    first_failure,
+    leave_word,
+    read_reports,
+    report_end,
+)
 from megatron_salamandra.cluster.round_book import RoundBook
 from megatron_salamandra.cluster.rounds import (
     Action,
@@ -52,6 +58,7 @@ __all__ = [
     "Watch",
     "decide",
     "first_failure",
+    "leave_word",
     "load_profile",
     "profile_names",
     "read_reports",

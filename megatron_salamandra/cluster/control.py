@@ -24,6 +24,8 @@ Request = Literal["stop", "save"]
 DIRECTORY = "control"
 HEARTBEAT = "heartbeat"
 
+_TAKEN_UP: dict[Request, str] = {"stop": "stopped", "save": "saved"}
+
 
 @dataclass(frozen=True)
 class Asked:
@@ -63,7 +65,10 @@ class ControlFiles:
 
         A request that cannot be read counts: an empty file made with ``touch`` asks as well.
         """
-        path = self.directory / kind
+        return self._read(kind, self.directory / kind)
+
+    @staticmethod
+    def _read(kind: Request, path: Path) -> Asked | None:
         if not path.exists():
             return None
         with contextlib.suppress(UserError, KeyError):
@@ -71,9 +76,19 @@ class ControlFiles:
             return Asked(kind, str(contents["reason"]), bool(contents["again"]), str(contents["by"]))
         return Asked(kind, f"{path} was made", False, "unknown")
 
-    def answered(self, kind: Request) -> None:
-        """Take a request away that was met; it may be gone already."""
-        (self.directory / kind).unlink(missing_ok=True)
+    def take_up(self, kind: Request) -> None:
+        """Note that a request is followed: it is kept under another name, so that it is followed once."""
+        with contextlib.suppress(OSError):
+            os.replace(self.directory / kind, self.directory / _TAKEN_UP[kind])
+
+    def taken_up(self, kind: Request) -> Asked | None:
+        """The request that was followed last, or None."""
+        return self._read(kind, self.directory / _TAKEN_UP[kind])
+
+    def forget(self, kind: Request) -> None:
+        """Remove a request, and the note of the one that was followed."""
+        for name in (kind, _TAKEN_UP[kind]):
+            (self.directory / name).unlink(missing_ok=True)
 
     def beat(self) -> None:
         """Say that the run moves; called by rank 0 at every step. What the disk refuses is nobody's loss."""

@@ -11,7 +11,7 @@ import sys
 from collections.abc import MutableMapping, Sequence
 
 from megatron_salamandra.foundation.errors import UserError
-from megatron_salamandra.foundation.exit_codes import EXIT_STOPPED, EXIT_USAGE
+from megatron_salamandra.foundation.exit_codes import EXIT_DONE, EXIT_STOPPED, EXIT_USAGE
 
 _WORLD = {"RANK": "SLURM_PROCID", "LOCAL_RANK": "SLURM_LOCALID", "WORLD_SIZE": "SLURM_NTASKS"}
 
@@ -49,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from megatron_salamandra import train
 
     code = train.run_as_process(argv)
-    return 0 if code == EXIT_STOPPED else code
+    train.leave_process(EXIT_DONE if code == EXIT_STOPPED else code)
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from megatron_salamandra.cluster.rounds import RankFailure
+from megatron_salamandra.foundation.atomic_files import atomic_write_text
 from megatron_salamandra.foundation.errors import UserError
 from megatron_salamandra.foundation.exit_codes import EXIT_DONE, EXIT_STOPPED
 from megatron_salamandra.foundation.json_files import read_json_object, write_json
@@ -21,6 +22,10 @@ from megatron_salamandra.foundation.json_files import read_json_object, write_js
 ROUND_DIR = "SALAMANDRA_ROUND_DIR"
 """Name of the variable with the round's directory."""
 
+STOPPED_BY_CONFIGURATION = "training.stop_after_steps"
+"""The word where the configuration asked for the stop: the run is not to be started again by itself."""
+
+_WORD = "word"
 _MESSAGE_CHARACTERS = 2000
 
 
@@ -56,6 +61,24 @@ def report_end(rank: int, code: int, message: str = "") -> None:
     }
     with contextlib.suppress(UserError, OSError):
         write_json(Path(directory) / f"rank-{rank:05d}.json", contents)
+
+
+def leave_word(reason: str) -> None:
+    """Tell the supervisor, if there is one, why the run stops; called by any rank, the word is the same.
+
+    Never raises.
+    """
+    if directory := os.environ.get(ROUND_DIR):
+        with contextlib.suppress(UserError, OSError):
+            atomic_write_text(Path(directory) / _WORD, reason)
+
+
+def read_word(directory: Path) -> str:
+    """What :func:`leave_word` left in a round's directory; empty if nothing."""
+    try:
+        return (directory / _WORD).read_text(encoding="utf-8").strip()
+    except OSError:
+        return ""
 
 
 def read_reports(directory: Path) -> list[RankReport]:

@@ -21,7 +21,13 @@ from pathlib import Path
 from types import FrameType
 
 from megatron_salamandra.cluster.control import ControlFiles
-from megatron_salamandra.cluster.rank_report import ROUND_DIR, first_failure, read_reports
+from megatron_salamandra.cluster.rank_report import (
+    ROUND_DIR,
+    STOPPED_BY_CONFIGURATION,
+    first_failure,
+    read_reports,
+    read_word,
+)
 from megatron_salamandra.cluster.round_book import RoundBook
 from megatron_salamandra.cluster.rounds import (
     Action,
@@ -112,10 +118,15 @@ class Supervisor:
             # Before anybody ends the job, because SLURM then writes the end that it got.
             left = self.job.seconds_left()
             self._planned_end = None if left is None else time.time() + left
+        self._control.forget("stop")  # of an earlier job
         with self._signals_kept():
             while True:
                 number = len(history) + 1
                 before = self.progress()
+                if (asked := self._control.asked("stop")) is not None and not asked.again:
+                    self._control.forget("stop")
+                    self.say(f"not started: asked to stop by {asked.by}: {asked.reason}")
+                    return EXIT_DONE
                 if before.done:
                     self.say(f"the run is done at step {before.saved_step}: nothing to do")
                     return EXIT_DONE
@@ -180,19 +191,27 @@ class Supervisor:
     def _round(self, number: int, hosts: tuple[str, ...], before: Progress) -> Outcome:
         directory = self._control.directory / f"round-{number:04d}"
         directory.mkdir(parents=True, exist_ok=True)
-        self._control.answered("stop")
         errors: list[str] = []
         started = time.time()
-        with _Step(self._srun(hosts), {**self.environment, ROUND_DIR: str(directory)}, errors) as step:
+        environment = {
+            **self.environment,
+            "MASTER_ADDR": hosts[0],
+            # Another one each round: a rank that was cut off from an earlier round must not join this one. Below the
+            # range from which the kernel hands out client ports.
+            "MASTER_PORT": str(15000 + (int(self.job.job) + 997 * number) % 15000),
+            ROUND_DIR: str(directory),
+        }
+        with _Step(self._srun(hosts), environment, errors) as step:
             hung = self._watch(step, directory, started)
         reports = read_reports(directory)
-        asked = self._control.asked("stop")
-        self._control.answered("stop")
+        asked = self._control.taken_up("stop")
+        self._control.forget("stop")
         after = self.progress()
         codes = {report.rank: report.code for report in reports}
         code = codes.get(0)
         failure = first_failure(reports) or _from_srun(errors)
-        cause, suspects = self._cause(code, hung, failure, after, again=asked is None or asked.again)
+        again = read_word(directory) != STOPPED_BY_CONFIGURATION and (asked is None or asked.again)
+        cause, suspects = self._cause(code, hung, failure, after, again=again)
         return Outcome(cause, code, before.saved_step, after.last_step, after.saved_step, failure, suspects)
 
     def _srun(self, hosts: tuple[str, ...]) -> list[str]:
@@ -265,6 +284,8 @@ class Supervisor:
             return (Cause.DONE if after.done else Cause.REQUESTED), ()
         if code == EXIT_STOPPED:
             return (Cause.STOPPED if again else Cause.REQUESTED), ()
+        if code is None and self._signals and failure is not None and failure.code == 128 + signal.SIGUSR1:
+            return Cause.STOPPED, ()  # the signal came before Python had a handler: nothing was begun
         if lost:
             return Cause.NODE, lost
         if hung:
@@ -337,7 +358,8 @@ def _from_srun(errors: Sequence[str]) -> RankFailure | None:
         first = re.match(r"\[?(\d+)", tasks)
         code = re.search(r"exit code (\d+)", how)
         rank = int(first[1]) if first else -1
-        return RankFailure(rank, host, int(code[1]) if code else 137, how)
+        killed = 128 + (signal.SIGUSR1 if "User defined signal 1" in how else signal.SIGKILL)
+        return RankFailure(rank, host, int(code[1]) if code else killed, how)
     return None
 
 

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import logging
-import os
 import socket
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 import torch.distributed as dist
@@ -126,15 +124,6 @@ class Runtime:
         """
         if (reason := self.signal_on_any_rank()) is not None:
             raise StopRequested(reason)
-
-    def leave_word(self, reason: str) -> None:
-        """Tell the batch script, if there is one, why the run stopped: not every stop is to be queued again."""
-        path = os.environ.get("SALAMANDRA_STOP_FILE")
-        if path and self.grid.rank == 0:
-            try:
-                Path(path).write_text(reason + "\n", encoding="utf-8")
-            except OSError as error:  # in a container that does not have the place
-                self.logger.warning("%s cannot be written: %s", path, error.strerror)
 
     def record(self) -> None:
         """Write ``config.yaml`` and ``environment.json`` once the run is known to be sound; collective."""

@@ -15,6 +15,7 @@ from megatron.core.distributed import DistributedDataParallel, finalize_model_gr
 from megatron.core.optimizer import MegatronOptimizer
 
 from megatron_salamandra.checkpoint import CheckpointWriter, SaveOutcome, load_checkpoint
+from megatron_salamandra.cluster import leave_word
 from megatron_salamandra.config import ConfigError, RunConfig, load_run_config
 from megatron_salamandra.data import DocumentRules, RunStream, SourceLedger, StepLoader, validation_sets
 from megatron_salamandra.foundation.errors import UserError
@@ -519,6 +520,6 @@ class Trainer:
         finally:
             self.callbacks.close()
         if self.progress.stop_reason == STOP_AFTER_STEPS:
-            runtime.leave_word(STOP_AFTER_STEPS)
+            leave_word(STOP_AFTER_STEPS)
         runtime.events.write("end", step=self.step, exit_code=self.exit_code)
         return self.exit_code

@@ -59,6 +59,8 @@ def main() -> int:
         append_json_lines(options.run_dir / "metrics.jsonl", [{"step": step, "host": os.uname().nodename}])
         asked = control.asked("stop")
         stop = bool(signalled) or asked is not None
+        if asked is not None:
+            control.take_up("stop")
         if step % options.save_every == 0 or stop or step == options.steps:
             part = state.with_suffix(".part")
             part.write_text(json.dumps({"step": step, "steps": options.steps}))
