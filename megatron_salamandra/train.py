@@ -108,13 +108,18 @@ def run_as_process(argv: Sequence[str] | None = None) -> int:
     return exit_code
 
 
-def leave_process(exit_code: int) -> NoReturn:
-    """End this process; after anything but success not through the interpreter's shutdown, where NCCL may wait for
-    ranks that will never come."""
+def leave_process(exit_code: int, *, stopped_as: int = EXIT_STOPPED) -> NoReturn:
+    """End this process with the code of :func:`main`.
+
+    After anything but success not through the interpreter's shutdown, where NCCL may wait for ranks that never come.
+
+    Args:
+        stopped_as: what the launcher is told instead of 75.
+    """
     if exit_code != EXIT_DONE:
         sys.stdout.flush()
         sys.stderr.flush()
-        os._exit(exit_code)
+        os._exit(stopped_as if exit_code == EXIT_STOPPED else exit_code)
     sys.exit(exit_code)
 
 

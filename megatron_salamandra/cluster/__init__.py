@@ -5,14 +5,10 @@ Never imports torch: it runs on login nodes and in the place of the batch shell.
 
 from __future__ import annotations
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from megatron_salamandra.cluster.control import Asked, ControlFiles
-from megatron_salamandra.cluster.profile import (
-    ClusterProfile,
-    ProfileError,
-    load_profile,
-    profile_names,
-    seconds_of,
-)
 from megatron_salamandra.cluster.rank_report import (
     RankReport,
     first_failure,
@@ -32,8 +28,19 @@ from megatron_salamandra.cluster.rounds import (
     Round,
     decide,
 )
-from megatron_salamandra.cluster.slurm import NoJob, SlurmError, SlurmJob
-from megatron_salamandra.cluster.supervise import Progress, Supervisor, Watch
+
+if TYPE_CHECKING:
+    from megatron_salamandra.cluster.profile import (
+        ClusterProfile,
+        ProfileError,
+        load_profile,
+        profile_names,
+        seconds_of,
+    )
+    from megatron_salamandra.cluster.slurm import NoJob, SlurmError, SlurmJob
+    from megatron_salamandra.cluster.status import NoRun, Status, ask_run, run_status, status_text
+    from megatron_salamandra.cluster.submission import Launch, LaunchOptions, Refused, launch
+    from megatron_salamandra.cluster.supervise import Progress, Supervisor, Watch
 
 __all__ = [
     "Action",
@@ -43,25 +50,64 @@ __all__ = [
     "ClusterProfile",
     "ControlFiles",
     "Decision",
+    "Launch",
+    "LaunchOptions",
     "NoJob",
+    "NoRun",
     "Outcome",
     "Patience",
     "ProfileError",
     "Progress",
     "RankFailure",
     "RankReport",
+    "Refused",
     "Round",
     "RoundBook",
     "SlurmError",
     "SlurmJob",
+    "Status",
     "Supervisor",
     "Watch",
+    "ask_run",
     "decide",
     "first_failure",
+    "launch",
     "leave_word",
     "load_profile",
     "profile_names",
     "read_reports",
     "report_end",
+    "run_status",
     "seconds_of",
+    "status_text",
 ]
+
+_LATER = {
+    "ClusterProfile": "profile",
+    "ProfileError": "profile",
+    "load_profile": "profile",
+    "profile_names": "profile",
+    "seconds_of": "profile",
+    "NoJob": "slurm",
+    "SlurmError": "slurm",
+    "SlurmJob": "slurm",
+    "Progress": "supervise",
+    "Supervisor": "supervise",
+    "Watch": "supervise",
+    "NoRun": "status",
+    "Status": "status",
+    "ask_run": "status",
+    "run_status": "status",
+    "status_text": "status",
+    "Launch": "submission",
+    "LaunchOptions": "submission",
+    "Refused": "submission",
+    "launch": "submission",
+}
+
+
+def __getattr__(name: str) -> Any:
+    # A rank reports its end through this room, and must not wait for what only a login node needs.
+    if name not in _LATER:
+        raise AttributeError(name)
+    return getattr(import_module(f"{__name__}.{_LATER[name]}"), name)

@@ -1,6 +1,6 @@
 """The program of a job, in the place of its batch shell.
 
-    exec python -m megatron_salamandra.cluster.job [--profile NAME] [--spares K] [--container IMAGE] CONFIG [KEY=VALUE ...]
+    exec python -m megatron_salamandra.cluster.job [--profile NAME] [--spares K] CONFIG [KEY=VALUE ...]
 
 ``launch/pretrain.sbatch`` and the scripts that ``salamandra launch`` writes both end in this line, so that there is one
 implementation of rounds, of stopping and of the environment.
@@ -22,7 +22,7 @@ from megatron_salamandra.cluster.profile import load_profile
 from megatron_salamandra.cluster.run_state import last_step, saved_step
 from megatron_salamandra.cluster.slurm import SlurmJob
 from megatron_salamandra.cluster.supervise import Progress, Supervisor
-from megatron_salamandra.config import ConfigError, load_run_config
+from megatron_salamandra.config import ConfigError, RunConfig, load_run_config
 from megatron_salamandra.foundation.errors import UserError
 from megatron_salamandra.foundation.options import Option, Options, add_options, read_options
 from megatron_salamandra.run_directory import RunDirectory
@@ -32,7 +32,9 @@ class JobOptions(Options):
     """What the program of a job is told."""
 
     config: Annotated[str, Option("YAML file or preset", metavar="CONFIG", positional=True)]
-    overrides: Annotated[tuple[str, ...], Option("overrides", metavar="KEY=VALUE", positional=True)] = ()
+    overrides: Annotated[
+        tuple[str, ...], Option("overrides", metavar="KEY=VALUE", positional=True, anywhere=True)
+    ] = ()
     profile: Annotated[str, Option("the cluster: a profile's name or file", metavar="NAME")] = "generic"
     spares: Annotated[int, Field(ge=0), Option("nodes of the job that are kept for those that fail")] = 0
     container: Annotated[str | None, Option("image to run in", metavar="IMAGE")] = None
@@ -64,7 +66,7 @@ def run_job(options: JobOptions) -> int:
         _rank_command(options),
         profile.container,
         options.container,
-        directories=_directories(directory, config.data.blend),
+        directories=_directories(directory, config),
         working_directory=Path.cwd(),
         environment={**os.environ, **environment},
     )
@@ -103,10 +105,9 @@ def _rank_command(options: JobOptions) -> list[str]:
     ]
 
 
-def _directories(run: RunDirectory, blend: Path | None) -> list[Path]:
-    found = [Path.cwd(), run.path]
-    if blend is not None:
-        found.append(blend.absolute().parent)
+def _directories(run: RunDirectory, config: RunConfig) -> list[Path]:
+    blends = [config.in_phase(number).data.blend for number in range(len(config.phase_names))]
+    found = [Path.cwd(), run.path, *(blend.absolute().parent for blend in blends if blend is not None)]
     return list(dict.fromkeys(found))
 
 

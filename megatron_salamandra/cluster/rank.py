@@ -11,7 +11,7 @@ import sys
 from collections.abc import MutableMapping, Sequence
 
 from megatron_salamandra.foundation.errors import UserError
-from megatron_salamandra.foundation.exit_codes import EXIT_DONE, EXIT_STOPPED, EXIT_USAGE
+from megatron_salamandra.foundation.exit_codes import EXIT_DONE, EXIT_USAGE
 
 _WORLD = {"RANK": "SLURM_PROCID", "LOCAL_RANK": "SLURM_LOCALID", "WORLD_SIZE": "SLURM_NTASKS"}
 
@@ -37,9 +37,10 @@ def join_world(environment: MutableMapping[str, str]) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the rank; "saved, run me again" (75) becomes 0, or srun would kill ranks that are still leaving.
+    """Run the rank and end this process; returns only where there is no rank to run.
 
-    The code itself is in the rank's report.
+    "Saved, run me again" (75) becomes 0, or srun would kill ranks that are still leaving; the code itself is in the
+    rank's report.
     """
     try:
         join_world(os.environ)
@@ -48,8 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return error.exit_code
     from megatron_salamandra import train
 
-    code = train.run_as_process(argv)
-    train.leave_process(EXIT_DONE if code == EXIT_STOPPED else code)
+    train.leave_process(train.run_as_process(argv), stopped_as=EXIT_DONE)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,34 @@
+"""``salamandra status``: what a run is doing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from megatron_salamandra.cli._command import Subparsers, add_command
+from megatron_salamandra.foundation.options import Option, Options
+
+
+class StatusOptions(Options):
+    """What ``salamandra status`` is told."""
+
+    run: Annotated[Path, Option("run directory", metavar="RUN", positional=True)]
+
+
+def register(subparsers: Subparsers) -> None:
+    """Add ``status`` to the command line."""
+    add_command(
+        subparsers,
+        "status",
+        lambda: StatusOptions,
+        _status,
+        text="what a run is doing: step, rate, time left, saves, incidents",
+        description="Reads a run directory alone, so it works on any machine that sees it.",
+    )
+
+
+def _status(options: StatusOptions) -> int:
+    from megatron_salamandra.cluster import run_status, status_text
+
+    print(status_text(run_status(options.run)))
+    return 0

@@ -1,0 +1,68 @@
+"""The text of a job: a batch script that a person can read, keep and submit again."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from megatron_salamandra.cluster.profile import ClusterProfile
+
+
+@dataclass(frozen=True)
+class JobScript:
+    """What one job is.
+
+    Attributes:
+        name: of the job.
+        nodes: with the spare ones.
+        time: limit, as SLURM writes it; None leaves it to the partition.
+        lead_seconds: between the signal to the batch shell and the time limit.
+        log: file that the job appends to.
+        directory: where the command runs; relative paths in the configuration are relative to it.
+        python: interpreter of the supervisor.
+        arguments: of ``megatron_salamandra.cluster.job``.
+        sbatch: options that win over the profile's.
+    """
+
+    profile: ClusterProfile
+    name: str
+    nodes: int
+    time: str | None
+    lead_seconds: int
+    log: Path
+    directory: Path
+    python: str
+    arguments: Sequence[str]
+    sbatch: Mapping[str, str] = field(default_factory=dict)
+
+    def options(self) -> dict[str, str]:
+        """Options of sbatch by their long names; an empty value stands for an option without one."""
+        own = {
+            "job-name": self.name,
+            "nodes": str(self.nodes),
+            "ntasks-per-node": str(self.profile.tasks_per_node),
+            "cpus-per-task": str(self.profile.cpus_per_task),
+        }
+        rounds = {
+            # To the batch shell alone, in whose place the supervisor runs.
+            "signal": f"B:USR1@{self.lead_seconds}",
+            "requeue" if self.profile.limits.may_requeue else "no-requeue": "",
+            # The job outlives a node that fails: the supervisor goes on with the others.
+            "no-kill": "",
+            "open-mode": "append",
+            "output": str(self.log),
+            "chdir": str(self.directory),
+        }
+        time = {} if self.time is None else {"time": self.time}
+        return {**own, **self.profile.sbatch, **time, **rounds, **self.sbatch}
+
+    def render(self) -> str:
+        """The script."""
+        lines = ["#!/bin/bash"]
+        lines += [f"#SBATCH --{name}{f'={value}' if value else ''}" for name, value in self.options().items()]
+        command = [self.python, "-u", "-m", "megatron_salamandra.cluster.job", *self.arguments]
+        lines += ["", "# The supervisor takes the place of this shell, and gets SLURM's signals."]
+        lines += [f"exec {shlex.join(command)}", ""]
+        return "\n".join(lines)
