@@ -17,17 +17,18 @@ INSTALLED := $(VENV)/.installed
 # Versions newer than the pinned ones start from the newest pins.
 CONSTRAINTS := $(or $(wildcard constraints/py$(subst .,,$(PYTHON_VERSION)).txt),constraints/py312.txt)
 
-SHELL_SCRIPTS := .ci/run $(wildcard launch/*.sh launch/*.sbatch)
+SHELL_SCRIPTS := .ci/run $(wildcard launch/*.sbatch tests/support/*.sh)
 DOCKERFILES := $(wildcard Dockerfile launch/Dockerfile)
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help setup quickstart test export-readers lint types format clean
+.PHONY: help setup quickstart test test-cluster export-readers lint types format clean
 
 help:
 	@echo "make quickstart   train a small model on real text, from download to exported model (runs/quickstart/)"
 	@echo "make test         lint, types, shell lint and the test suite"
 	@echo "make export-readers   read an export with the oldest and newest supported transformers (installs them)"
+	@echo "make test-cluster runs on a SLURM cluster of three hosts made on this machine (root, Debian packages)"
 	@echo "make lint         ruff, mypy, shellcheck, hadolint"
 	@echo "make format       rewrite the sources in the project's format"
 	@echo "make setup        only create the environment $(VENV)"
@@ -57,6 +58,13 @@ export-readers: setup
 	        "tokenizers==$$tokenizers" "huggingface_hub==$$hub" || exit 1; \
 	done
 	SALAMANDRA_EXPORT_READERS="$$(echo $(abspath $(READERS))/*)" $(BIN)/python -m pytest tests/hf/test_export_readers.py
+
+# Needs root: a host is a set of namespaces. Skipped with the reason where that cannot be.
+test-cluster: setup
+	@if [ "$$(id -u)" != 0 ]; then echo "SKIPPED: test-cluster needs root"; \
+	elif ! command -v slurmd >/dev/null && ! { apt-get update -qq && apt-get install -y -qq --no-install-recommends \
+	  slurmctld slurmd slurm-client munge iproute2 >/dev/null; }; then echo "SKIPPED: SLURM cannot be installed here"; \
+	else $(BIN)/python -m pytest -m cluster tests/cluster $(ARGS); fi
 
 lint: setup types
 	$(BIN)/ruff check .

@@ -51,7 +51,7 @@ def is_first_task(environment: Mapping[str, str] = os.environ) -> bool:
 
 
 def read_world(environment: Mapping[str, str] = os.environ) -> World:
-    """The world that ``torchrun``, ``launch/task.sh`` or ``salamandra train`` describe; a world of one without any.
+    """The world that ``torchrun``, a SLURM job of ours or ``salamandra train`` describe; a world of one without any.
 
     Raises:
         LaunchError: several tasks without a world, a variable is missing or no number, or, on rank 0, the port at
@@ -77,8 +77,8 @@ def _refuse_tasks_without_a_world(environment: Mapping[str, str]) -> None:
         if text.isdecimal() and int(text) > 1:
             raise LaunchError(
                 f"{name} = {text}, but WORLD_SIZE is not set: each of the {text} tasks would train alone, "
-                "all in one run_dir\n  start each task through launch/task.sh, or set RANK, LOCAL_RANK, "
-                "WORLD_SIZE, MASTER_ADDR and MASTER_PORT; in an allocation without srun: salamandra train"
+                "all in one run_dir\n  use salamandra launch, or set RANK, LOCAL_RANK, WORLD_SIZE, MASTER_ADDR and "
+                "MASTER_PORT for each task; in an allocation without srun: salamandra train"
             )
 
 
@@ -98,7 +98,9 @@ def _number(environment: Mapping[str, str], name: str, least: int, most: int | N
     return value
 
 
-_REMEDY = "start ranks with salamandra train, torchrun or launch/task.sh, which set all of these"
+_REMEDY = (
+    "start ranks with salamandra train, torchrun, or salamandra launch on a cluster, which set all of these"
+)
 
 
 def _missing(name: str, meaning: str) -> LaunchError:

@@ -39,7 +39,7 @@ SMALLER = (
     ("max_new_tokens=40", "max_new_tokens=2"),
 )
 # Installs, submits or takes for ever; what they are told is checked.
-NEVER_RUN = ("make", "pip", "git", "submit.sh")
+NEVER_RUN = ("make", "pip", "git", "sbatch")
 REASONS = ("needs ", "takes ", "is shown ", "shows ")
 _WRITTEN = re.compile(r"(?:--out[ =]|run_dir=)(\S+)")
 

@@ -37,7 +37,9 @@ def test_without_a_launcher_a_process_is_a_world_of_one() -> None:
 
 @pytest.mark.parametrize("name", ["SLURM_NTASKS", "SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE"])
 def test_tasks_without_a_world_are_refused(name: str) -> None:
-    with pytest.raises(LaunchError, match=f"{name} = 4, but WORLD_SIZE is not set.*\n  .*launch/task.sh"):
+    with pytest.raises(
+        LaunchError, match=f"{name} = 4, but WORLD_SIZE is not set.*\n  use salamandra launch"
+    ):
         read_world({name: "4"})
     # An allocation of several tasks in which salamandra train starts the ranks.
     assert read_world({**RANKS, name: "4"}).size == 2

@@ -12,9 +12,7 @@ import pytest
 
 REPOSITORY = Path(__file__).parents[2]
 SCRIPTS = sorted(
-    path
-    for pattern in ("*.sh", "*.sbatch", "profiles/*.sh")
-    for path in (REPOSITORY / "launch").glob(pattern)
+    path for pattern in ("launch/*.sbatch", "tests/support/*.sh") for path in REPOSITORY.glob(pattern)
 )
 
 
@@ -61,10 +59,10 @@ def test_the_log_of_a_plain_sbatch_needs_no_directory() -> None:
     assert "/" not in output
 
 
-def test_the_signal_goes_to_the_tasks_before_the_time_limit() -> None:
-    options = dict(
-        re.findall(r"^#SBATCH --([\w-]+)=(\S+)$", (REPOSITORY / "launch/pretrain.sbatch").read_text(), re.M)
-    )
+def test_the_signal_goes_to_the_batch_shell_before_the_time_limit() -> None:
+    text = (REPOSITORY / "launch/pretrain.sbatch").read_text()
+    options = dict(re.findall(r"^#SBATCH --([\w-]+)=(\S+)$", text, re.M))
     name, seconds = options["signal"].split("@")
-    assert name == "USR1", "with the prefix B: only the batch shell would hear it"
+    assert name == "B:USR1", "the supervisor, which takes the shell's place, asks the ranks"
     assert int(seconds) >= 300
+    assert "\nexec " in text
