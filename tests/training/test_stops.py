@@ -7,54 +7,19 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
+from local_runs import LONG, command, last_step, started, wait_until
 from rank_jobs import SMALL_CONFIG
 
 from megatron_salamandra.run_directory import (
-    MetricsLog,
     RunDirectory,
     latest_checkpoint,
     read_events,
     read_owner,
     step_of,
 )
-
-LONG = ["training.steps=100000", "optimizer.warmup_steps=10"]
-
-
-def command(blend: Path, run: Path, *overrides: str, ranks: int = 2) -> list[str]:
-    return [
-        *(sys.executable, "-m", "megatron_salamandra.cli", "train", str(SMALL_CONFIG), f"--ranks={ranks}"),
-        *(f"data.blend={blend}", f"run_dir={run}", *overrides),
-    ]
-
-
-@contextmanager
-def started(arguments: list[str], **environment: str) -> Iterator[subprocess.Popen[str]]:
-    with subprocess.Popen(
-        arguments, stderr=subprocess.PIPE, text=True, env={**os.environ, **environment}
-    ) as process:
-        try:
-            yield process
-        finally:
-            process.terminate()
-
-
-def wait_until(condition: Callable[[], Any]) -> None:
-    deadline = time.monotonic() + 120
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-
-
-def last_step(run: RunDirectory) -> int:
-    return MetricsLog(run.metrics).read()[-1].step
 
 
 def has_saved_its_last_step(run: RunDirectory) -> bool:

@@ -1,0 +1,55 @@
+"""Team-mates save, look at and stop a run that is not theirs, through its directory."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from local_runs import LONG, command, last_step, started, wait_until
+
+from megatron_salamandra.cli import main
+from megatron_salamandra.cluster import ControlFiles
+from megatron_salamandra.foundation.exit_codes import EXIT_STOPPED, EXIT_USAGE
+from megatron_salamandra.run_directory import RunDirectory, latest_checkpoint, read_events, step_of
+
+
+def test_a_run_is_saved_looked_at_and_stopped_from_outside(
+    blend: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = RunDirectory(tmp_path / "run")
+    with started(command(blend, run.path, *LONG)) as process:
+        wait_until(lambda: run.metrics.exists() and last_step(run) >= 2)
+        assert main(["save", str(run.path)]) == 0
+        wait_until(lambda: latest_checkpoint(run.checkpoints) is not None)
+        saved = last_step(run)
+        wait_until(lambda: last_step(run) > saved)  # it went on
+        capsys.readouterr()
+        assert main(["status", str(run.path)]) == 0
+        told = capsys.readouterr().out
+        assert told.startswith("running, by ") and "of 100,000" in told and "left " in told
+        assert main(["stop", str(run.path), "--reason", "the disk is needed"]) == 0
+        assert process.wait(timeout=120) == EXIT_STOPPED
+    newest = latest_checkpoint(run.checkpoints)
+    assert newest is not None and step_of(newest) == last_step(run)
+    (stop,) = [event for event in read_events(run.events) if event.kind == "stop"]
+    assert "the disk is needed" in stop.details["reason"]
+    assert ControlFiles(run.path).asked("stop") is None  # followed once, so the next start goes on
+    assert main(["stop", str(run.path)]) == EXIT_USAGE
+    assert "does not run: stopped" in capsys.readouterr().err
+
+
+def test_what_is_no_run_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["status", str(tmp_path)]) == EXIT_USAGE
+    assert "no run here" in capsys.readouterr().err
+
+
+def test_a_file_made_by_hand_asks_too(tmp_path: Path) -> None:
+    control = ControlFiles(tmp_path)
+    control.directory.mkdir()
+    (control.directory / "stop").touch()
+    asked = control.asked("stop")
+    assert asked is not None and not asked.again
+    control.take_up("stop")
+    assert control.asked("stop") is None and control.taken_up("stop") is not None
+    control.forget("stop")
+    assert control.taken_up("stop") is None
