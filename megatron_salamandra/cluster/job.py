@@ -99,7 +99,7 @@ def _rank_command(options: JobOptions) -> list[str]:
         *alone,
         "-u",
         "-m",
-        "megatron_salamandra.cluster.rank",
+        "megatron_salamandra.slurm_rank",
         options.config,
         *options.overrides,
     ]

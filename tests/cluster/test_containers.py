@@ -9,7 +9,7 @@ import pytest
 from megatron_salamandra.cluster.container import ContainerError, in_container
 from megatron_salamandra.cluster.profile import Container
 
-RANK = ("python3", "-m", "megatron_salamandra.cluster.rank", "run.yaml")
+RANK = ("python3", "-m", "megatron_salamandra.slurm_rank", "run.yaml")
 ENVIRONMENT = {"NCCL_IB_HCA": "mlx5", "HOME": "/home/me", "SLURM_PROCID": "3"}
 
 

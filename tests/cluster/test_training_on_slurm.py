@@ -65,7 +65,7 @@ class TrainingRun:
     def rank_of(self, host: str) -> int:
         """Process number, inside its host, of the rank there."""
         return int(
-            self.lab.on(host, "pgrep", "--oldest", "--full", "megatron_salamandra.cluster.rank").split()[0]
+            self.lab.on(host, "pgrep", "--oldest", "--full", "megatron_salamandra.slurm_rank").split()[0]
         )
 
 

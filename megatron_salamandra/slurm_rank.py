@@ -1,4 +1,4 @@
-"""What srun starts for each rank: ``python -m megatron_salamandra.cluster.rank CONFIG [key=value ...]``.
+"""What srun starts for each rank: ``python -m megatron_salamandra.slurm_rank CONFIG [key=value ...]``.
 
 Turns SLURM's variables into those of torch.distributed and becomes the training process. There is no shell in between:
 under proctrack/cgroup SLURM signals the task alone, and the task is this process.
