@@ -8,6 +8,7 @@ only inside these functions.
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import pkgutil
 import signal
@@ -56,6 +57,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(argv: Sequence[str] | None) -> int:
     warnings.formatwarning = _format_warning
+    if isinstance(sys.stdout, io.TextIOWrapper) and (
+        sys.stdout.errors == "strict" or sys.stdout.encoding.lower() not in ("utf-8", "utf8")
+    ):
+        # Documents may hold what the terminal's encoding lacks, and paths what no encoding has.
+        sys.stdout.reconfigure(errors="backslashreplace")
     arguments = _parse(argv)
     handler = cast(Callable[[argparse.Namespace], int], arguments.handler)
     try:

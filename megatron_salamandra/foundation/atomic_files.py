@@ -97,6 +97,10 @@ def sync_directory(directory: Path) -> None:
 
 def write_error(path: Path, error: OSError) -> WriteError:
     """A WriteError that says which file could not be written and what would help."""
+    if isinstance(error, FileExistsError | NotADirectoryError):
+        return WriteError(
+            f"{path}: cannot be written: a file is in the way where a directory is needed\n  choose another place"
+        )
     reason = error.strerror or str(error)
     return WriteError(
         f"{path}: cannot be written: {reason}\n  nothing incomplete was left under this name; "

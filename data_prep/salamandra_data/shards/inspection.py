@@ -130,7 +130,9 @@ def search_documents(path: Location, text: str, tokenizer: Path | None = None) -
     Raises:
         DataError: ``text`` is empty, or no tokenizer that made the shards.
     """
-    wanted = unicodedata.normalize("NFC", text)
+    # Python keeps what the locale's encoding lacks as surrogates; the bytes are those of the terminal.
+    typed = text.encode(errors="surrogateescape").decode(errors="replace")
+    wanted = unicodedata.normalize("NFC", typed)
     if not wanted:
         raise DataError("--search: the text to look for is empty")
     before = 0

@@ -105,7 +105,11 @@ class _HuggingFace:
             model = contents["model"]
             self._tokenizer: Any = Tokenizer.from_file(str(path))
         except Exception as error:  # the library raises plain Exception
-            raise DataError(f"{path}: not a tokenizer.json: {error}") from error
+            why = f"it has no {error}" if isinstance(error, KeyError) else error
+            raise DataError(
+                f"{path}: not a tokenizer.json: {why}\n"
+                "  name a SentencePiece model, or the tokenizer.json that holds model and vocabulary together"
+            ) from error
         # The file may hold what its owner cut and filled batches with; a text is to be counted as it is.
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 import warnings
 from pathlib import Path
 
@@ -159,3 +162,50 @@ def test_control_characters_of_documents_do_not_reach_the_terminal(
     assert shown == "abc \\x1b]0;title\\x07 \\x9b31m \\x7f\\x0d\n\tend\\x00"
     (found,) = search_documents(tmp_path / "shards", "title")
     assert "\x1b" not in found.line() and "\\x1b]0;title" in found.line()
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [
+        {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
+        {"PYTHONIOENCODING": "ascii"},
+        {"PYTHONIOENCODING": "latin-1"},
+    ],
+)
+def test_documents_are_printed_whatever_the_encoding(
+    tmp_path: Path, small_tokenizer: Path, environment: dict[str, str]
+) -> None:
+    text = "línia — Ελλάδα 😀"
+    (tmp_path / "a.jsonl").write_text(json.dumps({"text": text}) + "\n")
+    tokenize_documents(
+        tokenize_job(
+            [tmp_path / "a.jsonl"], small_tokenizer, tmp_path / "shards", DocumentKeys(language="ca")
+        )
+    )
+    for arguments in (["--document", "0"], ["--search", "Ελλάδα"]):
+        done = subprocess.run(
+            [
+                sys.executable,
+                "-m",
+                "megatron_salamandra.cli",
+                "data",
+                "inspect",
+                tmp_path / "shards",
+                *arguments,
+            ],
+            capture_output=True,
+            env={**os.environ, **environment},
+        )
+        assert (done.returncode, done.stderr) == (0, b"")
+        assert b"\\u0395\\u03bb" in done.stdout and b"nia " in done.stdout
+
+
+def test_output_that_names_a_file_is_told_as_that(places: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (places / "file").write_text("")
+    for out in ("file", "file/below"):
+        command = ["data", "merge", str(places / "all/ca/ca-train-00000"), "--out", str(places / out)]
+        assert main(command) == 1
+        assert (
+            "a file is in the way where a directory is needed\n  choose another place"
+            in capsys.readouterr().err
+        )
