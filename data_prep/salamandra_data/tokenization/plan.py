@@ -187,7 +187,8 @@ def plan_shards(
         for group, count in survey.groups.items():
             counts.setdefault(group, GroupCount()).merge(count)
     if not counts:
-        raise DataError(f"no document with text in {len(files)} input files: {files[0]} ...")
+        shown = f"{len(files)} input files: {files[0]} ..." if len(files) > 1 else str(files[0])
+        raise DataError(f"no document with text in {shown}")
     runs = [run for survey in surveys for run in survey.runs]
     reference = cached_encoder(job.tokenizer)
     encoder = guarded_encoder(reference, choice.name, job.tokenizer, encoder_cache)

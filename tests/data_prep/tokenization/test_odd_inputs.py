@@ -12,6 +12,7 @@ from megatron_salamandra.cli import main
 from salamandra_data.errors import DataError
 from salamandra_data.languages import LANGUAGES, corpus_language
 from salamandra_data.readers import DocumentKeys
+from salamandra_data.shards import ShardManifest
 from salamandra_data.tokenization import tokenize_documents
 
 
@@ -127,3 +128,37 @@ def test_the_option_names_a_language_as_the_key_does(tmp_path: Path, small_token
     keys = DocumentKeys(language="cat_Latn")
     result = tokenize_documents(tokenize_job([source], small_tokenizer, tmp_path / "out", keys))
     assert [group.language for group in result.groups] == ["ca"] and result.renamed == {"cat_Latn": "ca"}
+
+
+@pytest.mark.parametrize(
+    ("field", "counted"),
+    [
+        ('"source": ' + "9" * 400, {}),
+        ('"source": 1e999, "licence": -1e999', {}),
+        ('"other": ' + "9" * 400, {}),
+        ('"source": "' + "s" * 3_000_000 + '"', {"s" * 3_000_000: 2}),
+    ],
+    ids=["number of 400 digits", "infinite number", "number elsewhere", "label of 3 MB"],
+)
+def test_odd_labels_neither_stop_nor_change_a_run(
+    tmp_path: Path, small_tokenizer: Path, field: str, counted: dict[str, int]
+) -> None:
+    source = tmp_path / "in.jsonl"
+    source.write_text(f'{{"text": "bona tarda", "language": "ca", {field}}}\n' * 2)
+    tokenize_documents(tokenize_job([source], small_tokenizer, tmp_path / "out"))
+    manifest = ShardManifest.load(tmp_path / "out" / "ca-train-00000")
+    assert (manifest.documents, dict(manifest.sources)) == (2, counted)
+
+
+@pytest.mark.parametrize("length", [64, 65, 5000])
+def test_names_of_languages_of_any_length_are_taken_or_named(
+    tmp_path: Path, small_tokenizer: Path, length: int
+) -> None:
+    source = write_lines(tmp_path / "in.jsonl", "x" * length)
+    job = tokenize_job([source], small_tokenizer, tmp_path / "out")
+    if length == 64:
+        assert tokenize_documents(job).groups[0].language == "x" * 64
+        return
+    with pytest.raises(DataError, match=r"in\.jsonl:1: 'language' = 'x+\.{0,3}'?.*is not a name") as refused:
+        tokenize_documents(job)
+    assert len(str(refused.value)) < 1000
