@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from megatron_salamandra.config import Layout, RunConfig
+from megatron_salamandra.config import Layout, RunConfig, learning_rate_of, rate_spans
 from megatron_salamandra.planning.flops import FlopCount, head_in_layers, training_flops_per_token
 from megatron_salamandra.planning.memory import RankMemory, memory_per_rank
 from megatron_salamandra.planning.parameters import ParameterCount, count_parameters
@@ -15,6 +15,20 @@ from megatron_salamandra.planning.pipeline_balance import (
     stage_loads,
     suggest_pipeline_layout,
 )
+
+
+@dataclass(frozen=True)
+class PhasePlan:
+    """One phase: its length, and the learning rate at its first, highest and last step."""
+
+    name: str
+    steps: int
+    tokens: int
+    batch_size: int
+    sequence_length: int
+    join: str
+    rates: tuple[float, float, float]
+    flops: float
 
 
 @dataclass(frozen=True)
@@ -28,6 +42,10 @@ class Plan:
     stages: list[StageLoad]
     suggested_layout: str | None
     memory: list[RankMemory]
+    phases: tuple[PhasePlan, ...] = ()
+    """Empty for a run without phases; ``config`` and all of the above are those of one of them."""
+    shown_phase: str = ""
+    """Of which phase: the one that needs the most memory."""
 
     @property
     def pipeline_bubble(self) -> float:
@@ -40,6 +58,18 @@ class Plan:
         """Work of the busiest stage over the mean; 1 is balanced."""
         work = [load.work_in_layers for load in self.stages]
         return max(work) * len(work) / sum(work)
+
+    def _length(self) -> dict[str, Any]:
+        if not self.phases:
+            steps, tokens = self.config.total_steps, self.config.total_steps * self.config.tokens_per_step
+            return {"steps": steps, "tokens": tokens, "flops": tokens * self.flops.total}
+        return {
+            "steps": sum(phase.steps for phase in self.phases),
+            "tokens": sum(phase.tokens for phase in self.phases),
+            "flops": sum(phase.flops for phase in self.phases),
+            "phases": [asdict(phase) for phase in self.phases],
+            "shown_phase": self.shown_phase,
+        }
 
     def to_dict(self) -> dict[str, Any]:
         """The plan as JSON values. ``parameters`` is the exact count of the model."""
@@ -62,9 +92,7 @@ class Plan:
             "head_in_layers_by_weights": head_in_layers(model),
             "head_in_layers_by_flops": head_in_layers(model, length),
             "tokens_per_step": config.tokens_per_step,
-            "steps": config.total_steps,
-            "tokens": config.total_steps * config.tokens_per_step,
-            "flops": config.total_steps * config.tokens_per_step * self.flops.total,
+            **self._length(),
             "layout": {
                 "world_size": self.layout.world_size,
                 "tensor": self.layout.tensor_parallel_size,
@@ -93,6 +121,33 @@ class Plan:
         }
 
 
+def _phase_plans(config: RunConfig) -> tuple[PhasePlan, ...]:
+    found = []
+    done = 0
+    for number, (name, phase) in enumerate(config.phases.items()):
+        part = config.in_phase(number)
+        steps, length = part.total_steps, part.data.sequence_length
+        tokens = steps * part.tokens_per_step
+        first, last = (learning_rate_of(config, step) for step in (done + 1, done + steps))
+        # The rate rises to the end of a warm-up and falls from there.
+        tops = [span.first_step + span.optimizer.warmup_steps for span in rate_spans(config)]
+        inside = [learning_rate_of(config, step) for step in tops if done < step <= done + steps]
+        found.append(
+            PhasePlan(
+                name,
+                steps,
+                tokens,
+                part.training.global_batch_size,
+                length,
+                phase.learning_rate.join,
+                (first, max(first, last, *inside), last),
+                float(tokens * training_flops_per_token(part.model, length).total),
+            )
+        )
+        done += steps
+    return tuple(found)
+
+
 def make_plan(config: RunConfig, world_size: int | None = None) -> Plan:
     """Estimate everything for ``world_size`` ranks, by default one replica of the model.
 
@@ -102,6 +157,11 @@ def make_plan(config: RunConfig, world_size: int | None = None) -> Plan:
     if world_size is None:
         world_size = config.parallel.tensor * config.parallel.pipeline
     layout = config.validate_for_world(world_size)
+    if config.phases:
+        plans = [make_plan(config.in_phase(number), world_size) for number in range(len(config.phases))]
+        needs = [max(rank.total_bytes for rank in plan.memory) for plan in plans]
+        widest = needs.index(max(needs))
+        return replace(plans[widest], phases=_phase_plans(config), shown_phase=config.phase_names[widest])
     stages = current_stages(config.model, config.parallel)
     length = config.data.sequence_length
     return Plan(

@@ -31,6 +31,9 @@ def _model_lines(plan: Plan) -> Iterator[str]:
 
 
 def _length_lines(plan: Plan) -> Iterator[str]:
+    if plan.phases:
+        yield from _phase_lines(plan)
+        return
     config = plan.config
     tokens = config.total_steps * config.tokens_per_step
     yield (
@@ -41,6 +44,23 @@ def _length_lines(plan: Plan) -> Iterator[str]:
         f"  {plan.flops.total / 1e9:,.4g} GFLOP per token forward and backward, "
         f"{tokens * plan.flops.total:.3g} FLOP in all"
     )
+
+
+def _phase_lines(plan: Plan) -> Iterator[str]:
+    tokens, flops = (sum(getattr(phase, name) for phase in plan.phases) for name in ("tokens", "flops"))
+    steps = sum(phase.steps for phase in plan.phases)
+    yield f"Length: {steps:,} steps in {len(plan.phases)} phases = {tokens:,} tokens, {flops:.3g} FLOP in all"
+    yield (
+        f"  {'phase':<20}{'steps':>11}{'tokens':>21}{'batch':>7}{'window':>8}  learning rate at its first, highest and "
+        "last step"
+    )
+    for phase in plan.phases:
+        first, highest, last = phase.rates
+        yield (
+            f"  {phase.name:<20}{phase.steps:>11,}{phase.tokens:>21,}{phase.batch_size:>7,}"
+            f"{phase.sequence_length:>8,}  {phase.join}: {first:.2e}, {highest:.2e}, {last:.2e}"
+        )
+    yield f"Layout and memory are those of the phase {plan.shown_phase}, which needs the most memory"
 
 
 def _layout_lines(plan: Plan) -> Iterator[str]:

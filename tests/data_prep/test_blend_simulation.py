@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from megatron_salamandra.cli import main
-from megatron_salamandra.config import presets_directory
+from megatron_salamandra.config import load_run_config, presets_directory
 from megatron_salamandra.data import SampleStream, carried_ordinals, final_ordinals
 from megatron_salamandra.data.simulation import Phase, PhaseResult, Schedule, simulate
 from megatron_salamandra.data.simulation.report import phase_tables, repeated_languages, simulation_csv
@@ -323,3 +323,40 @@ def test_the_committed_figures_of_the_published_run_are_those_of_the_simulation(
     committed = Path(__file__).parents[2] / "docs" / "figures" / "salamandra-schedule.csv"
     results = simulate(Schedule.load(RECIPES / "salamandra-schedule.yaml"), points=1)
     assert committed.read_bytes() == simulation_csv(results)
+
+
+def test_the_recipe_that_trains_is_what_the_schedule_says() -> None:
+    """Corpus A and B of the preset with phases are those of the schedule of text alone, to whole steps."""
+    schedule = simulate(Schedule.load(RECIPES / "salamandra-schedule.yaml"), points=1)
+    recipe = simulate(Schedule.of_config(load_run_config("salamandra-7b-phases")), points=1)
+    assert [result.name for result in recipe] == ["corpus_a", "corpus_b", "continued_training"]
+    assert [result.tokens for result in recipe[:2]] == [1_736_777 * 4_194_304, 1_280_040 * 4_194_304]
+    for told, trained in zip(schedule, recipe, strict=False):
+        found = {point.source: point for point in trained.end}
+        for point in told.end:
+            assert found[point.source].total_tokens == pytest.approx(point.total_tokens, rel=1e-4)
+            assert found[point.source].epochs == pytest.approx(point.epochs, rel=1e-4)
+
+
+def test_windows_of_another_length_start_every_source_anew(tmp_path: Path) -> None:
+    write_schedule(tmp_path, phase())
+    expected = "{token_counts: counts.yaml, factors: factors.yaml}"
+    path = tmp_path / "run.yaml"
+    path.write_text(
+        "extends: tiny\ndata: {sequence_length: 50}\nphases:\n"
+        f"  short: {{steps: 4, expected: {expected}}}\n"
+        f"  again: {{steps: 4, expected: {expected}}}\n"
+        f"  long: {{steps: 4, sequence_length: 100, global_batch_size: 8, expected: {expected}}}\n"
+    )
+    first, again, long = simulate(Schedule.of_config(load_run_config(str(path))), points=1)
+    assert [result.tokens for result in (first, again, long)] == [16 * 4 * 50] * 3
+    epochs = [{point.source: point.epochs for point in result.end} for result in (first, again, long)]
+    assert all(epochs[1][name] > epochs[0][name] for name in ("ca", "en"))
+    assert epochs[2]["en"] == pytest.approx(epochs[0]["en"], rel=0.1)
+    totals = {point.source: point.total_tokens for point in long.end}
+    assert sum(totals.values()) == 3 * 16 * 4 * 50
+
+
+def test_a_phase_that_says_nothing_of_its_text_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["data", "simulate", "tiny"]) == 1
+    assert "data says nothing of its text\n  name a blend plan: data.blend" in capsys.readouterr().err

@@ -4,19 +4,27 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from megatron_salamandra.cli._command import Subparsers, add_command
 from megatron_salamandra.foundation.options import Count, Option, Options
 from salamandra_data.option_groups import OutputPath
+
+if TYPE_CHECKING:
+    from megatron_salamandra.data.simulation import Schedule
 
 
 class SimulateOptions(Options):
     """What ``salamandra data simulate`` is told."""
 
     schedule: Annotated[
-        Path,
-        Option("YAML, such as configs/data/salamandra-schedule.yaml", metavar="FILE", positional=True),
+        str,
+        Option(
+            "a run configuration or preset, such as salamandra-7b-phases, or a schedule of text alone, such as "
+            "configs/data/temperature-schedule.yaml",
+            metavar="FILE",
+            positional=True,
+        ),
     ]
     points: Annotated[Count, Option("points per phase")] = 50
     max_epochs: Annotated[float, Option("warn about languages whose text is walked more often")] = 4.0
@@ -40,8 +48,21 @@ def register(commands: Subparsers) -> None:
     )
 
 
+def _read_schedule(reference: str) -> Schedule:
+    """The phases of a run configuration, or of a schedule of text alone, which lists them."""
+    from megatron_salamandra.config import load_run_config
+    from megatron_salamandra.data.simulation import Schedule
+    from megatron_salamandra.foundation.yaml_files import read_yaml_mapping
+
+    path = Path(reference)
+    is_file = path.is_file() or (path.suffix in (".yaml", ".yml") and not path.exists())
+    if is_file and (not path.exists() or "sequence_length" in read_yaml_mapping(path)):
+        return Schedule.load(path)
+    return Schedule.of_config(load_run_config(reference))
+
+
 def _run(options: SimulateOptions) -> int:
-    from megatron_salamandra.data.simulation import Schedule, simulate
+    from megatron_salamandra.data.simulation import simulate
     from megatron_salamandra.data.simulation.report import (
         phase_tables,
         repeated_languages,
@@ -54,7 +75,7 @@ def _run(options: SimulateOptions) -> int:
 
     if options.out:
         check_matplotlib()
-    schedule = Schedule.load(options.schedule)
+    schedule = _read_schedule(options.schedule)
     results = simulate(schedule, options.points)
     for result, table in zip(results, phase_tables(results), strict=True):
         print(f"{result.name}: {result.tokens:,} tokens\n{table}\n")

@@ -8,6 +8,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+from megatron_salamandra.config import RunConfig
 from salamandra_data.blend_plan import (
     BlendPlan,
     LanguageFactors,
@@ -32,6 +33,7 @@ class Phase:
 
     Attributes:
         tokens: length of the phase.
+        sequence_length: of its samples, in tokens.
         factors: that the plan was made by; None if it has factors of its own.
         new_text: languages whose text is not that of the phase before, so that they start at 0 again.
     """
@@ -41,13 +43,13 @@ class Phase:
     factors: LanguageFactors | None
     tokens: int
     new_text: frozenset[str]
+    sequence_length: int
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """A run: its phases, and the length of its samples in tokens."""
+    """A run: its phases, in order."""
 
-    sequence_length: int
     phases: tuple[Phase, ...]
 
     @classmethod
@@ -70,13 +72,52 @@ class Schedule:
             )
         if not isinstance(entries, list) or not entries:
             raise DataError(f"{path}: phases must be a list of at least one phase")
-        phases = tuple(_phase(path, number, entry) for number, entry in enumerate(entries))
+        phases = tuple(_phase(path, number, entry, length) for number, entry in enumerate(entries))
         if len({phase.name for phase in phases}) < len(phases):
             raise DataError(f"{path}: two phases have the same name")
-        return cls(length, phases)
+        return cls(phases)
+
+    @classmethod
+    def of_config(cls, config: RunConfig) -> Schedule:
+        """The phases of a run configuration; the text of each is its blend or, without one, what is expected.
+
+        Raises:
+            DataError: a file is missing or wrong, or a phase says nothing of its text.
+        """
+        return cls(tuple(_configured(config, number, name) for number, name in enumerate(config.phase_names)))
 
 
-def _phase(path: Path, number: int, entry: Any) -> Phase:
+def _configured(config: RunConfig, number: int, name: str) -> Phase:
+    part = config.in_phase(number)
+    given = config.phases.get(name)
+    where = f"phases.{name}" if given else "data"
+    expected = given.expected if given else None
+    factors: LanguageFactors | None = None
+    if part.data.blend is not None:
+        plan = BlendPlan.parse(part.data.blend)
+    elif expected is not None:
+        plan = plan_of_counts(TokenCounts.load(expected.token_counts), LanguageFactors({}))
+        if expected.factors is not None:
+            factors = LanguageFactors.load(expected.factors)
+        else:
+            temperature = parse_factor(expected.temperature, f"{where}.expected.temperature")
+            factors = temperature_factors(
+                {source.name: source.tokens for source in plan.sources}, temperature
+            )
+        plan = reweighted(plan, factors)
+    else:
+        keys = f"{where}.blend, or {where}.expected" if given else f"{where}.blend"
+        raise DataError(f"{where} says nothing of its text\n  name a blend plan: {keys}")
+    new_text = frozenset(given.new_text if given else ())
+    if unknown := sorted(new_text - {source.name for source in plan.sources}):
+        raise DataError(f"{where}.new_text names {', '.join(unknown)}, which the phase has not got")
+    length = part.data.sequence_length
+    return Phase(
+        name, plan, factors, part.total_steps * part.training.global_batch_size * length, new_text, length
+    )
+
+
+def _phase(path: Path, number: int, entry: Any, sequence_length: int) -> Phase:
     where = f"{path}: phases[{number}]"
     if not isinstance(entry, Mapping):
         raise DataError(f"{where} must have keys: {', '.join(_PHASE_KEYS)}")
@@ -95,7 +136,7 @@ def _phase(path: Path, number: int, entry: Any) -> Phase:
             f"{where}.new_text must list languages of the phase; "
             f"not there: {unknown if isinstance(new_text, list) else new_text!r}"
         )
-    return Phase(name, plan, factors, tokens, frozenset(new_text))
+    return Phase(name, plan, factors, tokens, frozenset(new_text), sequence_length)
 
 
 def _plan(path: Path, where: str, entry: Mapping[str, Any]) -> tuple[BlendPlan, LanguageFactors | None]:

@@ -84,9 +84,9 @@ def simulate(schedule: Schedule, points: int = 50) -> list[PhaseResult]:
         DataError: a phase is shorter than one sample, or a language than one window.
     """
     results: list[PhaseResult] = []
-    before = _Before(0, {}, {})
+    before = _Before(0, {}, {}, 0)
     for phase in schedule.phases:
-        result, before = _simulate_phase(phase, schedule.sequence_length, points, before)
+        result, before = _simulate_phase(phase, points, before)
         results.append(result)
     return results
 
@@ -98,15 +98,19 @@ class _Before:
     run_tokens: int
     tokens: dict[str, int]
     ordinals: dict[str, int]
+    sequence_length: int
 
 
-def _simulate_phase(phase: Phase, length: int, points: int, before: _Before) -> tuple[PhaseResult, _Before]:
+def _simulate_phase(phase: Phase, points: int, before: _Before) -> tuple[PhaseResult, _Before]:
+    length = phase.sequence_length
     samples = phase.tokens // length
     if samples < 1:
         raise DataError(
             f"phase {phase.name!r}: {phase.tokens:,} tokens are less than one sample of {length:,}"
         )
-    start = carried_ordinals(before.ordinals, phase.new_text)
+    # Windows of another length are other text for the same ordinal, so every source starts anew.
+    same_windows = before.sequence_length == length
+    start = carried_ordinals(before.ordinals, phase.new_text) if same_windows else {}
     stream = SampleStream(phase.plan, length, _ANY_SEED, start)
     made: list[SimulatedPoint] = []
     for place in sorted({samples * point // points for point in range(points + 1)}):
@@ -127,6 +131,7 @@ def _simulate_phase(phase: Phase, length: int, points: int, before: _Before) -> 
         before.run_tokens + samples * length,
         {**before.tokens, **{point.source: point.total_tokens for point in result.end}},
         final_ordinals(stream.ledger(samples), start),
+        length,
     )
     return result, after
 
