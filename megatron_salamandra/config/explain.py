@@ -77,7 +77,7 @@ def _problem_of(detail: ErrorDetails, root: type[BaseModel]) -> Problem:
 def _remedy(kind: str, value: Any) -> str:
     """How the value is written that was probably meant; empty if that cannot be told."""
     if kind in ("tuple_type", "list_type") and isinstance(value, str):
-        return f"write [{value}]"
+        return f"write [{value.strip('()[] ')}]"
     if kind in ("int_type", "int_from_float"):
         if isinstance(value, float) and value.is_integer():
             return f"write {int(value)}"

@@ -25,6 +25,13 @@ class Section(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
+    @field_validator("*", mode="before")
+    @classmethod
+    def _within_64_bits(cls, value: Any) -> Any:
+        if isinstance(value, int) and not -(2**63) <= value < 2**63:
+            raise ValueError(f"{value} does not fit into 64 bits")
+        return value
+
 
 class ModelSection(Section):
     """Shape of the network: pre-norm RMSNorm, SwiGLU, RoPE, no biases, no dropout, untied embeddings."""

@@ -87,13 +87,29 @@ def parse_yaml(
         error_class: the text is not YAML, or a key is written twice; names ``origin`` and the line.
     """
     try:
-        return yaml.load(text, Loader=_ExactLoader if exact else _StrictLoader)
+        value = yaml.load(text, Loader=_ExactLoader if exact else _StrictLoader)
+        _refuse_circles(value, (), set())
+        return value
+    except RecursionError:
+        raise error_class(f"{origin}: not readable as YAML: nested too deeply, or contains itself") from None
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
         place = f"{origin}:{mark.line + 1}" if mark is not None else origin
         raise error_class(f"{place}: not readable as YAML: {error.problem}") from None
     except yaml.YAMLError as error:
         raise error_class(f"{origin}: not readable as YAML: {error}") from None
+
+
+def _refuse_circles(value: Any, above: tuple[int, ...], seen: set[int]) -> None:
+    """Raise RecursionError if an alias (``*x``) stands inside what it stands for."""
+    if not isinstance(value, dict | list):
+        return
+    if id(value) in above:
+        raise RecursionError
+    if id(value) not in seen:
+        seen.add(id(value))
+        for inner in value.values() if isinstance(value, dict) else value:
+            _refuse_circles(inner, (*above, id(value)), seen)
 
 
 def plain_yaml_value(text: str) -> Any:
@@ -128,6 +144,8 @@ def read_yaml_mapping(
     content = parse_yaml(text, str(path), exact=exact, error_class=error_class)
     if content is None:
         return {}
-    if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
+    if not isinstance(content, dict):
         raise error_class(f"{path}: the top level must be sections and keys, found {type(content).__name__}")
+    if others := [key for key in content if not isinstance(key, str)]:
+        raise error_class(f"{path}: the key {others[0]!r} is not text\n  write '{others[0]}', in quotes")
     return content

@@ -126,6 +126,7 @@ def test_numbers_that_are_none_are_refused(written: str) -> None:
 def test_what_was_meant_is_told() -> None:
     for override, remedy in (
         ("data.new_text=ca", "write [ca]"),
+        ("data.new_text=(ca, es)", "write [ca, es]"),
         ("training.steps=1e3", "write 1000"),
     ):
         with pytest.raises(ConfigError) as caught:
@@ -187,3 +188,24 @@ def test_existing_names_and_urls_are_left_alone(tmp_path: Path, monkeypatch: pyt
     assert expanded_path("s3://bucket/$NOWHERE") == "s3://bucket/$NOWHERE"
     with pytest.raises(WrittenPathError, match="null byte"):
         expanded_path("a\0b")
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["training: &x\n  steps: *x\n", "a: &x [*x]\n", "a: &x {b: {c: *x}}\n", "a: " + "[" * 3000 + "]" * 3000],
+    ids=["section", "list", "deeper", "deep"],
+)
+def test_what_contains_itself_is_refused(text: str, tmp_path: Path) -> None:
+    with pytest.raises(
+        ConfigError, match=r"run\.yaml: not readable as YAML: nested too deeply, or contains itself"
+    ):
+        load_run_config(in_file(tmp_path, text))
+    assert parse_yaml("a: &x [1]\nb: *x\nc: *x", "x") == {"a": [1], "b": [1], "c": [1]}
+
+
+def test_odd_keys_and_huge_numbers_are_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="the key 1 is not text\n  write '1', in quotes"):
+        load_run_config(in_file(tmp_path, "1: 2\n"))
+    for override in ("training.steps=99999999999999999999", "training.seed=-99999999999999999999"):
+        with pytest.raises(ConfigError, match="does not fit into 64 bits"):
+            load_run_config("tiny", [override])
