@@ -1,4 +1,4 @@
-"""Which formats there are, told by the ending of a name, in capitals or not."""
+"""Which formats there are, known by the ending of a name, in capitals or not."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ def rows_of(
     Args:
         path: of the file.
         keys: the columns.
-        progress: told now and then which share of the file was read.
+        progress: called now and then with the share of the file that was read.
     Raises:
         DataError: not such a file, damaged or cut short, or without the column of the text.
     """

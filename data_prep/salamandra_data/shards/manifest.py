@@ -192,6 +192,13 @@ class ShardManifest:
             value = values[key]
             if isinstance(value, bool) or not isinstance(value, int) or value < 0:
                 raise DataError(f"{path}: {key} = {value!r} is not a count")
+        for key in ("language", "split", "idx_sha256"):
+            if not isinstance(values[key], str):
+                raise DataError(f"{path}: {key} = {values[key]!r} is not text")
+        for key in ("sources", "licences"):
+            labels = values.get(key, {})
+            if not isinstance(labels, dict) or not all(type(count) is int for count in labels.values()):
+                raise DataError(f"{path}: {key} is not a list of names with their counts")
         try:
             tokenizer = TokenizerIdentity(**values["tokenizer"])
             encoder = values.get("encoder") and EncoderRecord(**values["encoder"])

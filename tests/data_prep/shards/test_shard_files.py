@@ -209,3 +209,20 @@ def test_output_that_names_a_file_is_told_as_that(places: Path, capsys: pytest.C
             "a file is in the way where a directory is needed\n  choose another place"
             in capsys.readouterr().err
         )
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("language", 5), ("split", None), ("licences", ["MIT"]), ("sources", {"web": "3"}), ("documents", 1.5)],
+)
+def test_manifests_with_values_of_another_kind_are_a_sentence(
+    places: Path, capsys: pytest.CaptureFixture[str], key: str, value: object
+) -> None:
+    manifest = places / "all/ca/ca-train-00000.json"
+    manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {key: value}))
+    for arguments in (
+        ["inspect", str(places / "all/ca")],
+        ["merge", str(manifest), "--out", str(places / "o")],
+    ):
+        assert main(["data", *arguments]) == 1
+        assert f"ca-train-00000.json: {key}" in capsys.readouterr().err
