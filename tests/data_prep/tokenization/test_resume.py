@@ -5,15 +5,17 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import pytest
 from tokenize_job import tokenize_job
 
+from megatron_salamandra.foundation.options import Option
 from salamandra_data.errors import DataError
 from salamandra_data.execution import WorkerDied
 from salamandra_data.tokenization import TokenizeJob, first_pass, tokenize_documents
 from salamandra_data.tokenization.driver import EncodePass, ReadPass
+from salamandra_data.tokenization.job_directory import job_identity
 
 LANGUAGES = ("ca", "eu", "gl")
 
@@ -100,3 +102,45 @@ def test_an_error_leaves_nothing_behind(job: TokenizeJob, monkeypatch: pytest.Mo
         with pytest.raises(DataError, match="no space left"):
             tokenize_documents(job)
     assert list(job.out.iterdir()) == []
+
+
+class LaterJob(TokenizeJob):
+    """A job of a version with one more option."""
+
+    further: Annotated[int, Option("what came later")] = 3
+
+
+def test_a_started_job_is_known_by_what_was_given(job: TokenizeJob) -> None:
+    def identity(**changes: Any) -> str:
+        kind = LaterJob if "further" in changes else TokenizeJob
+        given = {**{name: getattr(job, name) for name in TokenizeJob.model_fields}, **changes}
+        return job_identity(kind(**given), [], "sha256")
+
+    assert identity(encoder="auto", shard_tokens=1 << 28, further=3, scratch=job.out / "other") == identity()
+    others = [identity(seed=1), identity(further=4), identity(out=job.out / "x"), identity(guard_share=0.1)]
+    assert len({identity(), *others}) == 5
+
+
+def test_what_passes_leave_for_each_other_is_json(job: TokenizeJob, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        interrupted(patch, EncodePass, 1, KeyboardInterrupt())
+        with pytest.raises(KeyboardInterrupt):
+            tokenize_documents(job)
+    found = [path for path in job.out.rglob("found/*") if path.is_file()]
+    assert len(found) == len(LANGUAGES) + 1
+    assert all(isinstance(json.loads(path.read_bytes()), dict) for path in found)
+    (plan,) = [path for path in found if path.name == "plan.json"]
+    assert "runs" in json.loads(plan.read_bytes())
+
+
+def test_damaged_work_is_an_error_that_says_what_to_remove(
+    job: TokenizeJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        interrupted(patch, EncodePass, 1, KeyboardInterrupt())
+        with pytest.raises(KeyboardInterrupt):
+            tokenize_documents(job)
+    (survey,) = job.out.rglob("found/survey-000001.json")
+    survey.write_bytes(survey.read_bytes()[:-5])
+    with pytest.raises(DataError, match=r"survey-000001\.json: is damaged.*\n.*start again"):
+        tokenize_documents(job)
