@@ -62,6 +62,11 @@ class RunConfig(Section):
     callbacks: Annotated[tuple[CallbackSection, ...], Field(strict=False)] = Field(
         default=(), description="Classes of yours that take part in training, in this order."
     )
+    initialize_from: FilePath | None = Field(
+        default=None,
+        description="Checkpoint or run directory whose weights alone the run starts from; moments, steps and place in "
+        "the data are its own. null: weights are drawn by training.seed. Not read where the run resumes.",
+    )
     phases: dict[str, PhaseSection] = Field(
         default={},
         description="Phases of the run by name, in order: text, length, windows and learning rate of each. Without "

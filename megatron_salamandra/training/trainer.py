@@ -28,6 +28,7 @@ from megatron_salamandra.run_directory import (
     CheckpointState,
     LedgerRecord,
     latest_checkpoint,
+    resolve_checkpoint,
     step_of,
 )
 from megatron_salamandra.timeline import Timeline, trained_steps
@@ -235,6 +236,7 @@ class Trainer:
                 self.runtime.directory, step_of(directory) if directory else 0, self.runtime.logger
             )
         if directory is None:
+            self._initialize_weights()
             self.runtime.events.write("start", layout=self.runtime.grid.describe())
             return None
         self.progress.step = step_of(directory)
@@ -261,6 +263,26 @@ class Trainer:
             "resume", step=self.step, checkpoint=directory.name, layout=self.runtime.grid.describe()
         )
         return None
+
+    def _initialize_weights(self) -> None:
+        """Take the weights alone of ``initialize_from``, if it is given; collective.
+
+        Raises:
+            CheckpointError: it is no checkpoint of the same model.
+        """
+        place = self.config.initialize_from
+        if place is None:
+            return
+        if (place / "config.json").is_file():
+            raise CheckpointError(
+                f"initialize_from = {place}: is a Hugging Face model, which training cannot start from yet\n"
+                "  name a run directory or one of its checkpoints"
+            )
+        directory = resolve_checkpoint(place)
+        load_checkpoint(directory, self.config, self.chunks, None)
+        self.optimizer.reload_model_params()  # the fp32 masters are copies
+        self.runtime.logger.info("the weights are those of %s", directory)
+        self.runtime.events.write("initialize", checkpoint=str(directory))
 
     def _tell_unknown(self, names: Sequence[str]) -> None:
         """Log whose states in a checkpoint no callback of this run has taken over."""

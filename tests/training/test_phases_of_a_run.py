@@ -189,3 +189,32 @@ def test_skipped_samples_count_for_where_the_next_phase_starts(blend: Path, phas
     expected = {**final_ordinals(stream.phases[0].stream.ledger(16 + 7)), "en": 0}
     assert stream.phases[1].start_ordinals == expected
     assert sum(entry.samples for entry in stream.ledger(4)) == 16
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_weights_alone_are_taken_from_a_checkpoint(runs: TrainingRuns, precision: str) -> None:
+    common = ["optimizer.warmup_steps=0", f"precision={precision}", "validation.at_end=true"]
+    assert runs.train(f"donor-{precision}", 1, *common, "training.steps=3") == 0
+    donor = runs.root / f"donor-{precision}"
+    start = [*common, "training.steps=1", "validation.at_start=true", f"initialize_from={donor}"]
+    assert runs.train(f"heir-{precision}", 1, *start) == 0
+    scores = [
+        [json.loads(line) for line in (runs.root / name / "validation.jsonl").read_text().splitlines()]
+        for name in (f"donor-{precision}", f"heir-{precision}")
+    ]
+    assert [score["loss"] for score in scores[0]] == [
+        score["loss"] for score in scores[1] if score["step"] == 0
+    ]
+    # The update starts from these weights too, not from masters drawn anew.
+    assert scores[1][-1]["loss"] < scores[0][-1]["loss"] + 0.2
+    state = state_of(runs, f"heir-{precision}", 1)
+    assert (state["step"], state["consumed_samples"]) == (1, 4)
+
+
+def test_a_hugging_face_model_is_refused_as_a_start(runs: TrainingRuns, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    overrides = ["training.steps=1", "optimizer.warmup_steps=0", f"initialize_from={tmp_path}"]
+    assert runs.train("from-hugging-face", 1, *overrides) == 1
+    assert "is a Hugging Face model, which training cannot start from yet" in str(
+        runs.events("from-hugging-face")[-1]["error"]
+    )
