@@ -92,7 +92,7 @@ def own(directory: RunDirectory) -> Iterator[RunOwner]:
             _refuse_a_living_owner(directory, lock)
             owner = RunOwner(directory, OwnerRecord.of_this_process(), lock)
             write_json(directory.owner, owner.record.to_json())
-            stack.callback(release, directory)
+            stack.callback(release, directory, owner.token)
             if not lock.holds:
                 _settle(owner)
         except OSError as error:
@@ -103,10 +103,10 @@ def own(directory: RunDirectory) -> Iterator[RunOwner]:
         yield owner
 
 
-def release(directory: RunDirectory) -> None:
-    """Remove the record of the directory's owner, if that is this process."""
+def release(directory: RunDirectory, token: str | None = None) -> None:
+    """Remove the record of the directory's owner, if that is this process and, where it is given, has this token."""
     found = read_owner(directory)
-    if found is not None and found.is_this_process:
+    if found is not None and found.is_this_process and token in (None, found.token):
         with contextlib.suppress(OSError):
             directory.owner.unlink()
 

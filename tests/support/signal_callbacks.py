@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import os
 import signal
@@ -9,7 +10,7 @@ import time
 from pathlib import Path
 
 from megatron_salamandra.run_directory import complete_checkpoints, step_of
-from megatron_salamandra.training import Callback
+from megatron_salamandra.training import Callback, StepReport
 
 
 class SignalIn(Callback):
@@ -47,3 +48,15 @@ class NotesSaves(Callback):
         self.run.events.write("between-languages", step=self.run.step, saved=saved)
         while any(type(child).__name__ == "ForkProcess" for child in multiprocessing.active_children()):
             time.sleep(0.01)
+
+
+class TakenOver(Callback):
+    """Lets another run take the directory after ``step``, as if this one had been cut off for a while."""
+
+    def __init__(self, step: int) -> None:
+        self._step = step
+
+    def after_step(self, report: StepReport) -> None:
+        if report.step == self._step and self.run.is_writer:
+            path = self.run.directory.owner
+            path.write_text(json.dumps({**json.loads(path.read_text()), "token": "other", "host": "node9"}))

@@ -119,3 +119,18 @@ def test_a_start_with_nothing_to_do_leaves_the_run_as_it_is(runs: TrainingRuns) 
     assert runs.train("longer", 1, "training.steps=4", "optimizer.warmup_steps=2") == 0
     assert details(runs, "longer", "end")[-1]["reason"] == "step 6 is already past training.steps = 4"
     assert {name: (directory / name).read_bytes() for name in kept} == before
+
+
+@pytest.mark.parametrize("asynchronous", [False, True], ids=["before a save", "while a save is written"])
+def test_a_run_that_was_cut_off_publishes_nothing(runs: TrainingRuns, asynchronous: bool) -> None:
+    name = f"taken-over-{asynchronous}"
+    taken = f"callbacks={json.dumps([{'path': 'signal_callbacks:TakenOver', 'options': {'step': 3}}])}"
+    saving = ["checkpoint.every_steps=2", f"checkpoint.asynchronous={str(asynchronous).lower()}"]
+    assert runs.train(name, 2, "training.steps=8", "optimizer.warmup_steps=2", *saving, taken) == 1
+    published = {path.name for path in (runs.root / name / "checkpoints").glob("step-*")}
+    # In the background the save of step 2 may have ended before the run was cut off.
+    assert published <= {"step-00000002"} if asynchronous else published == {"step-00000002"}
+    assert "was taken over by process" in details(runs, name, "failure")[-1]["error"]
+    assert len(runs.metrics(name)) <= 4
+    owner = json.loads((runs.root / name / ".owner").read_text())
+    assert owner["host"] == "node9"
