@@ -9,8 +9,7 @@ from megatron_salamandra.config import presets_directory
 from megatron_salamandra.quickstart.job import QuickstartJob
 from megatron_salamandra.quickstart.stage_book import Stage
 from salamandra_data.blend_plan import LanguageFactors, blend_table, blend_warnings, build_plan
-from salamandra_data.demo import build_demo_corpus, load_demo_corpus
-from salamandra_data.demo.wheels import WHEELS
+from salamandra_data.demo import WHEELS, build_demo_corpus, load_demo_corpus
 from salamandra_data.option_groups import InputOptions
 from salamandra_data.text_table import text_table
 from salamandra_data.tokenization import TokenizeJob, tokenize_documents

@@ -7,5 +7,6 @@ extracted, and every document keeps where it came from and under which licence.
 from __future__ import annotations
 
 from salamandra_data.demo.corpus import DemoCorpus, build_demo_corpus, load_demo_corpus
+from salamandra_data.demo.wheels import WHEELS
 
-__all__ = ["DemoCorpus", "build_demo_corpus", "load_demo_corpus"]
+__all__ = ["WHEELS", "DemoCorpus", "build_demo_corpus", "load_demo_corpus"]
