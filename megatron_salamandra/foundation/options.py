@@ -103,9 +103,7 @@ class Option:
 class Options(BaseModel):
     """Base of the options of a command, and of groups of options that several commands share."""
 
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", allow_inf_nan=False, arbitrary_types_allowed=True, validate_default=False
-    )
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, arbitrary_types_allowed=True)
 
     title: ClassVar[str] = ""
     """Heading in ``--help`` where the model is a group of another one."""
