@@ -1,7 +1,7 @@
 """An optimizer step in two halves, so that something can be decided between them.
 
-Together they do what ``MegatronOptimizer.step()`` of Megatron-Core 0.16.1 to 0.19 does, in its order, with the same
-bits. Behind the first half the gradients and their norm are known and nothing was updated; leaving out the
+Together they do what ``MegatronOptimizer.step()`` of Megatron-Core does, in its order, with the same bits (compared
+with 0.16.1). Behind the first half the gradients and their norm are known and nothing was updated; leaving out the
 second half leaves weights and moments as they were.
 """
 

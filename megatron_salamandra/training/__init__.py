@@ -14,14 +14,16 @@ from typing import TYPE_CHECKING, Any
 from megatron_salamandra.training.callbacks import Callback
 from megatron_salamandra.training.callbacks.configured import configured_callbacks
 from megatron_salamandra.training.decision import Action, Decision
+from megatron_salamandra.training.errors import TrainingError
 from megatron_salamandra.training.metrics.book import Metric
 from megatron_salamandra.training.metrics.sinks import Sink
 from megatron_salamandra.training.report import LanguageScore, Measurement, StepReport
 from megatron_salamandra.training.run_view import Run
 
 if TYPE_CHECKING:
+    from megatron_salamandra.training.parts import TrainerParts
     from megatron_salamandra.training.runtime import Runtime, StopRequested
-    from megatron_salamandra.training.trainer import Trainer, TrainerParts, TrainingError
+    from megatron_salamandra.training.trainer import Trainer
 
 __all__ = [
     "Action",
@@ -48,8 +50,12 @@ def __getattr__(name: str) -> Any:
         from megatron_salamandra.training import runtime
 
         return getattr(runtime, name)
-    if name in ("Trainer", "TrainerParts", "TrainingError"):
-        from megatron_salamandra.training import trainer
+    if name == "Trainer":
+        from megatron_salamandra.training.trainer import Trainer
 
-        return getattr(trainer, name)
+        return Trainer
+    if name == "TrainerParts":
+        from megatron_salamandra.training.parts import TrainerParts
+
+        return TrainerParts
     raise AttributeError(name)

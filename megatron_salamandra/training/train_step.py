@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
+import torch.distributed as dist
 from megatron.core.distributed import DistributedDataParallel
 from megatron.core.optimizer import MegatronOptimizer
 
 from megatron_salamandra.data import MicroBatch, StepLoader
 from megatron_salamandra.optim import apply_schedule, apply_update, ready_gradients
-from megatron_salamandra.training.decision import Action, Decision
+from megatron_salamandra.training.callbacks import CallbackList
+from megatron_salamandra.training.decision import Action, Decision, strongest
+from megatron_salamandra.training.errors import TrainingError
 from megatron_salamandra.training.forward_backward import ForwardBackward, LossSum
 from megatron_salamandra.training.report import Measurement, StepReport
 from megatron_salamandra.training.run_view import Progress
@@ -50,13 +55,13 @@ class TrainStep:
         optimizer: MegatronOptimizer,
         *,
         forward_backward: ForwardBackward,
-        decide: Callable[[Measurement], Decision],
+        callbacks: CallbackList,
         clock: Callable[[], float],
     ) -> None:
         """Take the parts of a step.
 
         Args:
-            decide: asks the callbacks and agrees with the other ranks; may raise, and nothing was updated then.
+            callbacks: have a say before the update.
             clock: seconds since any moment.
         """
         self._runtime = runtime
@@ -64,7 +69,7 @@ class TrainStep:
         self._chunks = chunks
         self._optimizer = optimizer
         self._run_micro_batches = forward_backward
-        self._decide = decide
+        self._callbacks = callbacks
         self._clock = clock
 
     def run(self, loader: StepLoader, step: int, progress: Progress) -> StepOutcome:
@@ -126,3 +131,30 @@ class TrainStep:
         """Everything that is known of the update before it is made, equal on all ranks."""
         rate = apply_schedule(self._optimizer, self._config, step)
         return Measurement(step, loss, ready_gradients(self._optimizer), rate)
+
+    def _decide(self, measured: Measurement) -> Decision:
+        """What becomes of an update, the same on all ranks.
+
+        Raises:
+            TrainingError: it would spoil the weights, and no callback has another answer.
+        """
+        decision = self._agree(self._callbacks.before_update(measured))
+        if decision.action is not Action.APPLY or measured.finite:
+            return decision
+        name, value = ("loss", measured.loss)
+        if math.isfinite(measured.loss):
+            name, value = ("gradient norm", measured.grad_norm)
+        raise TrainingError(
+            f"the {name} of step {measured.step} is {value}; nothing was updated\n"
+            "  resume from the last checkpoint with a lower learning rate, or look at the data of this step"
+        )
+
+    def _agree(self, mine: Decision) -> Decision:
+        """The strongest decision of all ranks; collective where a callback has a say."""
+        if not self._callbacks.have_a_say:
+            return mine
+        if self._runtime.max_over_ranks(mine.action) == Action.APPLY:
+            return mine
+        found: list[Any] = [None] * self._runtime.grid.world_size
+        dist.all_gather_object(found, mine)
+        return strongest(found)

@@ -2,49 +2,40 @@
 
 from __future__ import annotations
 
-import math
-import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterator
 
-import torch.distributed as dist
-import yaml
 from megatron.core.distributed import DistributedDataParallel, finalize_model_grads
 from megatron.core.optimizer import MegatronOptimizer
 
 from megatron_salamandra.checkpoint import CheckpointWriter, SaveOutcome, load_checkpoint
 from megatron_salamandra.cluster import leave_word
-from megatron_salamandra.config import ConfigError, RunConfig, load_run_config
+from megatron_salamandra.config import RunConfig
 from megatron_salamandra.data import DocumentRules, RunStream, SourceLedger, StepLoader, validation_sets
-from megatron_salamandra.foundation.errors import UserError
 from megatron_salamandra.foundation.exit_codes import EXIT_DONE, EXIT_STOPPED
 from megatron_salamandra.model import build_model_chunks, unwrap
 from megatron_salamandra.optim import build_optimizer, check_optimizer
-from megatron_salamandra.run_directory import (
-    CONFIG,
-    CheckpointError,
-    CheckpointState,
-    LedgerRecord,
-    latest_checkpoint,
-    resolve_checkpoint,
-    step_of,
-)
-from megatron_salamandra.timeline import Timeline, trained_steps
-from megatron_salamandra.training.callbacks import Callback, CallbackList
+from megatron_salamandra.run_directory import CheckpointState, step_of
+from megatron_salamandra.timeline import Timeline
+from megatron_salamandra.training.callbacks import CallbackList
 from megatron_salamandra.training.callbacks.checkpointing import Checkpointing
 from megatron_salamandra.training.callbacks.configured import configured_callbacks
 from megatron_salamandra.training.callbacks.validation import HeldOut, Validation
-from megatron_salamandra.training.decision import Action, Decision, strongest
+from megatron_salamandra.training.decision import Action, Decision
 from megatron_salamandra.training.environment import package_versions
-from megatron_salamandra.training.forward_backward import ForwardBackward, run_micro_batches
+from megatron_salamandra.training.errors import TrainingError
 from megatron_salamandra.training.metrics.book import MetricBook
-from megatron_salamandra.training.metrics.sinks import Sink
 from megatron_salamandra.training.metrics.step_metrics import StepMetrics
-from megatron_salamandra.training.phase_changes import check_trained_phases
-from megatron_salamandra.training.recipe_changes import check_same_optimizer, recipe_changes
-from megatron_salamandra.training.report import Measurement, StepReport
+from megatron_salamandra.training.parts import TrainerParts
+from megatron_salamandra.training.recipe_changes import check_same_optimizer
+from megatron_salamandra.training.report import StepReport
+from megatron_salamandra.training.resuming import (
+    check_same_stream,
+    initialize_weights,
+    newest_checkpoint,
+    recorded,
+    tell_changes,
+    timeline_after,
+)
 from megatron_salamandra.training.run_data import open_data
 from megatron_salamandra.training.run_view import Progress, Run
 from megatron_salamandra.training.runtime import Runtime
@@ -56,23 +47,6 @@ from megatron_salamandra.training.start_checks import (
     tell_lost_steps,
 )
 from megatron_salamandra.training.train_step import TrainStep
-
-
-class TrainingError(UserError):
-    """Training cannot go on; the message says at which step and what to do."""
-
-
-@dataclass(frozen=True)
-class TrainerParts:
-    """What a program or a test may replace in a trainer, or add to it."""
-
-    forward_backward: ForwardBackward = run_micro_batches
-    open_loader: Callable[..., StepLoader] = StepLoader
-    clock: Callable[[], float] = time.perf_counter
-    callbacks: Sequence[Callback] = ()
-    """Besides those of the configuration, and called after them."""
-    sinks: Sequence[Sink] = ()
-    """Besides those of the configuration."""
 
 
 class Trainer:
@@ -106,7 +80,7 @@ class Trainer:
             chunks,
             optimizer,
             forward_backward=parts.forward_backward,
-            decide=self._decide,
+            callbacks=self.callbacks,
             clock=parts.clock,
         )
 
@@ -124,7 +98,7 @@ class Trainer:
             ledger=self.ledger,
         )
         writer = CheckpointWriter(
-            self.checkpoints,
+            runtime.directory.checkpoints,
             config.checkpoint,
             config_yaml=config.to_yaml(),
             tokenizer=self.data.phases[0].plan.tokenizer.path,
@@ -203,11 +177,6 @@ class Trainer:
         return self.progress.timeline
 
     @property
-    def checkpoints(self) -> Path:
-        """Directory of the run's checkpoints."""
-        return self.runtime.directory.checkpoints
-
-    @property
     def consumed_samples(self) -> int:
         """Samples trained on since the beginning of the run."""
         return self.timeline.samples(self.step)
@@ -230,13 +199,13 @@ class Trainer:
         Raises:
             CheckpointError: it is damaged, of another model, or of another stream of data.
         """
-        directory = self._newest_checkpoint()
+        directory = newest_checkpoint(self.runtime)
         if self.runtime.grid.rank == 0:
             tell_lost_steps(
                 self.runtime.directory, step_of(directory) if directory else 0, self.runtime.logger
             )
         if directory is None:
-            self._initialize_weights()
+            initialize_weights(self.runtime, self.chunks, self.optimizer)
             self.runtime.events.write("start", layout=self.runtime.grid.describe())
             return None
         self.progress.step = step_of(directory)
@@ -246,99 +215,17 @@ class Trainer:
         check_same_optimizer(directory, self.config)
         state = load_checkpoint(directory, self.config, self.chunks, self.optimizer)
         self.progress.step = state.step
-        self._set_timeline(self._timeline_after(directory, state))
-        self._check_same_stream(directory, state)
+        self._set_timeline(timeline_after(directory, state, self.config, self.timeline))
+        check_same_stream(directory, state, self.data)
         self._enter_phase(self.timeline.phase(max(self.step, 1)))
         self.progress.skipped_updates = state.skipped_updates
-        self._tell_unknown(self.callbacks.load_state(state.callbacks))
+        unknown = self.callbacks.load_state(state.callbacks)
         self.runtime.logger.info("resumed from %s at step %d", directory, self.step)
-        self._tell_changes(directory)
-        if state.total_steps != self.config.total_steps:
-            self.runtime.logger.warning(
-                "the run had %d steps and has %d now: schedules that depend on it change from here on",
-                state.total_steps,
-                self.config.total_steps,
-            )
+        tell_changes(self.runtime, directory, state, unknown)
         self.runtime.events.write(
             "resume", step=self.step, checkpoint=directory.name, layout=self.runtime.grid.describe()
         )
         return None
-
-    def _initialize_weights(self) -> None:
-        """Take the weights alone of ``initialize_from``, if it is given; collective.
-
-        Raises:
-            CheckpointError: it is no checkpoint of the same model.
-        """
-        place = self.config.initialize_from
-        if place is None:
-            return
-        if (place / "config.json").is_file():
-            raise CheckpointError(
-                f"initialize_from = {place}: is a Hugging Face model, which training cannot start from yet\n"
-                "  name a run directory or one of its checkpoints"
-            )
-        directory = resolve_checkpoint(place)
-        load_checkpoint(directory, self.config, self.chunks, None)
-        self.optimizer.reload_model_params()  # the fp32 masters are copies
-        self.runtime.logger.info("the weights are those of %s", directory)
-        self.runtime.events.write("initialize", checkpoint=str(directory))
-
-    def _tell_unknown(self, names: Sequence[str]) -> None:
-        """Log whose states in a checkpoint no callback of this run has taken over."""
-        if names:
-            self.runtime.logger.warning(
-                "the checkpoint has the state of the callback %s, which this run does not have: it ends here",
-                ", ".join(names),
-            )
-
-    def _newest_checkpoint(self) -> Path | None:
-        """The newest complete checkpoint, or None; collective."""
-        # Rank 0 decides: file systems of clusters show a new directory to every node in its own time.
-        found = [latest_checkpoint(self.checkpoints) if self.runtime.grid.rank == 0 else None]
-        dist.broadcast_object_list(found, src=0)
-        return found[0]
-
-    def _tell_changes(self, directory: Path) -> None:
-        """Log every setting of the recipe that the checkpoint was trained with and this run changes."""
-        saved = yaml.safe_load((directory / CONFIG).read_text(encoding="utf-8"))
-        for change in recipe_changes(saved, self.config.to_dict()):
-            self.runtime.logger.warning(
-                "%s was %s and is %s from here on", change.key, change.before, change.now
-            )
-            self.runtime.events.write("change", key=change.key, before=change.before, now=change.now)
-
-    def _check_same_stream(self, directory: Path, state: CheckpointState) -> None:
-        if state.phase_streams != self.data.fingerprints(state.step):
-            raise CheckpointError(
-                f"{directory} was trained on another stream of samples: the blend's shards or factors, the "
-                "start ordinals, the sequence length or the seed differ\n  restore them, or start a new run_dir"
-            )
-
-    def _timeline_after(self, directory: Path, state: CheckpointState) -> Timeline:
-        """The run's timeline, of which the checkpoint has the beginning.
-
-        Raises:
-            CheckpointError: the checkpoint contradicts itself.
-            ConfigError: its steps were of another size.
-        """
-        try:
-            trained = trained_steps(state.values)
-        except ValueError as error:
-            raise CheckpointError(f"{directory}: {error}; use another checkpoint") from error
-        if trained is None:
-            return self.timeline
-        before, now = trained.segments[-1].batch_size, self.config.training.global_batch_size
-        if before != now and not self.config.phases and len(trained.phases) == 1:
-            raise ConfigError(
-                f"training.global_batch_size = {now} is not that of {directory}, which consumed "
-                f"{state.consumed_samples} samples in {state.step} steps\n"
-                f"  use {before}, or start a new run_dir"
-            )
-        saved = load_run_config(str(directory / CONFIG))
-        if self.config.phases or saved.phases:
-            check_trained_phases(directory, saved, self.config, trained)
-        return self.timeline.going_on_from(trained)
 
     def state(self) -> CheckpointState:
         """What a checkpoint records besides tensors (``state.json``)."""
@@ -355,17 +242,7 @@ class Trainer:
             phase_streams=self.data.fingerprints(self.step),
             layout=self.runtime.grid.describe(),
             versions=package_versions(),
-            ledger=[
-                LedgerRecord(
-                    entry.source,
-                    entry.language,
-                    entry.samples,
-                    entry.tokens,
-                    entry.epochs,
-                    entry.next_ordinal,
-                )
-                for entry in self.ledger(self.step)
-            ],
+            ledger=[recorded(entry) for entry in self.ledger(self.step)],
         )
 
     def steps(self) -> Iterator[StepReport]:
@@ -458,7 +335,7 @@ class Trainer:
             )
         self._rolled_back.add((step, self.timeline))
         self.callbacks.before_roll_back()
-        directory = self._newest_checkpoint()
+        directory = newest_checkpoint(self.runtime)
         if directory is None:
             raise TrainingError(
                 f"step {step} was to be rolled back, and there is no checkpoint yet: {decision.reason}\n"
@@ -480,33 +357,6 @@ class Trainer:
             passed_over_samples=decision.pass_over_samples,
         )
         self.callbacks.after_roll_back(self.step)
-
-    def _decide(self, measured: Measurement) -> Decision:
-        """What becomes of an update, the same on all ranks.
-
-        Raises:
-            TrainingError: it would spoil the weights, and no callback has another answer.
-        """
-        decision = self._agree(self.callbacks.before_update(measured))
-        if decision.action is not Action.APPLY or measured.finite:
-            return decision
-        name, value = ("loss", measured.loss)
-        if math.isfinite(measured.loss):
-            name, value = ("gradient norm", measured.grad_norm)
-        raise TrainingError(
-            f"the {name} of step {measured.step} is {value}; nothing was updated\n"
-            "  resume from the last checkpoint with a lower learning rate, or look at the data of this step"
-        )
-
-    def _agree(self, mine: Decision) -> Decision:
-        """The strongest decision of all ranks; collective where a callback has a say."""
-        if not self.callbacks.have_a_say:
-            return mine
-        if self.runtime.max_over_ranks(mine.action) == Action.APPLY:
-            return mine
-        found: list[Any] = [None] * self.runtime.grid.world_size
-        dist.all_gather_object(found, mine)
-        return strongest(found)
 
     def _look_for_signals(self) -> bool:
         """Have the run stop if a signal came to any rank, and say whether one did; collective."""

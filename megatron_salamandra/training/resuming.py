@@ -1,0 +1,132 @@
+"""What a checkpoint has to do with the run that goes on from it: found, compared, and told."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch.distributed as dist
+import yaml
+from megatron.core.distributed import DistributedDataParallel
+from megatron.core.optimizer import MegatronOptimizer
+
+from megatron_salamandra.checkpoint import load_checkpoint
+from megatron_salamandra.config import ConfigError, RunConfig, load_run_config
+from megatron_salamandra.data import RunStream, SourceLedger
+from megatron_salamandra.run_directory import (
+    CONFIG,
+    CheckpointError,
+    CheckpointState,
+    LedgerRecord,
+    latest_checkpoint,
+    resolve_checkpoint,
+)
+from megatron_salamandra.timeline import Timeline, trained_steps
+from megatron_salamandra.training.phase_changes import check_trained_phases
+from megatron_salamandra.training.recipe_changes import recipe_changes
+from megatron_salamandra.training.runtime import Runtime
+
+
+def newest_checkpoint(runtime: Runtime) -> Path | None:
+    """The newest complete checkpoint of the run, or None; collective."""
+    # Rank 0 decides: file systems of clusters show a new directory to every node in its own time.
+    found = [latest_checkpoint(runtime.directory.checkpoints) if runtime.grid.rank == 0 else None]
+    dist.broadcast_object_list(found, src=0)
+    return found[0]
+
+
+def check_same_stream(directory: Path, state: CheckpointState, data: RunStream) -> None:
+    """Refuse a checkpoint of other data.
+
+    Raises:
+        CheckpointError: it was trained on another stream of samples.
+    """
+    if state.phase_streams != data.fingerprints(state.step):
+        raise CheckpointError(
+            f"{directory} was trained on another stream of samples: the blend's shards or factors, the "
+            "start ordinals, the sequence length or the seed differ\n  restore them, or start a new run_dir"
+        )
+
+
+def timeline_after(
+    directory: Path, state: CheckpointState, config: RunConfig, timeline: Timeline
+) -> Timeline:
+    """The run's timeline, of which the checkpoint has the beginning.
+
+    Raises:
+        CheckpointError: the checkpoint contradicts itself.
+        ConfigError: its steps were of another size, or a phase that was trained on has changed.
+    """
+    try:
+        trained = trained_steps(state.values)
+    except ValueError as error:
+        raise CheckpointError(f"{directory}: {error}; use another checkpoint") from error
+    if trained is None:
+        return timeline
+    before, now = trained.segments[-1].batch_size, config.training.global_batch_size
+    if before != now and not config.phases and len(trained.phases) == 1:
+        raise ConfigError(
+            f"training.global_batch_size = {now} is not that of {directory}, which consumed "
+            f"{state.consumed_samples} samples in {state.step} steps\n"
+            f"  use {before}, or start a new run_dir"
+        )
+    saved = load_run_config(str(directory / CONFIG))
+    if config.phases or saved.phases:
+        check_trained_phases(directory, saved, config, trained)
+    return timeline.going_on_from(trained)
+
+
+def recorded(entry: SourceLedger) -> LedgerRecord:
+    """A source's account as a checkpoint keeps it."""
+    return LedgerRecord(
+        entry.source, entry.language, entry.samples, entry.tokens, entry.epochs, entry.next_ordinal
+    )
+
+
+def initialize_weights(
+    runtime: Runtime, chunks: list[DistributedDataParallel], optimizer: MegatronOptimizer
+) -> None:
+    """Take the weights alone of ``initialize_from``, if it is given; collective.
+
+    Raises:
+        CheckpointError: it is no checkpoint of the same model.
+    """
+    place = runtime.config.initialize_from
+    if place is None:
+        return
+    if (place / "config.json").is_file():
+        raise CheckpointError(
+            f"initialize_from = {place}: is a Hugging Face model, which training cannot start from yet\n"
+            "  name a run directory or one of its checkpoints"
+        )
+    directory = resolve_checkpoint(place)
+    load_checkpoint(directory, runtime.config, chunks, None)
+    optimizer.reload_model_params()  # the fp32 masters are copies
+    runtime.logger.info("the weights are those of %s", directory)
+    runtime.events.write("initialize", checkpoint=str(directory))
+
+
+def tell_changes(
+    runtime: Runtime, directory: Path, state: CheckpointState, unknown_callbacks: Sequence[str]
+) -> None:
+    """Log what the checkpoint was trained with and this run changes; each setting of the recipe is an event, too.
+
+    Args:
+        unknown_callbacks: names with a state in the checkpoint that no callback of this run has.
+    """
+    logger, config = runtime.logger, runtime.config
+    saved = yaml.safe_load((directory / CONFIG).read_text(encoding="utf-8"))
+    for change in recipe_changes(saved, config.to_dict()):
+        logger.warning("%s was %s and is %s from here on", change.key, change.before, change.now)
+        runtime.events.write("change", key=change.key, before=change.before, now=change.now)
+    if state.total_steps != config.total_steps:
+        logger.warning(
+            "the run had %d steps and has %d now: schedules that depend on it change from here on",
+            state.total_steps,
+            config.total_steps,
+        )
+    if unknown_callbacks:
+        logger.warning(
+            "the checkpoint has the state of the callback %s, which this run does not have: it ends here",
+            ", ".join(unknown_callbacks),
+        )
