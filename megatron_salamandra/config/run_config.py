@@ -131,6 +131,11 @@ class RunConfig(Section):
             }
         )
 
+    def at_step(self, step: int) -> RunConfig:
+        """This configuration as it is after ``step`` steps: windows and rotary scaling of the phase they ended in."""
+        timeline = self.timeline
+        return self.in_phase(timeline.phase(min(max(step, 1), timeline.total_steps)))
+
     @property
     def timeline(self) -> Timeline:
         """Which samples each step takes, as far as the configuration decides it."""

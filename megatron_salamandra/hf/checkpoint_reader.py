@@ -33,6 +33,7 @@ from megatron_salamandra.run_directory import (
     CheckpointError,
     read_state,
     resolve_checkpoint,
+    step_of,
     verify_checkpoint,
 )
 from megatron_salamandra.weights import WEIGHTS
@@ -109,7 +110,7 @@ class ShardedCheckpoint:
         shards = path / "shards"
         checkpoint = cls(
             path=path,
-            config=_read_config(path / CONFIG),
+            config=_read_config(path / CONFIG).at_step(step_of(path)),
             state=dict(read_state(path).values),
             _metadata=load_metadata(shards / ".metadata"),
             _reader=FileSystemReader(shards),

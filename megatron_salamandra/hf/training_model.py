@@ -19,7 +19,7 @@ from megatron_salamandra.hf.parity import LogitParity, check_export
 from megatron_salamandra.model import build_chunk, transformer_config
 from megatron_salamandra.parallel import start_process_grid
 from megatron_salamandra.platform import select_platform
-from megatron_salamandra.run_directory import CONFIG, resolve_checkpoint
+from megatron_salamandra.run_directory import CONFIG, resolve_checkpoint, step_of
 
 
 def megatron_logits(checkpoint: Path, tokens: Tensor, *, platform: str = "host") -> Tensor:
@@ -35,7 +35,8 @@ def megatron_logits(checkpoint: Path, tokens: Tensor, *, platform: str = "host")
         CheckpointError: the checkpoint is missing, incomplete, damaged or of another model.
     """
     directory = resolve_checkpoint(checkpoint)
-    saved = load_run_config(str(directory / CONFIG), [])
+    whole_run = load_run_config(str(directory / CONFIG), [])
+    saved = whole_run.at_step(step_of(directory))
     config = saved.model_copy(update={"precision": "fp32", "parallel": ParallelSection()})
     chosen = select_platform(platform)
     chosen.start(0)
@@ -43,7 +44,7 @@ def megatron_logits(checkpoint: Path, tokens: Tensor, *, platform: str = "host")
         with start_process_grid(config.parallel, config.training.seed, chosen):
             model = build_chunk(config, transformer_config(config, platform_name=chosen.name))
             model.to(chosen.device).eval()
-            load_checkpoint(directory, config, [model], None)
+            load_checkpoint(directory, whole_run, [model], None)
             positions = torch.arange(tokens.shape[1]).expand(tokens.shape)
             with torch.no_grad():
                 logits: Tensor = model(tokens.to(chosen.device), positions.to(chosen.device), None)
@@ -64,7 +65,8 @@ def compare_with_export(
         CheckpointError: the checkpoint is missing, incomplete, damaged or of another model.
         HuggingFaceError: ``export`` is not a model directory, is damaged, or holds another model.
     """
-    config = load_run_config(str(resolve_checkpoint(checkpoint) / CONFIG), [])
+    directory = resolve_checkpoint(checkpoint)
+    config = load_run_config(str(directory / CONFIG), []).at_step(step_of(directory))
     check_model_directory(export)
     described = read_json_object(export / "config.json", error_class=HuggingFaceError)
     for key, expected in (

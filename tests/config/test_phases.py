@@ -48,6 +48,12 @@ def test_a_phase_is_seen_as_a_run_of_its_own(phased: Path) -> None:
     assert second.total_steps == second.training.steps == config.phase_steps(1)
 
 
+def test_a_checkpoint_is_of_the_phase_its_last_step_was_in(phased: Path) -> None:
+    config = load_run_config(str(phased))
+    assert [config.at_step(step).data.sequence_length for step in (0, 40, 41, 10**6)] == [64, 64, 128, 64]
+    assert config.at_step(41).model.rope_scaling is not None
+
+
 def test_a_run_without_phases_is_one_phase(load: Callable[..., RunConfig]) -> None:
     config = load()
     assert config.phase_names == ("main",)
