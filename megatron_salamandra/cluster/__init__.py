@@ -14,6 +14,7 @@ from megatron_salamandra.cluster.rank_report import (
     first_failure,
     leave_word,
     read_reports,
+    read_word,
     report_end,
 )
 from megatron_salamandra.cluster.round_book import RoundBook
@@ -76,6 +77,7 @@ __all__ = [
     "load_profile",
     "profile_names",
     "read_reports",
+    "read_word",
     "report_end",
     "run_status",
     "seconds_of",

@@ -22,9 +22,6 @@ from megatron_salamandra.foundation.json_files import read_json_object, write_js
 ROUND_DIR = "SALAMANDRA_ROUND_DIR"
 """Name of the variable with the round's directory."""
 
-STOPPED_BY_CONFIGURATION = "training.stop_after_steps"
-"""The word where the configuration asked for the stop: the run is not to be started again by itself."""
-
 _WORD = "word"
 _MESSAGE_CHARACTERS = 2000
 
@@ -64,9 +61,10 @@ def report_end(rank: int, code: int, message: str = "") -> None:
 
 
 def leave_word(reason: str) -> None:
-    """Tell the supervisor, if there is one, why the run stops; called by any rank, the word is the same.
+    """Tell the supervisor, if there is one, that the run stops by itself, and why: no signal asked for it.
 
-    Never raises.
+    Such a stop would come again, so the run is not started again without a person. Called by any rank, the word is
+    the same. Never raises.
     """
     if directory := os.environ.get(ROUND_DIR):
         with contextlib.suppress(UserError, OSError):

@@ -23,7 +23,6 @@ from types import FrameType
 from megatron_salamandra.cluster.control import ControlFiles
 from megatron_salamandra.cluster.rank_report import (
     ROUND_DIR,
-    STOPPED_BY_CONFIGURATION,
     first_failure,
     read_reports,
     read_word,
@@ -210,7 +209,7 @@ class Supervisor:
         codes = {report.rank: report.code for report in reports}
         code = codes.get(0)
         failure = first_failure(reports) or _from_srun(errors)
-        again = read_word(directory) != STOPPED_BY_CONFIGURATION and (asked is None or asked.again)
+        again = asked.again if asked is not None else not read_word(directory)
         cause, suspects = self._cause(code, hung, failure, after, again=again)
         return Outcome(cause, code, before.saved_step, after.last_step, after.saved_step, failure, suspects)
 

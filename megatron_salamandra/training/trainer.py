@@ -75,6 +75,7 @@ class Trainer:
         self._held_out_text: dict[int, HeldOut] = {}
         self._rolled_back: set[tuple[int, Timeline]] = set()
         self._has_work_left = False
+        self._stopped_by_signal = False
         self._train_step = TrainStep(
             runtime,
             chunks,
@@ -303,6 +304,7 @@ class Trainer:
             outcome = self._train_step.run(loader, step, progress)
             if outcome.signalled:
                 progress.stop_reason = f"signal {self.runtime.signals.received or 'on another rank'}"
+                self._stopped_by_signal = True
             elif outcome.stop_requested:
                 progress.stop_reason = progress.stop_request or "asked for on another rank"
             if outcome.decision.action is Action.ROLL_BACK:
@@ -361,7 +363,9 @@ class Trainer:
     def _look_for_signals(self) -> bool:
         """Have the run stop if a signal came to any rank, and say whether one did; collective."""
         reason = self.runtime.signal_on_any_rank()
-        self.progress.stop_reason = self.progress.stop_reason or reason
+        if reason is not None and self.progress.stop_reason is None:
+            self.progress.stop_reason = reason
+            self._stopped_by_signal = True
         return reason is not None
 
     def run(self) -> int:
@@ -391,7 +395,7 @@ class Trainer:
             raise
         finally:
             self.callbacks.close()
-        if self.progress.stop_reason == STOP_AFTER_STEPS:
-            leave_word(STOP_AFTER_STEPS)
+        if self.progress.stop_reason is not None and not self._stopped_by_signal:
+            leave_word(self.progress.stop_reason)
         runtime.events.write("end", step=self.step, exit_code=self.exit_code)
         return self.exit_code

@@ -8,7 +8,7 @@ import pytest
 from local_runs import LONG, command, last_step, started, wait_until
 
 from megatron_salamandra.cli import main
-from megatron_salamandra.cluster import ControlFiles
+from megatron_salamandra.cluster import ControlFiles, first_failure, read_reports, read_word
 from megatron_salamandra.foundation.exit_codes import EXIT_STOPPED, EXIT_USAGE
 from megatron_salamandra.run_directory import RunDirectory, latest_checkpoint, read_events, step_of
 
@@ -53,3 +53,24 @@ def test_a_file_made_by_hand_asks_too(tmp_path: Path) -> None:
     assert control.asked("stop") is None and control.taken_up("stop") is not None
     control.forget("stop")
     assert control.taken_up("stop") is None
+
+
+def test_a_supervisor_is_told_how_a_round_ended_and_why_it_would_end_so_again(
+    blend: Path, tmp_path: Path
+) -> None:
+    told = tmp_path / "round"
+    told.mkdir()
+    line = command(blend, tmp_path / "run", "training.steps=9", "training.stop_after_steps=3")
+    with started(line, SALAMANDRA_ROUND_DIR=str(told)) as process:
+        assert process.wait(timeout=120) == EXIT_STOPPED
+    (report,) = read_reports(told)
+    assert (report.rank, report.code) == (0, EXIT_STOPPED)
+    assert read_word(told) == "training.stop_after_steps"
+
+
+def test_the_first_rank_that_fails_is_told_with_its_message(blend: Path, tmp_path: Path) -> None:
+    line = command(blend, tmp_path / "run", "training.steps=9", "parallel.tensor=2", "data.blend=none.yaml")
+    with started(line, SALAMANDRA_ROUND_DIR=str(tmp_path)) as process:
+        assert process.wait(timeout=120) != 0
+    failure = first_failure(read_reports(tmp_path))
+    assert failure is not None and "none.yaml" in failure.message
