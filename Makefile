@@ -29,7 +29,7 @@ help:
 	@echo "make test         lint, types, shell lint and the test suite"
 	@echo "make export-readers   read an export with the oldest and newest supported transformers (installs them)"
 	@echo "make test-cluster runs on a SLURM cluster of three hosts made on this machine (root, Debian packages)"
-	@echo "make lint         ruff, mypy, shellcheck, hadolint"
+	@echo "make lint         ruff, mypy, import-linter, shellcheck, hadolint"
 	@echo "make format       rewrite the sources in the project's format"
 	@echo "make setup        only create the environment $(VENV)"
 	@echo "make clean        remove environments, caches and builds; runs/ stays"
@@ -69,6 +69,7 @@ test-cluster: setup
 lint: setup types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports --no-cache
 	$(BIN)/shellcheck --external-sources $(SHELL_SCRIPTS)
 	$(if $(DOCKERFILES),$(BIN)/hadolint $(DOCKERFILES))
 
