@@ -283,7 +283,7 @@ def test_factor_files_are_read_strictly(tmp_path: Path, text: str, message: str)
 
 
 def test_published_factors_load() -> None:
-    recipe = Path(__file__).parents[2] / "configs" / "data" / "salamandra-pretraining.yaml"
+    recipe = Path(__file__).parents[3] / "configs" / "data" / "salamandra-pretraining.yaml"
     factors = LanguageFactors.load(recipe)
     assert (factors.factor("en"), factors.factor("ca"), factors.factor("no")) == (Fraction(1, 2), 2, 1)
 

@@ -9,7 +9,7 @@ import pytest
 from salamandra_data.blend_plan import LanguageFactors, TokenCounts
 from salamandra_data.languages import LANGUAGES
 
-RECIPES = Path(__file__).parents[2] / "configs" / "data"
+RECIPES = Path(__file__).parents[3] / "configs" / "data"
 ONE_PASS = 141_117 * 4_194_304  # max_steps, tokens per step
 SHARDS = {  # published weights of all shards of a language, copies included
     "hu": [0.004023229739224742],
