@@ -199,11 +199,10 @@ def _data_problems(config: RunConfig) -> Iterator[Problem]:
             )
         return
     earlier = data.continue_from.resolve()
-    # A run, its checkpoints/, or one of these.
-    if run_dir is not None and run_dir.resolve() in (earlier, earlier.parent, earlier.parent.parent):
+    if run_dir is not None and run_dir.resolve() in (earlier, *earlier.parents):
         yield Problem(
             key="data.continue_from",
-            text=f"data.continue_from = {data.continue_from} is this run itself, run_dir = {run_dir}",
+            text=f"data.continue_from = {data.continue_from} is this run itself, or lies in it: run_dir = {run_dir}",
             remedy="to resume, leave data.continue_from as it was; a later phase needs a run_dir of its own",
             involved=("run_dir",),
         )

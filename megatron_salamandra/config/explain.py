@@ -84,7 +84,7 @@ def _remedy(kind: str, value: Any) -> str:
         if isinstance(value, str) and re.match(r"[-+]?[0-9]", value):
             return "write it in decimal digits"
     if kind == "path_type" and not isinstance(value, dict | list | types.NoneType):
-        return f"for a path of that name write ./{_shown(value)}"
+        return "for a path of that name put ./ before it"
     if kind == "string_type" and not isinstance(value, dict | list | types.NoneType):
         return f"for that text write '{_shown(value)}', in quotes"
     return ""

@@ -60,7 +60,8 @@ class _Layers:
             for key in ("steps", "tokens"):  # each phase has a length of its own
                 self._replace("training", key, content)
         self._replace_lengths("training", content)
-        for name in content.get("phases") or {}:
+        phases = content.get("phases")
+        for name in phases if isinstance(phases, Mapping) else ():
             self._replace_lengths(f"phases.{name}", content)
 
     def _replace_lengths(self, section: str, content: Mapping[str, Any]) -> None:

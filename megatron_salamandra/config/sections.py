@@ -8,12 +8,20 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
 
 from megatron_salamandra.foundation.import_paths import IMPORT_PATH
-from megatron_salamandra.foundation.written_paths import expanded_path
+from megatron_salamandra.foundation.written_paths import expanded_path, is_url
 
 
 def _written_path(value: Any) -> Any:
-    """``~`` and variables mean what they mean in a shell."""
-    return expanded_path(value) if isinstance(value, str) else value
+    """``~`` and variables mean what they mean in a shell; a URL would become a directory of its name."""
+    if not isinstance(value, str):
+        return value
+    if is_url(value):
+        raise ValueError(
+            f"{value!r} is a URL; expected a path\n  mount it or copy it, and name its directory"
+        )
+    if value and not value.strip():
+        raise ValueError("a path of blanks alone\n  name a path, or leave the key out")
+    return expanded_path(value)
 
 
 FilePath = Annotated[Path, Field(strict=False), BeforeValidator(_written_path)]

@@ -16,6 +16,11 @@ class WrittenPathError(UserError):
     """A path that cannot be meant as it is written."""
 
 
+def is_url(text: str) -> bool:
+    """Whether ``text`` begins as a URL does, with a scheme."""
+    return _URL.match(text) is not None
+
+
 def expanded_path(text: str, *, existing_as_written: bool = False) -> str:
     """``text`` with its leading ``~`` and its variables replaced. URLs are taken as they are.
 
@@ -28,7 +33,7 @@ def expanded_path(text: str, *, existing_as_written: bool = False) -> str:
     """
     if "\0" in text:
         raise WrittenPathError(f"{text!r} has a null byte, which no path can have")
-    if _URL.match(text) or (existing_as_written and os.path.lexists(text)):
+    if is_url(text) or (existing_as_written and os.path.lexists(text)):
         return text
     path = os.path.expanduser(text)
     if path.startswith("~"):

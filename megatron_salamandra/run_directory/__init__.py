@@ -35,6 +35,7 @@ from megatron_salamandra.run_directory.partial import (
     publish_partial,
 )
 from megatron_salamandra.run_directory.records import MetricsLog, StepRecord, ValidationLog, ValidationRecord
+from megatron_salamandra.run_directory.write_guard import WriteGuard
 
 __all__ = [
     "CONFIG",
@@ -55,6 +56,7 @@ __all__ = [
     "StepRecord",
     "ValidationLog",
     "ValidationRecord",
+    "WriteGuard",
     "begin_partial",
     "check_checkpoints_are_there",
     "complete_checkpoints",

@@ -1,17 +1,14 @@
-"""A diary of JSON objects, one per line: it survives torn lines, and a full disk does not end the run."""
+"""A diary of JSON objects, one per line, that survives torn lines."""
 
 from __future__ import annotations
 
 import json
-import logging
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from megatron_salamandra.foundation.atomic_files import atomic_write_bytes
 from megatron_salamandra.foundation.json_files import append_json_lines, read_json_lines
-
-LOGGER = logging.getLogger("salamandra")
 
 
 class Diary:
@@ -21,16 +18,13 @@ class Diary:
         self.path = path
 
     def append(self, *entries: Mapping[str, Any]) -> None:
-        """Write objects; what cannot be written is warned about, because a diary must not end a run."""
-        try:
-            append_json_lines(self.path, entries)
-        except OSError as error:
-            LOGGER.warning(
-                "%s cannot be written (%s): %s",
-                self.path,
-                error.strerror,
-                "; ".join(json.dumps(entry) for entry in entries),
-            )
+        """Write objects, all in one write.
+
+        Raises:
+            OSError: the system refused. A :class:`~megatron_salamandra.run_directory.write_guard.WriteGuard` keeps
+                that from ending a run.
+        """
+        append_json_lines(self.path, entries)
 
     def entries(self) -> Iterator[dict[str, Any]]:
         """Every object in order; lines that are not one, such as torn ones, are passed over."""

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import datetime
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from megatron_salamandra.run_directory.diary import Diary
+from megatron_salamandra.run_directory.write_guard import WriteGuard
+
+LOGGER = logging.getLogger("salamandra")
 
 
 @dataclass(frozen=True)
@@ -31,6 +35,7 @@ class EventLog:
 
     def __init__(self, path: Path, *, enabled: bool) -> None:
         self._diary = Diary(path)
+        self._guard = WriteGuard(str(path), LOGGER)
         self._enabled = enabled
 
     def write(self, kind: str, **details: Any) -> None:
@@ -38,7 +43,7 @@ class EventLog:
         if not self._enabled and kind != "failure":
             return
         moment = datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
-        self._diary.append({"time": moment, "event": kind, **details})
+        self._guard.attempt(lambda: self._diary.append({"time": moment, "event": kind, **details}))
 
 
 def read_events(path: Path) -> list[Event]:

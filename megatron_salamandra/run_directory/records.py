@@ -53,7 +53,7 @@ class MetricsLog:
         self._diary = Diary(path)
 
     def append(self, step: int, values: Mapping[str, Any]) -> None:
-        """Write one step; a full disk is warned about and does not raise."""
+        """Write one step; raises OSError where the system refuses."""
         self._diary.append({"step": step, **values})
 
     def read(self) -> list[StepRecord]:
@@ -76,7 +76,7 @@ class ValidationLog:
         self._diary = Diary(path)
 
     def append(self, *records: ValidationRecord) -> None:
-        """Write the scores of a validation at once; a full disk is warned about and does not raise."""
+        """Write the scores of a validation at once; raises OSError where the system refuses."""
         self._diary.append(*(asdict(record) for record in records))
 
     def read(self) -> list[ValidationRecord]:

@@ -37,7 +37,7 @@ REFUSED = {
     "data.new_text=[en]": ["data.new_text = en has no effect without data.continue_from", "=RUN_DIR"],
     "data.new_text=[1] data.continue_from=a": ["data.new_text.0 = 1 (a whole number); expected text"],
     "run_dir=runs/a data.continue_from=runs/b/../a/checkpoints": [
-        "data.continue_from = runs/b/../a/checkpoints is this run itself, run_dir = runs/a",
+        "data.continue_from = runs/b/../a/checkpoints is this run itself, or lies in it: run_dir = runs/a",
         "a later phase needs a run_dir of its own",
     ],
     # kernels

@@ -144,10 +144,32 @@ def test_a_number_is_no_path_and_no_name(written: str, tmp_path: Path) -> None:
         lambda: load_run_config("tiny", [f"run_dir={written}"]),
         lambda: load_run_config(in_file(tmp_path, f"run_dir: {written}")),
     ):
-        with pytest.raises(ConfigError, match="expected a path\n  for a path of that name write ./"):
+        with pytest.raises(ConfigError, match="expected a path\n  for a path of that name put ./ before it"):
             load()
     with pytest.raises(ConfigError, match="expected text\n  for that text write '.*', in quotes"):
         load_run_config("tiny", [f"model.name={written}"])
+
+
+@pytest.mark.parametrize("key", ["run_dir", "data.blend", "data.continue_from", "initialize_from"])
+@pytest.mark.parametrize("written", ["s3://bucket/run", "file:///tmp/run", "simplecache::s3://b/run"])
+def test_a_url_is_no_path(key: str, written: str) -> None:
+    with pytest.raises(ConfigError, match=f"{key}: .* is a URL; expected a path\n  mount it"):
+        load_run_config("tiny", [f"{key}={written}"])
+
+
+def test_blanks_are_no_path(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="run_dir: a path of blanks alone\n  name a path"):
+        load_run_config(in_file(tmp_path, "run_dir: '  '"))
+
+
+@pytest.mark.parametrize("written", ["3", "true", "text", "[a]", "2.5"])
+def test_phases_that_are_no_section(written: str, tmp_path: Path) -> None:
+    for load in (
+        lambda: load_run_config("tiny", [f"phases={written}"]),
+        lambda: load_run_config(in_file(tmp_path, f"phases: {written}")),
+    ):
+        with pytest.raises(ConfigError, match="phases = .*; expected a section with keys below it"):
+            load()
 
 
 def test_merge_keys(tmp_path: Path) -> None:

@@ -64,9 +64,21 @@ def test_only_rank_0_writes_events_but_every_rank_its_failures(tmp_path: Path) -
     ]
 
 
-def test_a_diary_that_cannot_be_written_does_not_end_the_run(tmp_path: Path) -> None:
-    EventLog(tmp_path / "nowhere" / "events.jsonl", enabled=True).write("start")
-    MetricsLog(tmp_path / "nowhere" / "metrics.jsonl").append(1, {})
+def test_events_that_cannot_be_written_do_not_end_the_run_and_are_told_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "nowhere" / "events.jsonl"
+    log = EventLog(path, enabled=True)
+    log.write("start")
+    log.write("resume")
+    path.parent.mkdir()
+    log.write("end")
+    assert [event.kind for event in read_events(path)] == ["end"]
+    told = [record.getMessage() for record in caplog.records]
+    assert [message.partition(",")[0] for message in told] == [
+        f"{path} cannot be written",
+        f"{path} is written again; 2 records are missing from it",
+    ]
 
 
 def test_a_run_is_found_around_its_checkpoint_from_wherever_it_is_named(

@@ -133,13 +133,33 @@ def test_a_torn_line_of_metrics_glues_nothing(tmp_path: Path) -> None:
     sink.open(-1)
     sink.write(1, LOSS)
     size = directory.metrics.stat().st_size
-    with no_file_above(size + 20):
+    with no_file_above(size + 20), pytest.raises(OSError, match="File too large"):
         sink.write(2, LOSS)
     assert directory.metrics.stat().st_size == size + 20
     sink.write(3, LOSS)
     assert [record.step for record in MetricsLog(directory.metrics).read()] == [1, 3]
     sink.open(2)
     assert [json.loads(line)["step"] for line in directory.metrics.read_text().splitlines()] == [1]
+
+
+def test_a_full_disk_under_the_metrics_is_told_once_and_so_is_its_end(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    directory = RunDirectory(tmp_path)
+    sinks = SinkList([RunFiles(directory)], logging.getLogger("test"))
+    sinks.open(-1)
+    sinks.write(1, LOSS)
+    with no_file_above(directory.metrics.stat().st_size + 20):
+        for step in (2, 3, 4):
+            sinks.write(step, LOSS)
+    for step in (5, 6):
+        sinks.write(step, LOSS)
+    sinks.close()
+    assert [record.step for record in MetricsLog(directory.metrics).read()] == [1, 5, 6]
+    assert [record.getMessage().split(":")[0] for record in caplog.records] == [
+        "metrics.jsonl cannot be written, training goes on without it",
+        "metrics.jsonl is written again; 3 records are missing from it",
+    ]
 
 
 class Broken(Sink):

@@ -26,6 +26,9 @@ class RunFiles(Sink):
         self._metrics.forget_after(step)
         self._validation.forget_after(step)
 
+    def reopen(self, step: int) -> None:
+        """Nothing is to be done: the next line closes one that was cut short, and the file may be long."""
+
     def write(self, step: int, metrics: Sequence[Metric]) -> None:
         self._metrics.append(step, nested(metrics))
 

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable, Sequence
 from functools import partial
 
+from megatron_salamandra.run_directory import WriteGuard
 from megatron_salamandra.training.metrics.book import Metric
 from megatron_salamandra.training.report import LanguageScore
 
@@ -19,11 +20,15 @@ class Sink:
     def open(self, step: int) -> None:
         """Get ready to write what comes after ``step``, and forget what was written of later steps.
 
-        Called before the first write, after a roll-back, and before the first write after a failure.
+        Called before the first write and after a roll-back.
 
         Args:
             step: -1 if nothing was done yet, not even a validation of step 0.
         """
+
+    def reopen(self, step: int) -> None:
+        """Get ready again after a failed write; ``step`` is the last one before the next write."""
+        self.open(step)
 
     def write(self, step: int, metrics: Sequence[Metric]) -> None:
         """Write the metrics of a step."""
@@ -39,57 +44,38 @@ class SinkList:
     """Calls every sink, and goes on without one that fails until that one works again."""
 
     def __init__(self, sinks: Sequence[Sink], logger: logging.Logger) -> None:
-        self._sinks = list(sinks)
-        self._logger = logger
-        self._lost: dict[Sink, int] = {}
-        """Failed calls of each sink since it worked last."""
+        self._guards = {sink: WriteGuard(sink.name, logger) for sink in sinks}
 
     def open(self, step: int) -> None:
         """See :meth:`Sink.open`."""
-        for sink in self._sinks:
-            self._lost.pop(sink, None)
-            self._guarded(sink, partial(sink.open, step))
+        for sink, guard in self._guards.items():
+            guard.forget()
+            guard.attempt(partial(sink.open, step))
 
     def write(self, step: int, metrics: Sequence[Metric]) -> None:
         """See :meth:`Sink.write`."""
-        for sink in self._sinks:
+        for sink in self._guards:
             self._write(sink, step - 1, partial(sink.write, step, metrics))
 
     def write_validation(self, step: int, scores: Sequence[LanguageScore]) -> None:
         """See :meth:`Sink.write_validation`."""
-        for sink in self._sinks:
+        for sink in self._guards:
             # The step's metrics come before its validation.
             self._write(sink, step, partial(sink.write_validation, step, scores))
 
     def close(self) -> None:
         """See :meth:`Sink.close`."""
-        for sink in self._sinks:
-            self._guarded(sink, sink.close)
+        for sink, guard in self._guards.items():
+            guard.attempt(sink.close)
 
     def _write(self, sink: Sink, last_step: int, action: Callable[[], object]) -> None:
-        if lost := self._lost.get(sink, 0):
+        guard = self._guards[sink]
+        if not guard.failing:
+            guard.attempt(action)
+            return
 
-            def reopen_and_write() -> None:
-                sink.open(last_step)
-                action()
-
-            if self._guarded(sink, reopen_and_write):
-                self._logger.warning("%s is written again; %d records are missing from it", sink.name, lost)
-                del self._lost[sink]
-        else:
-            self._guarded(sink, action)
-
-    def _guarded(self, sink: Sink, action: Callable[[], object]) -> bool:
-        try:
+        def reopen_and_write() -> None:
+            sink.reopen(last_step)
             action()
-        except Exception as error:  # any library behind a sink raises its own kinds
-            lost = self._lost[sink] = self._lost.get(sink, 0) + 1
-            if lost == 1:
-                self._logger.warning(
-                    "%s cannot be written, training goes on without it: %s: %s",
-                    sink.name,
-                    type(error).__name__,
-                    error,
-                )
-            return False
-        return True
+
+        guard.attempt(reopen_and_write)
