@@ -162,9 +162,10 @@ def test_hooks_are_called_in_order_on_every_rank(runs: TrainingRuns) -> None:
             ["validation", "2", "5"],
             # Asked for after step 1, agreed on in step 2.
             ["checkpoint", "2", "step-00000002", "True"],
-            ["validation", "4", "5"],
+            # The last step is saved before it is validated.
             ["finish", "4"],
             ["checkpoint", "4", "step-00000004", "True"],
+            ["validation", "4", "5"],
             ["close"],
         ]
 
