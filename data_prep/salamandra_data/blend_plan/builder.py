@@ -110,7 +110,7 @@ def build_plan(
                 f"in {gathered.language}\n  a source is of one language and one kind: name it, for example, "
                 f"{name}-{{language}}"
             )
-        reference = read_shard_ref(prefix, manifest.language, identity.sha256)
+        reference, _ = read_shard_ref(prefix, manifest.language, identity.sha256)
         (gathered.train if manifest.split == "train" else gathered.validation).append(reference)
     if not by_name:
         raise DataError("every language found has factor 0: nothing is left to blend")
@@ -128,7 +128,7 @@ def build_plan(
         )
         for name, gathered in sorted(by_name.items())
     )
-    check_distinct("blend", made)
+    check_distinct("blend", made, manifests.items())
     prefixes = [place.prefix for place in places]
     return BlendPlan(tokenizer=_locate_tokenizer(identity, prefixes, tokenizer), sources=made)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from salamandra_data.blend_plan.plan import (
 )
 from salamandra_data.checksums import sha256_of_file
 from salamandra_data.errors import DataError
-from salamandra_data.shards import IndexedShard, ShardManifest, bin_path, manifest_path
+from salamandra_data.shards import IndexedShard, ShardManifest, bin_path, manifest_path, same_tokens
 from salamandra_data.storage import Location, RemotePath, as_location, is_url
 
 _HEADING = "# Blend plan, written by `salamandra data blend`. Paths are relative to this file.\n"
@@ -108,22 +108,30 @@ def load_plan(path: Path, *, open_data: bool = True) -> BlendPlan:
     root.finish()
     factors = [_factor(entry) for entry in entries]
     denominator = common_denominator(factors)
+    manifests: dict[Location, ShardManifest] = {}
     sources = tuple(
-        _load_source(path, entry, factor, denominator, tokenizer, open_data)
+        _load_source(path, entry, factor, denominator, tokenizer, manifests if open_data else None)
         for entry, factor in zip(entries, factors, strict=True)
     )
-    check_distinct(str(path), sources)
+    check_distinct(str(path), sources, manifests.items())
     return BlendPlan(tokenizer=tokenizer, sources=sources)
 
 
-def check_distinct(name: str, sources: tuple[BlendSource, ...]) -> None:
+def check_distinct(
+    name: str, sources: Iterable[BlendSource], manifests: Iterable[tuple[Location, ShardManifest]]
+) -> None:
     """Refuse a source or a shard that occurs twice, the same tokens under two names included.
 
+    Args:
+        name: of the plan, for messages.
+        sources: of the plan.
+        manifests: of its shards; none for a plan that is read without them, which was checked when it was made.
     Raises:
         DataError: naming both places.
     """
     names: set[str] = set()
-    seen: dict[Any, tuple[str, Location]] = {}
+    places: dict[Location, Location] = {}
+    source_of: dict[Location, str] = {}
     for source in sources:
         if source.name in names:
             raise DataError(
@@ -131,14 +139,19 @@ def check_distinct(name: str, sources: tuple[BlendSource, ...]) -> None:
             )
         names.add(source.name)
         for shard in (*source.shards, *source.validation_shards):
-            for key in {shard.path.resolve(), shard.bin_digest} if shard.tokens else {shard.path.resolve()}:
-                if key in seen:
-                    language, other = seen[key]
-                    raise DataError(
-                        f"{name}: {shard.path} ({source.name}) holds the same tokens as {other} ({language})\n"
-                        "  list each shard once; to see a language more often, raise its factor"
-                    )
-                seen[key] = (source.name, shard.path)
+            other = places.setdefault(shard.path.resolve(), shard.path)
+            if shard.path in source_of or other != shard.path:
+                raise _doubled(name, shard.path, source.name, other, source_of[other])
+            source_of[shard.path] = source.name
+    for one, other in same_tokens((path, manifest) for path, manifest in manifests if path in source_of):
+        raise _doubled(name, one, source_of[one], other, source_of[other])
+
+
+def _doubled(name: str, one: Location, source: str, other: Location, other_source: str) -> DataError:
+    return DataError(
+        f"{name}: {one} ({source}) holds the same tokens as {other} ({other_source})\n"
+        "  list each shard once; to see a language more often, raise its factor"
+    )
 
 
 def _parse_tokenizer(path: Path, section: _Section) -> TokenizerRef:
@@ -169,8 +182,9 @@ def _load_source(
     factor: Fraction,
     denominator: int,
     tokenizer: TokenizerRef,
-    open_data: bool,
+    manifests: dict[Location, ShardManifest] | None,
 ) -> BlendSource:
+    """A source of the file; its shards are opened, and their manifests added to ``manifests``, unless that is None."""
     language = entry.text("language")
     name = entry.text("name", language)
     kind = entry.text("kind", TEXT)
@@ -180,9 +194,9 @@ def _load_source(
     def load_shards(key: str) -> tuple[ShardRef, ...]:
         entries = entry.sections(key)
         shards = tuple(_parse_shard(path, shard) for shard in entries)
-        if open_data:
+        if manifests is not None:
             for section, shard in zip(entries, shards, strict=True):
-                _check_shard(path, section.name, shard, language, tokenizer)
+                manifests[shard.path] = _check_shard(path, section.name, shard, language, tokenizer)
         return shards
 
     shards, validation = load_shards("shards"), load_shards("validation_shards")
@@ -214,9 +228,11 @@ def _parse_shard(path: Path, entry: _Section) -> ShardRef:
     return shard
 
 
-def _check_shard(path: Path, name: str, shard: ShardRef, language: str, tokenizer: TokenizerRef) -> None:
+def _check_shard(
+    path: Path, name: str, shard: ShardRef, language: str, tokenizer: TokenizerRef
+) -> ShardManifest:
     try:
-        found = read_shard_ref(shard.path, language, tokenizer.sha256)
+        found, manifest = read_shard_ref(shard.path, language, tokenizer.sha256)
     except DataError as error:
         raise DataError(f"{path}: {name}: {error}") from error
     if found != shard:
@@ -225,9 +241,10 @@ def _check_shard(path: Path, name: str, shard: ShardRef, language: str, tokenize
             f"{path}: {name}.{key} = {getattr(shard, key)}, but {shard.path} has {getattr(found, key)}\n"
             "  the shard was prepared again after the plan was made; make the plan again with `salamandra data blend`"
         )
+    return manifest
 
 
-def read_shard_ref(prefix: Location, language: str, tokenizer_sha256: str) -> ShardRef:
+def read_shard_ref(prefix: Location, language: str, tokenizer_sha256: str) -> tuple[ShardRef, ShardManifest]:
     """Open a shard and its manifest, and check that they belong together and to this source.
 
     Raises:
@@ -247,7 +264,7 @@ def read_shard_ref(prefix: Location, language: str, tokenizer_sha256: str) -> Sh
                 f"{bin_path(prefix)}: {found:,} {key}, but its manifest says {getattr(manifest, key):,}\n"
                 "  `salamandra data verify` tells what is damaged; prepare the shard again"
             )
-    return ShardRef(
+    reference = ShardRef(
         path=prefix,
         tokens=manifest.tokens,
         documents=manifest.documents,
@@ -255,6 +272,7 @@ def read_shard_ref(prefix: Location, language: str, tokenizer_sha256: str) -> Sh
         idx_sha256=manifest.idx_sha256,
         bin_digest=manifest.bin_digest,
     )
+    return reference, manifest
 
 
 def _location(plan_path: Path, text: str) -> Location:

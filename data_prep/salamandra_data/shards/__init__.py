@@ -32,6 +32,7 @@ from salamandra_data.shards.shard_files import (
     keep_tokenizer,
     missing_files,
     one_shard,
+    same_tokens,
     shards_tokenizer,
     tokenizer_file,
 )
@@ -68,6 +69,7 @@ __all__ = [
     "one_shard",
     "publishing_path",
     "reshard",
+    "same_tokens",
     "search_documents",
     "shard_table",
     "shards_tokenizer",

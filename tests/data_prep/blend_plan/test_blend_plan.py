@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from fractions import Fraction
@@ -12,13 +13,13 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from salamandra_data.blend_plan import BlendPlan, LanguageFactors, NamedSource, build_plan, reweighted
+from salamandra_data.blend_plan import BlendPlan, LanguageFactors, NamedSource, build_plan, reweighted, verify
 from salamandra_data.blend_plan.factors import parse_factor
 from salamandra_data.blend_plan.plan_file import factor_text
 from salamandra_data.blend_plan.report import blend_table, blend_warnings, draws, pass_tokens
 from salamandra_data.checksums import sha256_of_file
 from salamandra_data.errors import DataError
-from salamandra_data.shards import ShardWriter, TokenizerIdentity
+from salamandra_data.shards import ShardWriter, TokenizerIdentity, manifest_path
 
 PUBLISHED = LanguageFactors({"en": Fraction(1, 2), "ca": Fraction(2)})
 
@@ -220,6 +221,39 @@ def test_the_same_tokens_twice_are_refused(shards: Path) -> None:
         shutil.copy(shards / f"en-train-00000{ending}", shards / f"en-train-00007{ending}")
     with pytest.raises(DataError, match="same tokens as"):
         build_plan([shards], PUBLISHED)
+
+
+def test_equal_shards_that_were_made_together_are_no_copies(tmp_path: Path) -> None:
+    # One document each, and the two documents are the same: verify and merge take them, and so does blend.
+    for number in range(2):
+        prefix = write_source(tmp_path, "en", [50], number=number)
+        contents = json.loads(manifest_path(prefix).read_text())
+        manifest_path(prefix).write_text(json.dumps({**contents, "shard": number, "shards": 2}))
+    plan = build_plan([tmp_path], PUBLISHED)
+    plan.save(tmp_path / "blend.yaml")
+    assert BlendPlan.load(tmp_path / "blend.yaml") == plan
+    assert verify([tmp_path]).problems == []
+    shutil.copytree(tmp_path, tmp_path / "copy", ignore=shutil.ignore_patterns("copy", "*.yaml"))
+    with pytest.raises(DataError, match="same tokens as"):
+        build_plan([tmp_path], PUBLISHED)
+
+
+def test_a_plan_that_lists_a_copy_beside_its_original_is_refused(tmp_path: Path) -> None:
+    write_source(tmp_path, "en", [50])
+    write_source(tmp_path, "en", [50], number=1, salt=1)
+    path = tmp_path / "blend.yaml"
+    build_plan([tmp_path], PUBLISHED).save(path)
+    plan = yaml.safe_load(path.read_text())
+    for ending in (".bin", ".idx", ".json"):
+        shutil.copy(tmp_path / f"en-train-00000{ending}", tmp_path / f"en-train-00001{ending}")
+    first, second = plan["sources"][0]["shards"]
+    plan["sources"][0]["shards"] = [first, {**first, "path": second["path"]}]
+    plan["sources"][0] |= {"tokens": 100, "documents": 2, "utf8_bytes": 300, "weight": 100}
+    path.write_text(yaml.safe_dump(plan))
+    with pytest.raises(
+        DataError, match=r"en-train-00001 \(en\) holds the same tokens as .*en-train-00000 \(en\)"
+    ):
+        BlendPlan.load(path)
 
 
 def test_shards_of_two_tokenizers_are_refused(shards: Path, tmp_path: Path) -> None:
