@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Sequence
-from typing import NoReturn, TypeAlias
+from typing import TYPE_CHECKING, NoReturn, TypeAlias
 
 from megatron_salamandra.foundation.names import nearest
-from megatron_salamandra.foundation.options import OptionsType, add_options, read_options
+
+if TYPE_CHECKING:
+    from megatron_salamandra.foundation.options import OptionsType
 
 
 class CommandParser(argparse.ArgumentParser):
@@ -64,7 +66,19 @@ def add_command(
         text: the line in the list of commands.
         description, epilog: what ``--help`` of the command says above and below its options.
     """
+
+    # The module of options imports pydantic: not before it is needed, and not before `main` minds signals.
+    def fill(parser: CommandParser) -> None:
+        from megatron_salamandra.foundation.options import add_options
+
+        add_options(parser, options())
+
+    def handle(arguments: argparse.Namespace) -> int:
+        from megatron_salamandra.foundation.options import read_options
+
+        return run(read_options(options(), arguments))
+
     parser = commands.add_parser(name, help=text, description=description, epilog=epilog)
-    parser.fill = lambda parser: add_options(parser, options())
-    parser.set_defaults(command=parser, handler=lambda arguments: run(read_options(options(), arguments)))
+    parser.fill = fill
+    parser.set_defaults(command=parser, handler=handle)
     return parser

@@ -137,6 +137,14 @@ def test_ctrl_c_while_the_command_starts_ends_it_without_a_traceback(tmp_path: P
     assert "interrupted" in errors and "Traceback" not in errors
 
 
+def test_nothing_heavy_is_imported_before_the_command_minds_signals() -> None:
+    code = "import sys, megatron_salamandra.cli; print([m for m in ('pydantic', 'numpy', 'torch') if m in sys.modules])"
+    found = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert found.stdout.strip() == "[]"
+
+
 def test_a_signal_takes_effect_behind_the_block_that_defers_it_and_kills_what_it_waits_for() -> None:
     sleeper = multiprocessing.get_context("spawn").Process(target=time.sleep, args=(600,))
     sleeper.start()
