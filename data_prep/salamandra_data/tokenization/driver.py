@@ -42,7 +42,8 @@ def tokenize_documents(job: TokenizeJob, workers: int = 1) -> TokenizeResult:
     or encoded is not read or encoded again.
 
     Raises:
-        DataError: bad options or input, shards of another job in the way, a damaged intermediate copy, a killed worker.
+        DataError: bad options or input, ``out`` inside the input, shards of another job in the way, a damaged
+            intermediate copy, a killed worker.
         UserError: a full disk, or another run at work in ``out``. Nothing incomplete is left in sight, and finished
             shards stay.
     """
@@ -63,6 +64,7 @@ def tokenize_with(job: TokenizeJob, executor: PassExecutor) -> tuple[Outcome, To
         UserError: as :func:`tokenize_documents`; or the executor cannot be used here.
     """
     job.documents.keys.check()
+    found = find_inputs(job.documents.input, out=job.out)
     job = job.model_copy(
         update={
             "tokenizer": tokenizer_file(job.tokenizer).absolute(),
@@ -70,7 +72,7 @@ def tokenize_with(job: TokenizeJob, executor: PassExecutor) -> tuple[Outcome, To
             "scratch": None if job.scratch is None else job.scratch.absolute(),
         }
     )
-    files = [path.absolute() if isinstance(path, Path) else path for path in find_inputs(job.documents.input)]
+    files = [path.absolute() if isinstance(path, Path) else path for path in found]
     reference = cached_encoder(job.tokenizer)
     identity = job_identity(job, files, reference.identity.sha256)
     here = isinstance(executor, Processes)

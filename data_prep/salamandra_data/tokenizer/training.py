@@ -120,11 +120,11 @@ def train_tokenizer(job: TokenizerTraining, out: Path) -> TrainedTokenizer:
     the published recipe. The same input, options and seed give the same model.
 
     Raises:
-        DataError: bad input, a vocabulary that is too small for the fixed ids and characters of the text,
-            or too large for the amount of text.
+        DataError: bad input, ``out`` inside the input, a vocabulary that is too small for the fixed ids and characters
+            of the text, or too large for the amount of text.
     """
     job.check()
-    lines = _Lines(job, find_inputs(job.inputs))
+    lines = _Lines(job, find_inputs(job.inputs, out=out))
     available = lines.count_bytes()
     all_bytes = sum(available.values())
     budget = min(all_bytes, DEFAULT_MAX_BUDGET_BYTES) if job.budget_bytes is None else job.budget_bytes

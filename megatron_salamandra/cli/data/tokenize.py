@@ -35,11 +35,9 @@ def register(commands: Subparsers) -> None:
 
 def _run(options: TokenizeOptions) -> int:
     from salamandra_data.execution import Processes, Tasks
-    from salamandra_data.readers import refuse_overlap
     from salamandra_data.tokenization import tokenize_with
 
     job, machines = options.job, options.machines
-    refuse_overlap(job.documents.input, (), job.out)
 
     def work() -> int:
         here = machines.executor == "local"

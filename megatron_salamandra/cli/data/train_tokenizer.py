@@ -59,11 +59,9 @@ def register(commands: Subparsers) -> None:
 
 
 def _run(options: TrainTokenizerOptions) -> int:
-    from salamandra_data.readers import refuse_overlap
     from salamandra_data.tokenizer import TokenizerTraining, natural_sizes, train_tokenizer
 
     documents = options.documents
-    refuse_overlap(documents.input, (), options.out)
     sizes = natural_sizes(options.shares.language_sizes, options.shares.factors)
     job = TokenizerTraining(
         inputs=documents.input,

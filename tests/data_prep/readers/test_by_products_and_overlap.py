@@ -9,7 +9,10 @@ import pytest
 
 from megatron_salamandra.cli import main
 from salamandra_data.errors import DataError, DataWarning
+from salamandra_data.option_groups import InputOptions
 from salamandra_data.readers import find_inputs, mark_by_products
+from salamandra_data.tokenization import TokenizeJob, tokenize_documents
+from salamandra_data.tokenizer import TokenizerTraining, train_tokenizer
 
 
 def write(path: Path, content: str = '{"text": "a", "language": "ca"}\n') -> Path:
@@ -160,3 +163,19 @@ def test_what_curation_removed_does_not_come_back_when_the_directory_above_is_gi
     capsys.readouterr()
     with pytest.warns(DataWarning, match="left out removed: by-products"):
         assert names(tmp_path / "out") == ["00000-a.jsonl.zst"]
+
+
+def test_python_users_too_cannot_write_inside_the_input(tmp_path: Path, small_tokenizer: Path) -> None:
+    write(tmp_path / "in" / "a.jsonl")
+    write(tmp_path / "elsewhere" / "b.jsonl")
+    (tmp_path / "in" / "linked").symlink_to("../elsewhere")
+    for out in (
+        tmp_path / "in" / "out",
+        tmp_path / "elsewhere" / "out",
+    ):  # where a link in the input leads to
+        documents = InputOptions(input=(str(tmp_path / "in"),))
+        with pytest.raises(DataError, match="is inside --input"):
+            tokenize_documents(TokenizeJob(documents=documents, tokenizer=small_tokenizer, out=out))
+        with pytest.raises(DataError, match="is inside --input"):
+            train_tokenizer(TokenizerTraining(inputs=documents.input, vocab_size=500), out)
+        assert not out.exists()
