@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from megatron_salamandra.data.blend_changes import BlendChanges, compare_blends
@@ -21,8 +22,30 @@ from megatron_salamandra.data.step_contents import DocumentPart, RunRecord, Samp
 
 if TYPE_CHECKING:
     from megatron_salamandra.data.micro_batch import MicroBatch
+    from megatron_salamandra.data.simulation import (
+        Schedule,
+        phase_tables,
+        repeated_languages,
+        simulate,
+        simulation_csv,
+        simulation_plot,
+    )
     from megatron_salamandra.data.step_loader import StepLoader
     from megatron_salamandra.data.validation_set import ValidationSet, validation_sets
+
+# Saying what a step was made of must not import torch; making its tensors must. Training needs no simulation.
+_IMPORTED_WHEN_USED = {
+    "MicroBatch": "micro_batch",
+    "Schedule": "simulation",
+    "StepLoader": "step_loader",
+    "ValidationSet": "validation_set",
+    "phase_tables": "simulation",
+    "repeated_languages": "simulation",
+    "simulate": "simulation",
+    "simulation_csv": "simulation",
+    "simulation_plot": "simulation",
+    "validation_sets": "validation_set",
+}
 
 __all__ = [
     "BlendChanges",
@@ -37,6 +60,7 @@ __all__ = [
     "SampleContents",
     "SampleLocation",
     "SampleStream",
+    "Schedule",
     "ShardSpan",
     "SourceLedger",
     "StepLoader",
@@ -45,22 +69,16 @@ __all__ = [
     "carried_ordinals",
     "compare_blends",
     "final_ordinals",
+    "phase_tables",
+    "repeated_languages",
+    "simulate",
+    "simulation_csv",
+    "simulation_plot",
     "validation_sets",
 ]
 
 
 def __getattr__(name: str) -> Any:
-    # Saying what a step was made of must not import torch; making its tensors must.
-    if name == "MicroBatch":
-        from megatron_salamandra.data.micro_batch import MicroBatch
-
-        return MicroBatch
-    if name == "StepLoader":
-        from megatron_salamandra.data.step_loader import StepLoader
-
-        return StepLoader
-    if name in ("ValidationSet", "validation_sets"):
-        from megatron_salamandra.data import validation_set
-
-        return getattr(validation_set, name)
-    raise AttributeError(name)
+    if (module := _IMPORTED_WHEN_USED.get(name)) is not None:
+        return getattr(import_module(f"{__name__}.{module}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,4 +1,6 @@
-"""What of the blend a resumed run changes: held-out text may change, and is told; what decides the samples may not."""
+"""What of the blend a resumed run changes: held-out text may change, and is reported;
+what decides the samples may not.
+"""
 
 from __future__ import annotations
 

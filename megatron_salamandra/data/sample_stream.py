@@ -66,7 +66,7 @@ class SampleStream:
         seed: of the order of windows.
         start_ordinals: name of a source -> ordinal of its first sample, where a phase continues another one (see
             :func:`megatron_salamandra.data.ledger.final_ordinals`). Sources not named start at 0; named
-            ones that the plan has not got are ignored, because a phase may drop a source.
+            ones that the plan does not have are ignored, because a phase may drop a source.
         open_shards_limit: how many shards are kept open at most.
 
     Attributes:

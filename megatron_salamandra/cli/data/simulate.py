@@ -11,11 +11,11 @@ from megatron_salamandra.foundation.options import Count, Option, Options
 from salamandra_data.option_groups import OutputPath
 
 if TYPE_CHECKING:
-    from megatron_salamandra.data.simulation import Schedule
+    from megatron_salamandra.data import Schedule
 
 
 class SimulateOptions(Options):
-    """What ``salamandra data simulate`` is told."""
+    """The options of ``salamandra data simulate``."""
 
     schedule: Annotated[
         str,
@@ -51,7 +51,7 @@ def register(commands: Subparsers) -> None:
 def _read_schedule(reference: str) -> Schedule:
     """The phases of a run configuration, or of a schedule of text alone, which lists them."""
     from megatron_salamandra.config import load_run_config
-    from megatron_salamandra.data.simulation import Schedule
+    from megatron_salamandra.data import Schedule
     from megatron_salamandra.foundation.yaml_files import read_yaml_mapping
 
     path = Path(reference)
@@ -62,10 +62,10 @@ def _read_schedule(reference: str) -> Schedule:
 
 
 def _run(options: SimulateOptions) -> int:
-    from megatron_salamandra.data.simulation import simulate
-    from megatron_salamandra.data.simulation.report import (
+    from megatron_salamandra.data import (
         phase_tables,
         repeated_languages,
+        simulate,
         simulation_csv,
         simulation_plot,
     )

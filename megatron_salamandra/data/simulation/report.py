@@ -9,7 +9,7 @@ from typing import Any
 
 from megatron_salamandra.data.simulation.simulate import PhaseResult
 from megatron_salamandra.data.simulation.token_unit import TokenUnit, token_unit
-from salamandra_data.blend_plan.plan_file import factor_text
+from salamandra_data.blend_plan import factor_text
 from salamandra_data.figures import figure
 from salamandra_data.text_table import text_table
 

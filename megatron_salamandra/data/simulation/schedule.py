@@ -13,12 +13,13 @@ from salamandra_data.blend_plan import (
     BlendPlan,
     LanguageFactors,
     TokenCounts,
+    load_exact_yaml,
+    parse_factor,
+    pass_tokens,
     plan_of_counts,
     reweighted,
     temperature_factors,
 )
-from salamandra_data.blend_plan.factors import load_exact_yaml, parse_factor
-from salamandra_data.blend_plan.report import pass_tokens
 from salamandra_data.errors import DataError
 
 _TEXT_KEYS = ("token_counts", "plan")
@@ -57,7 +58,7 @@ class Schedule:
         """Read a schedule; files in it are relative to it.
 
         A phase has ``name``; ``token_counts`` or ``plan`` (a file); ``factors`` (a file) or ``temperature`` (a number),
-        which a plan may do without; ``passes`` over the blend or ``tokens``; and, if it likes, ``new_text``.
+        which a plan may do without; ``passes`` over the blend or ``tokens``; optionally ``new_text``.
 
         Raises:
             DataError: a file is missing or wrong; a key is unknown, missing or contradicts another.
@@ -110,7 +111,7 @@ def _configured(config: RunConfig, number: int, name: str) -> Phase:
         raise DataError(f"{where} says nothing of its text\n  name a blend plan: {keys}")
     new_text = frozenset(given.new_text if given else ())
     if unknown := sorted(new_text - {source.name for source in plan.sources}):
-        raise DataError(f"{where}.new_text names {', '.join(unknown)}, which the phase has not got")
+        raise DataError(f"{where}.new_text names {', '.join(unknown)}, which the phase does not have")
     length = part.data.sequence_length
     return Phase(
         name, plan, factors, part.total_steps * part.training.global_batch_size * length, new_text, length
