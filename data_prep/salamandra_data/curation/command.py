@@ -19,7 +19,7 @@ from salamandra_data.curation.stages import stages_of
 from salamandra_data.errors import DataError
 from salamandra_data.execution import ExecutorSettings, Outcome, run_stages
 from salamandra_data.readers import find_inputs
-from salamandra_data.text_table import text_table
+from salamandra_data.text_table import count_of, text_table
 
 _UNREADABLE = ("malformed", "empty")
 
@@ -66,7 +66,7 @@ class CurationResult:
         counts = ", ".join(f"{removed[reason]:,} {reason}" for reason in _UNREADABLE if removed[reason])
         samples = [self._first_sample(reason) for reason in _UNREADABLE if removed[reason]]
         return (
-            f"no document could be read from {len(self.report['input_files']):,} input files: "
+            f"no document could be read from {count_of(len(self.report['input_files']), 'input file')}: "
             f"{counts or 'there is none in them'}{''.join(samples)}\n"
             f"  {self.page} shows more of what is wrong with them"
         )

@@ -123,6 +123,8 @@ class DocumentFile:
         lines: list[bytes] = []
         filled: list[bytes] = []
         for content in stream:
+            if not lines:
+                content = content.removeprefix(b"\xef\xbb\xbf") or b"\n"  # a file may hold nothing else
             lines.append(content)
             filled += [] if content.isspace() else [content]
             if len(filled) == 2:

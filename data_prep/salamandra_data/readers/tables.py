@@ -58,7 +58,10 @@ def rows_of(
                     entries, size = [], 0
                     progress(share)
     except pyarrow.ArrowException as error:
-        raise DataError(f"{path}: cannot be read as {kind} (after row {row:,}): {error}") from error
+        raise DataError(
+            f"{path}: cannot be read as {kind} (after row {row:,}): {error}\n"
+            "  if it is damaged, copy it again from its origin; if nothing was ever written to it, leave it out"
+        ) from error
     if entries:
         yield entries
     progress(1.0)

@@ -55,7 +55,7 @@ def test_tables_without_rows_are_nothing_too(tmp_path: Path, capsys: pytest.Capt
     )
     pyarrow.parquet.write_table(table, tmp_path / "in/a.parquet")
     assert curate(tmp_path) == 1
-    assert "no document could be read from 1 input files: there is none in them" in capsys.readouterr().err
+    assert "no document could be read from 1 input file: there is none in them" in capsys.readouterr().err
 
 
 def test_a_corpus_of_which_all_is_removed_was_read(tmp_path: Path) -> None:

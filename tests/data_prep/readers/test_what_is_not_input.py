@@ -209,5 +209,14 @@ def test_empty_files_are_empty(tmp_path: Path) -> None:
     texts = [list(DocumentFile(path, DocumentKeys(language="ca"))) for path in found]
     assert texts == [[], [], [Document(1, b"", "ca")]]
     (tmp_path / "d.parquet").write_bytes(b"")
-    with pytest.raises(DataError, match=r"d\.parquet: cannot be read as Parquet"):
+    with pytest.raises(DataError, match=r"d\.parquet: cannot be read as Parquet .*\n  .*leave it out"):
         documents(tmp_path / "d.parquet")
+
+
+@pytest.mark.parametrize("content", [b"", b"\n", b"\r\n\r\n"])
+def test_a_byte_order_mark_is_no_line(tmp_path: Path, content: bytes) -> None:
+    mark, line = b"\xef\xbb\xbf", b'{"text": "a", "language": "ca"}\n'
+    (tmp_path / "a.jsonl").write_bytes(mark + content)
+    assert documents(tmp_path / "a.jsonl") == []
+    (tmp_path / "b.jsonl").write_bytes(mark + content + line + mark + line)  # as `cat` joins files
+    assert [document.text for document in documents(tmp_path / "b.jsonl")] == [b"a", b"a"]
