@@ -4,7 +4,8 @@ Each kind is a pattern and a check. A number that is nothing but digits counts u
 than one in a thousand of them for an identity; other kinds need a word shortly before, such as *PESEL*. So do those
 whose punctuation is that of case numbers and dates, and in program text all of them.
 
-Checks are python-stdnum's where it has one that takes no number that ours would not take. The others are by the
+Checks are python-stdnum's where it has one that takes no number that ours would not take, but for Belgium, where it
+knows numbers of unknown birthdays. The others are by the
 issuing authorities' published formats, as collected in OECD's "Tax identification numbers" and the European
 Commission's TIN specifications.
 """
