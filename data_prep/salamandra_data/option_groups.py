@@ -196,7 +196,7 @@ class ExecutorOptions(Options):
         return self
 
     def settings(self) -> ExecutorSettings:
-        """What the executor is told."""
+        """These options as the settings of an executor."""
         from salamandra_data.execution import LocalSettings, RaySettings, SlurmSettings
 
         if self.executor == "local":

@@ -106,5 +106,5 @@ def _count(entry: object, name: str, unit: int) -> int:
     except (InvalidOperation, ValueError, OverflowError) as error:
         raise DataError(f"{name} = {entry!r} is not a number") from error
     if count < 1:
-        raise DataError(f"{name} = {entry} is not above 0: leave out what the corpus has not got")
+        raise DataError(f"{name} = {entry} is not above 0: leave out what the corpus does not have")
     return count

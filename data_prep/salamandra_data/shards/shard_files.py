@@ -55,6 +55,8 @@ def same_tokens(
 ) -> Iterator[tuple[Location, Location]]:
     """Pairs of shards that hold the same tokens, such as a copy under another name beside its original.
 
+    What blends, merges, inspects or verifies shards asks here.
+
     Shards that were made together, with different numbers, may: their documents are different ones.
     """
     seen: dict[str, tuple[Location, ShardManifest]] = {}
@@ -169,7 +171,7 @@ def keep_tokenizer(out: Path, model: Path, sha256: str) -> None:
 
 
 def _is_shard_file(path: Location) -> bool:
-    """Told by the name, because to ask a web server for a directory would fetch the file."""
+    """Known by the name, because to ask a web server for a directory would fetch the file."""
     return isinstance(path, RemotePath) and path.suffix in (".bin", ".idx") and is_file(path)
 
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def until_interrupted(work: Callable[[], int], stays: str) -> int:
-    """Do ``work``; SIGTERM ends it as Ctrl-C does, and the user is told what ``stays``.
+    """Do ``work``; SIGTERM ends it as Ctrl-C does, and the user reads what ``stays``.
 
     Returns:
         What ``work`` does, or :data:`INTERRUPTED`.

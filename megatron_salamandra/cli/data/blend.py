@@ -16,7 +16,7 @@ _WEIGHTS = OneOf(required=True)
 
 
 class BlendOptions(Options):
-    """What ``salamandra data blend`` is told."""
+    """The options of ``salamandra data blend``."""
 
     shards: Annotated[
         tuple[PathPattern, ...],

@@ -11,7 +11,7 @@ from salamandra_data.option_groups import InputOptions, NamedPath, OutputPath
 
 
 class FertilityOptions(Options):
-    """What ``salamandra data fertility`` is told."""
+    """The options of ``salamandra data fertility``."""
 
     documents: InputOptions
     tokenizers: Annotated[

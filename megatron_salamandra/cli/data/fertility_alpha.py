@@ -13,7 +13,7 @@ _NAMED = ("en", "es", "ca", "eu", "gl", "ga")
 
 
 class FertilityAlphaOptions(Options):
-    """What ``salamandra data fertility-alpha`` is told."""
+    """The options of ``salamandra data fertility-alpha``."""
 
     documents: InputOptions
     seed: Annotated[int, Option("decides every random choice")] = 0

@@ -14,7 +14,7 @@ _SHOWN = OneOf()
 
 
 class InspectOptions(Options):
-    """What ``salamandra data inspect`` is told."""
+    """The options of ``salamandra data inspect``."""
 
     path: Annotated[
         Place,

@@ -10,7 +10,7 @@ from salamandra_data.option_groups import Place, ReshardOptions
 
 
 class MergeOptions(Options):
-    """What ``salamandra data merge`` is told."""
+    """The options of ``salamandra data merge``."""
 
     path: Annotated[
         tuple[Place, ...],

@@ -12,7 +12,7 @@ _SIZE = OneOf(required=True)
 
 
 class SplitOptions(Options):
-    """What ``salamandra data split`` is told."""
+    """The options of ``salamandra data split``."""
 
     path: Annotated[
         Place, Option("the shard, with or without a file ending", metavar="SHARD", positional=True)

@@ -10,7 +10,7 @@ from salamandra_data.option_groups import Place
 
 
 class VerifyOptions(Options):
-    """What ``salamandra data verify`` is told."""
+    """The options of ``salamandra data verify``."""
 
     path: Annotated[
         tuple[Place, ...],
