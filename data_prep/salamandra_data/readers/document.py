@@ -175,17 +175,25 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 _LONG_LINE_BYTES = 1024
 _MOST_QUOTES = 3
+_KEY_ENDS = (b'":', b" :", b"\t:", b"\r:")
 
 
 def _may_double_a_key(raw: bytes, values: dict[str, Any], quoted_text: bytes) -> bool:
     """Whether a record could have more keys than its parser gave; seldom True, and False only if it has not.
 
-    Each key ends in a quote and a colon: where there are as many of these as keys, none was dropped. Long lines are
+    Each key has a colon, behind its quote or behind white space: where there are as many of these as keys, none was
+    dropped. Long lines are
     text mostly, which is passed over by its quotes; looking at all of it would cost as much as parsing it.
     """
     ends = _text_ends(raw, quoted_text) if len(raw) > _LONG_LINE_BYTES else None
     start, end = ends or (0, 0)
-    marks = raw.count(b'":', 0, start) + raw.count(b'":', end)
+    colons = raw.count(b":", 0, start) + raw.count(b":", end)  # one byte is found much faster than two
+    if colons == len(values):
+        return False
+    marks = 0
+    for mark in _KEY_ENDS:
+        if mark[:1] in b'" ' or mark[:1] in raw:
+            marks += raw.count(mark, 0, start) + raw.count(mark, end)
     return marks != len(values) and marks != _keys_in(values)
 
 
