@@ -83,18 +83,26 @@ def main(
     except UserError as error:
         report_end(rank, error.exit_code, str(error))
         if error.of_one_rank:
-            print(f"rank {os.environ.get('RANK', '0')} on {socket.gethostname()}: {error}", file=sys.stderr)
-        elif first:
+            print(f"rank {rank} on {socket.gethostname()}: {error}", file=sys.stderr)
+        elif first and not error.said_elsewhere:
             print(error, file=sys.stderr)
-        elif signals.leaves_at_once:
+        elif signals.leaves_at_once and not first:
             # A launcher that ends all tasks with the first that fails must not end rank 0 before it has spoken.
             time.sleep(SILENT_SECONDS)
+            if _ends_together():  # and this rank still lives, so rank 0 has not found it
+                print(f"rank {rank} on {socket.gethostname()}: {error}", file=sys.stderr)
         return error.exit_code
     except Exception as error:
         report_end(rank, EXIT_FAILURE, "".join(traceback.format_exception_only(error)))
         raise
     finally:
         signals.begin()
+
+
+def _ends_together() -> bool:
+    """Whether the launcher ends all ranks with the first that fails; others leave each to say what it finds."""
+    one_host = os.environ.get("LOCAL_WORLD_SIZE", "") == os.environ.get("WORLD_SIZE")
+    return one_host or "TORCHELASTIC_RUN_ID" in os.environ
 
 
 def run_as_process(argv: Sequence[str] | None = None) -> int:

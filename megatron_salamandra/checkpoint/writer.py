@@ -1,4 +1,4 @@
-"""Saving checkpoints, in the background unless told otherwise."""
+"""Saving checkpoints, in the background unless the configuration says otherwise."""
 
 from __future__ import annotations
 

@@ -12,13 +12,13 @@ from megatron_salamandra.foundation.options import Option, OptionError, Options
 
 
 class RunOptions(Options):
-    """What ``salamandra checkpoint list`` is told."""
+    """Options of ``salamandra checkpoint list``."""
 
     run: Annotated[Path, Option("run directory, or its checkpoints/", metavar="RUN_DIR", positional=True)]
 
 
 class CheckpointOptions(Options):
-    """What commands on one checkpoint are told."""
+    """Options of commands on one checkpoint."""
 
     checkpoint: Annotated[
         Path,

@@ -10,7 +10,7 @@ from megatron_salamandra.foundation.options import Option, Options
 
 
 class DoctorOptions(Options):
-    """What ``salamandra doctor`` is told."""
+    """Options of ``salamandra doctor``."""
 
     json_output: Annotated[bool, Option("print one JSON object instead of the table", flag="--json")] = False
 

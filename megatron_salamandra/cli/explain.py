@@ -12,7 +12,7 @@ _TEXT_TOKENS = 64
 
 
 class ExplainOptions(Options):
-    """What ``salamandra explain`` is told."""
+    """Options of ``salamandra explain``."""
 
     run: Annotated[Path, Option("run directory", metavar="RUN_DIR", positional=True)]
     step: Annotated[int, Option("step, counted from 1 as in metrics.jsonl")]

@@ -12,7 +12,7 @@ _SOURCE = OneOf(required=True)
 
 
 class GenerateOptions(Options):
-    """What ``salamandra generate`` is told."""
+    """Options of ``salamandra generate``."""
 
     checkpoint: Annotated[
         Path | None,

@@ -16,7 +16,7 @@ _CHECKPOINT = "step directory, checkpoints directory or run directory (then its 
 
 
 class ExportOptions(Options):
-    """What ``salamandra hf export`` is told."""
+    """Options of ``salamandra hf export``."""
 
     checkpoint: Annotated[Path, Option(_CHECKPOINT, metavar="DIR")]
     out: Annotated[Path, Option("directory to create", metavar="DIR")]
@@ -41,7 +41,7 @@ class ExportOptions(Options):
 
 
 class CompareOptions(Options):
-    """What ``salamandra hf compare`` is told."""
+    """Options of ``salamandra hf compare``."""
 
     checkpoint: Annotated[Path, Option(_CHECKPOINT, metavar="DIR")]
     hf: Annotated[Path, Option("directory written by `salamandra hf export`", metavar="DIR")]

@@ -10,7 +10,7 @@ from megatron_salamandra.foundation.options import Option, Options
 
 
 class PlanOptions(Options):
-    """What ``salamandra plan`` is told."""
+    """Options of ``salamandra plan``."""
 
     config: Annotated[
         str, Option("a YAML file, or a preset such as salamandra-7b", metavar="CONFIG", positional=True)

@@ -10,7 +10,7 @@ from megatron_salamandra.foundation.options import Option, Options
 
 
 class QuickstartOptions(Options):
-    """What ``salamandra quickstart`` is told."""
+    """Options of ``salamandra quickstart``."""
 
     out: Annotated[
         Path,

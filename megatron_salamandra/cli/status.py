@@ -10,7 +10,7 @@ from megatron_salamandra.foundation.options import Option, Options
 
 
 class StatusOptions(Options):
-    """What ``salamandra status`` is told."""
+    """Options of ``salamandra status``."""
 
     run: Annotated[Path, Option("run directory", metavar="RUN", positional=True)]
 

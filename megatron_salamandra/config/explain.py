@@ -75,7 +75,7 @@ def _problem_of(detail: ErrorDetails, root: type[BaseModel]) -> Problem:
 
 
 def _remedy(kind: str, value: Any) -> str:
-    """How the value is written that was probably meant; empty if that cannot be told."""
+    """How the value is written that was probably meant; empty if that is not clear."""
     if kind in ("tuple_type", "list_type") and isinstance(value, str):
         return f"write [{value.strip('()[] ')}]"
     if kind in ("int_type", "int_from_float"):

@@ -31,7 +31,7 @@ def load_run_config(path_or_preset: str, overrides: Sequence[str] = ()) -> RunCo
         path_or_preset: a YAML file, or the name of a preset such as ``salamandra-7b``.
         overrides: ``section.key=value`` strings, read by :func:`parse_overrides`.
     Raises:
-        ConfigError: any file, key, type or contradiction; every problem found is told.
+        ConfigError: any file, key, type or contradiction; the message has every problem.
     """
     layers = _Layers({"data": {}})
     for source, content in _extends_chain(_locate(path_or_preset, Path())):

@@ -35,7 +35,7 @@ ONLY_PHASE = "main"
 
 
 class RunConfig(Section):
-    """Everything a run is told. Immutable; contradictions between keys are refused on construction.
+    """Everything that decides a run. Immutable; contradictions between keys are refused on construction.
 
     Use :func:`megatron_salamandra.config.load_run_config` to read one: its errors name files.
     """

@@ -335,7 +335,7 @@ class CheckpointSection(Section):
 
 
 class LoggingSection(Section):
-    """What is told, beyond metrics.jsonl, which has every step."""
+    """What is reported, beyond metrics.jsonl, which has every step."""
 
     console_every_steps: int = Field(default=10, ge=1, description="One console line every so many steps.")
     tensorboard: bool = Field(default=True, description="Write TensorBoard scalars into run_dir/tensorboard.")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 from megatron_salamandra.foundation.exit_codes import EXIT_FAILURE
 
 
@@ -14,10 +12,12 @@ class UserError(ValueError):
     would help. Each room has a subclass of its own, so that a caller may tell them apart.
     """
 
-    exit_code: ClassVar[int] = EXIT_FAILURE
+    exit_code: int = EXIT_FAILURE
     """What a command ends with when this error ends it."""
-    of_one_rank: ClassVar[bool] = False
+    of_one_rank: bool = False
     """True if the ranks of a run do not all find it: the one that does says so, and on which host it is."""
+    said_elsewhere: bool = False
+    """True if another rank says it, so that this one need not."""
 
 
 class Notice(UserWarning):

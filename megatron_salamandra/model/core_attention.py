@@ -57,7 +57,7 @@ class CausalAttention(MegatronModule):
         except ImportError as error:
             raise RuntimeError(
                 f"data.document_masking on CUDA needs torch.nn.attention.varlen, which torch {torch.__version__} "
-                "has not got\n  install torch 2.13 or later, or set data.document_masking to false"
+                "does not have\n  install torch 2.13 or later, or set data.document_masking to false"
             ) from error
         length, rows = query.shape[:2]
         query, key, value = (heads.transpose(0, 1).flatten(0, 1) for heads in (query, key, value))

@@ -35,7 +35,7 @@ def transformer_config(config: RunConfig, *, platform_name: str) -> TransformerC
     Args:
         platform_name: ``cuda`` or ``host``; gloo has no batched point-to-point calls.
     Raises:
-        ConfigError: a kernel was asked for that the platform or this torch has not got.
+        ConfigError: a kernel was asked for that the platform or this torch does not have.
     """
     model, parallel, kernels = config.model, config.parallel, config.kernels
     _check_platform(config, platform_name)

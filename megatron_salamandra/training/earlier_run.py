@@ -18,21 +18,21 @@ def start_after(
 ) -> PhaseStart:
     """Read where the run at ``continue_from`` stands by its latest complete checkpoint.
 
-    Languages that this phase does not draw keep their place. Where a language's text has changed, which is told,
-    its ordinal still counts windows.
+    Languages that this phase does not draw keep their place. Where a language's text has changed, a warning
+    says so, and its ordinal still counts windows.
 
     Args:
         continue_from: run directory, or one of its checkpoints.
         config, plan: of the run that goes on.
     Raises:
-        ConfigError: ``data.new_text`` names a language that the blend has not got, or the earlier run has another
+        ConfigError: ``data.new_text`` names a language that the blend does not have, or the earlier run has another
             sequence length or another seed.
         DataError: there is no such run, no complete checkpoint of it, or they do not belong together.
     """
     sources = [source.name for source in plan.sources]
     if unknown := [name for name in config.data.new_text if name not in sources]:
         raise ConfigError(
-            f"data.new_text names {', '.join(unknown)}, which {config.data.blend} has not got\n"
+            f"data.new_text names {', '.join(unknown)}, which {config.data.blend} does not have\n"
             f"  its sources: {', '.join(sources)}"
         )
     try:

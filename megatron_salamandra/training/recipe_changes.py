@@ -1,4 +1,4 @@
-"""What of the recipe a resumed run changes: allowed, and told."""
+"""What of the recipe a resumed run changes: allowed, and logged."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a checkpoint has to do with the run that goes on from it: found, compared, and told."""
+"""What a checkpoint has to do with the run that goes on from it: found, compared, and its changes logged."""
 
 from __future__ import annotations
 
@@ -96,11 +96,14 @@ def initialize_weights(
         return
     if (place / "config.json").is_file():
         raise CheckpointError(
-            f"initialize_from = {place}: is a Hugging Face model, which training cannot start from yet\n"
+            f"initialize_from = {place}: a Hugging Face model, which training cannot start from yet\n"
             "  name a run directory or one of its checkpoints"
         )
-    directory = resolve_checkpoint(place)
-    load_checkpoint(directory, runtime.config, chunks, None)
+    try:
+        directory = resolve_checkpoint(place)
+        load_checkpoint(directory, runtime.config, chunks, None)
+    except CheckpointError as error:
+        raise CheckpointError(f"initialize_from = {place}: {error}") from error
     optimizer.reload_model_params()  # the fp32 masters are copies
     runtime.logger.info("the weights are those of %s", directory)
     runtime.events.write("initialize", checkpoint=str(directory))

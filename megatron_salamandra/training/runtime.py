@@ -22,6 +22,7 @@ from megatron_salamandra.platform import Platform, select_platform
 from megatron_salamandra.run_directory import EventLog, RunDirectory, RunOwner, unwritable
 from megatron_salamandra.training.environment import record_environment
 from megatron_salamandra.training.logs import start_logging, stop_logging
+from megatron_salamandra.training.refusal import refused_elsewhere, settle_who_speaks
 
 SIGNAL_SPREAD_SECONDS = 5.0
 """How much later than the first rank the last one may get a signal that is sent to all."""
@@ -91,6 +92,10 @@ class Runtime:
                 runtime._tell_stop(stop)
                 raise
             except Exception as error:
+                if not isinstance(error, UserError) and (cause := refused_elsewhere()) is not None:
+                    raise cause from error
+                if isinstance(error, UserError):
+                    settle_who_speaks(error, grid.rank)
                 nothing_done = not runtime.has_trained and not isinstance(error, UserError)
                 if nothing_done and signals.wait(SIGNAL_SPREAD_SECONDS):
                     # A rank that the signal found before it had joined has left at once, and this one misses it.
@@ -98,7 +103,7 @@ class Runtime:
                     runtime._tell_stop(requested)
                     raise requested from error
                 alone = not isinstance(error, UserError)
-                if alone or grid.rank == 0:
+                if alone or (error.of_one_rank if grid.rank else not error.said_elsewhere):
                     events.write("failure", rank=grid.rank, error=f"{type(error).__name__}: {error}")
                 if alone:
                     path = directory.rank_log(grid.rank)

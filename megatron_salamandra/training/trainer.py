@@ -267,7 +267,7 @@ class Trainer:
                 yield from self._steps_without_roll_back(loader, end, stop_after)
 
     def _enter_phase(self, number: int) -> None:
-        """Have the model and the run directory be in a phase; its first step is told."""
+        """Have the model and the run directory be in a phase; its first step is logged."""
         if number == self._phase:
             return
         self._phase = number

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from megatron_salamandra.training import Callback, Decision, Measurement, StepReport
+from megatron_salamandra.training.errors import TrainingError
 
 
 class Answers(Callback):
@@ -52,6 +53,21 @@ class Answers(Callback):
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         self.asked = state["asked"]
+
+
+class Refuses(Callback):
+    """Finds, on some ranks, an error that a user can mend."""
+
+    def __init__(self, ranks: Sequence[int], in_step: bool = False) -> None:
+        self._ranks, self._in_step = ranks, in_step
+
+    def start(self) -> None:
+        if not self._in_step and self.run.rank in self._ranks:
+            raise TrainingError("a shard is damaged\n  copy it again")
+
+    def after_step(self, report: StepReport) -> None:
+        if self._in_step and self.run.rank in self._ranks:
+            raise TrainingError("a shard is damaged\n  copy it again")
 
 
 class SkipNotFinite(Callback):

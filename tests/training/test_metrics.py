@@ -162,6 +162,18 @@ def test_a_full_disk_under_the_metrics_is_told_once_and_so_is_its_end(
     ]
 
 
+def test_closing_does_not_show_that_the_metrics_are_written_again(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    sinks = SinkList([RunFiles(RunDirectory(tmp_path / "nowhere"))], logging.getLogger("test"))
+    sinks.open(-1)
+    sinks.write(1, LOSS)
+    sinks.close()
+    assert [record.getMessage().partition(",")[0] for record in caplog.records] == [
+        "metrics.jsonl cannot be written"
+    ]
+
+
 class Broken(Sink):
     """Fails at every call."""
 

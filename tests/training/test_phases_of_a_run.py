@@ -215,6 +215,6 @@ def test_a_hugging_face_model_is_refused_as_a_start(runs: TrainingRuns, tmp_path
     (tmp_path / "config.json").write_text("{}")
     overrides = ["training.steps=1", "optimizer.warmup_steps=0", f"initialize_from={tmp_path}"]
     assert runs.train("from-hugging-face", 1, *overrides) == 1
-    assert "is a Hugging Face model, which training cannot start from yet" in str(
+    assert "a Hugging Face model, which training cannot start from yet" in str(
         runs.events("from-hugging-face")[-1]["error"]
     )

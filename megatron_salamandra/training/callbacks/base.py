@@ -23,7 +23,7 @@ class Callback:
 
     run: Run
     part: str = "callbacks"
-    """Under which name its time between steps is told (``seconds_between_steps``)."""
+    """Under which name its time between steps is reported (``seconds_between_steps``)."""
 
     @property
     def name(self) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -66,7 +67,11 @@ class SinkList:
     def close(self) -> None:
         """See :meth:`Sink.close`."""
         for sink, guard in self._guards.items():
-            guard.attempt(sink.close)
+            if guard.failing:  # closing writes nothing, so it cannot show that the place works again
+                with contextlib.suppress(Exception):
+                    sink.close()
+            else:
+                guard.attempt(sink.close)
 
     def _write(self, sink: Sink, last_step: int, action: Callable[[], object]) -> None:
         guard = self._guards[sink]
