@@ -29,8 +29,8 @@ GROUPS = tuple(sorted(module.name for module in pkgutil.iter_modules(__path__) i
 _PYTHONS_FORMAT = warnings.formatwarning
 
 
-def build_parser() -> CommandParser:
-    """The whole command line, every group registered."""
+def build_parser(chosen: str | None = None) -> CommandParser:
+    """The whole command line, or that of the ``chosen`` group alone, which need not wait for the others' modules."""
     parser = CommandParser(
         prog="salamandra",
         description="Prepare multilingual text, train on it with Megatron-Core, export and look at the result.",
@@ -38,7 +38,7 @@ def build_parser() -> CommandParser:
     )
     parser.add_argument("--version", action="version", version=f"salamandra {__version__}")
     groups = parser.add_subparsers(title="groups", metavar="GROUP", required=True)
-    for name in GROUPS:
+    for name in GROUPS if chosen is None else (chosen,):
         import_module(f"{__name__}.{name}").register(groups)
     return parser
 
@@ -91,8 +91,9 @@ def _format_warning(
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """Parse, and let ``key=value`` overrides also stand after options, which argparse does not."""
-    parser = build_parser()
-    arguments, rest = parser.parse_known_args(argv)
+    words = list(sys.argv[1:] if argv is None else argv)
+    parser = build_parser(words[0] if words and words[0] in GROUPS else None)
+    arguments, rest = parser.parse_known_args(words)
     if not rest:
         return arguments
     name: str | None = getattr(arguments, "anywhere", None)

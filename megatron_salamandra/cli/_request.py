@@ -10,7 +10,7 @@ from megatron_salamandra.foundation.options import Option, Options
 
 
 class RequestOptions(Options):
-    """What a request to a run is told."""
+    """Options of a request to a run."""
 
     run: Annotated[Path, Option("run directory", metavar="RUN", positional=True)]
     reason: Annotated[str, Option("why, for the log and the report")] = "asked on the command line"

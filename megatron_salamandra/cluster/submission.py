@@ -41,7 +41,7 @@ class Refused(UserError):
 
 
 class LaunchOptions(Options):
-    """What ``salamandra launch`` is told."""
+    """Options of ``salamandra launch``."""
 
     config: Annotated[str, Option("YAML file or preset", metavar="CONFIG", positional=True)]
     overrides: Annotated[

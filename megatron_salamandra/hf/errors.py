@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 from megatron_salamandra.foundation.errors import UserError
 from megatron_salamandra.foundation.exit_codes import EXIT_USAGE
 
@@ -19,4 +17,4 @@ class TokenizerConversionError(HuggingFaceError):
 class OptionError(HuggingFaceError):
     """A value that an option cannot have."""
 
-    exit_code: ClassVar[int] = EXIT_USAGE
+    exit_code = EXIT_USAGE

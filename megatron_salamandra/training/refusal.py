@@ -10,6 +10,7 @@ import socket
 import time
 
 import torch.distributed as dist
+from torch._C._distributed_c10d import Store
 
 from megatron_salamandra.foundation.errors import UserError
 
@@ -35,20 +36,25 @@ class RefusedElsewhere(UserError):
         self.exit_code = exit_code
 
 
-def settle_who_speaks(error: UserError, rank: int) -> None:
-    """Note in ``error`` whether this rank says it (``of_one_rank``) or another one does (``said_elsewhere``)."""
+def settle_who_speaks(error: UserError, rank: int) -> bool:
+    """Note in ``error`` whether this rank says it (``of_one_rank``) or another one does (``said_elsewhere``).
+
+    Returns:
+        Whether this rank says it.
+    """
     if error.of_one_rank or error.said_elsewhere:
-        return
+        return error.of_one_rank
     with contextlib.suppress(RuntimeError):  # the store ends with rank 0, which then has spoken
         store = _store()
         if rank == 0:
             store.set(_OF_RANK_0, _described(error, rank))
             error.said_elsewhere = store.check([_ALONE]) and _read(store, _ALONE).text.endswith(f": {error}")
-            return
+            return not error.said_elsewhere
         error.said_elsewhere = True
         if not _comes(store, _OF_RANK_0) and store.add(_CLAIMS, 1) == 1:
             store.set(_ALONE, _described(error, rank))
             error.said_elsewhere, error.of_one_rank = False, True
+    return error.of_one_rank or (rank == 0 and not error.said_elsewhere)
 
 
 def refused_elsewhere() -> RefusedElsewhere | None:
@@ -65,19 +71,19 @@ def _described(error: UserError, rank: int) -> str:
     return f"{error.exit_code}\nrank {rank} on {socket.gethostname()}: {error}"
 
 
-def _read(store: dist.Store, key: str) -> RefusedElsewhere:
+def _read(store: Store, key: str) -> RefusedElsewhere:
     code, _, text = store.get(key).decode().partition("\n")
     return RefusedElsewhere(text, int(code))
 
 
-def _comes(store: dist.Store, key: str) -> bool:
+def _comes(store: Store, key: str) -> bool:
     # Not by the store's own waiting, which fills the console when the time is up.
     deadline = time.monotonic() + RANK_0_SECONDS
-    while not (there := store.check([key])) and time.monotonic() < deadline:
+    while not (there := bool(store.check([key]))) and time.monotonic() < deadline:
         time.sleep(POLL_SECONDS)
     return there
 
 
-def _store() -> dist.Store:
+def _store() -> Store:
     # Not public, but the one store that all ranks have, whichever launcher made it.
     return dist.distributed_c10d._get_default_store()

@@ -92,10 +92,11 @@ class Runtime:
                 runtime._tell_stop(stop)
                 raise
             except Exception as error:
-                if not isinstance(error, UserError) and (cause := refused_elsewhere()) is not None:
-                    raise cause from error
+                speaks = True
                 if isinstance(error, UserError):
-                    settle_who_speaks(error, grid.rank)
+                    speaks = settle_who_speaks(error, grid.rank)
+                elif (cause := refused_elsewhere()) is not None:
+                    raise cause from error
                 nothing_done = not runtime.has_trained and not isinstance(error, UserError)
                 if nothing_done and signals.wait(SIGNAL_SPREAD_SECONDS):
                     # A rank that the signal found before it had joined has left at once, and this one misses it.
@@ -103,7 +104,7 @@ class Runtime:
                     runtime._tell_stop(requested)
                     raise requested from error
                 alone = not isinstance(error, UserError)
-                if alone or (error.of_one_rank if grid.rank else not error.said_elsewhere):
+                if speaks:
                     events.write("failure", rank=grid.rank, error=f"{type(error).__name__}: {error}")
                 if alone:
                     path = directory.rank_log(grid.rank)

@@ -150,3 +150,11 @@ def test_a_mistyped_option_is_answered_with_the_nearest(capsys: pytest.CaptureFi
     lines = capsys.readouterr().err.splitlines()
     assert lines[-2].endswith("error: unrecognized arguments: --buget-tokens 3")
     assert lines[-1] == "  did you mean --budget-tokens?"
+
+
+def test_train_waits_for_no_other_command_before_it_can_hear_a_signal() -> None:
+    code = (
+        "import sys; from megatron_salamandra.cli import build_parser; build_parser('train')\n"
+        "sys.exit(', '.join({'pydantic', 'numpy', 'torch', 'salamandra_data'} & sys.modules.keys()) or 0)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
