@@ -79,14 +79,15 @@ def test_skipped_lines_are_counted_and_listed(tmp_path: Path, bad_file: Path, sm
 def test_what_a_run_leaves_is_no_input_of_the_next(
     tmp_path: Path, bad_file: Path, small_tokenizer: Path
 ) -> None:
-    job = tokenize_job(
-        [tmp_path], small_tokenizer, tmp_path / "shards", DocumentKeys(language="ca"), skip_malformed=True
-    )
+    out = tmp_path / "shards"
+    job = tokenize_job([bad_file], small_tokenizer, out, DocumentKeys(language="ca"), skip_malformed=True)
     first = tokenize_documents(job)
     before = visible_and_hidden(tmp_path)
     again = tokenize_documents(job)
     assert again.shards_already_done == len(again.groups[0].shards) == 1
     assert again.groups == first.groups and visible_and_hidden(tmp_path) == before
+    with pytest.raises(DataError, match="no input file"):
+        tokenize_documents(tokenize_job([out], small_tokenizer, tmp_path / "others"))
 
 
 def test_an_input_of_malformed_lines_only_is_no_success(tmp_path: Path, small_tokenizer: Path) -> None:

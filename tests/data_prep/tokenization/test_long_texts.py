@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from itertools import pairwise
@@ -125,9 +126,11 @@ def test_the_guard_compares_long_texts_too(small_tokenizer: Path) -> None:
         GuardedEncoder(Encoder(small_tokenizer), OneIdWrong()).encode(batch)  # type: ignore[arg-type]
 
 
+SUPPORT = Path(__file__).parents[2] / "support"
 MEASURE = """
 import resource, sys
 from pathlib import Path
+from tokenize_job import tokenize_job
 from salamandra_data.tokenization import tokenize_documents
 source, model, out = map(Path, sys.argv[1:])
 result = tokenize_documents(tokenize_job([source], model, out, encoder="sentencepiece"))
@@ -151,5 +154,9 @@ def test_memory_for_one_large_document_is_a_few_times_its_size(tmp_path: Path, s
             str(small_tokenizer),
             str(tmp_path / f"out-{megabytes}"),
         ]
-        peaks.append(int(subprocess.run(command, check=True, capture_output=True, text=True).stdout))
+        support = os.pathsep.join([str(SUPPORT), os.environ.get("PYTHONPATH", "")])
+        done = subprocess.run(
+            command, check=True, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": support}
+        )
+        peaks.append(int(done.stdout))
     assert peaks[1] - peaks[0] < 15 * 12, peaks  # MiB; whole, the text takes some 50 times its size
