@@ -18,10 +18,10 @@ from typing import Literal
 
 from megatron_salamandra.foundation.errors import UserError
 from megatron_salamandra.foundation.json_files import read_json_object, write_json
+from megatron_salamandra.run_directory import RunDirectory
 
 Request = Literal["stop", "save"]
 
-DIRECTORY = "control"
 HEARTBEAT = "heartbeat"
 
 _TAKEN_UP: dict[Request, str] = {"stop": "stopped", "save": "saved"}
@@ -48,7 +48,7 @@ class ControlFiles:
     """The requests and the heartbeat of one run directory."""
 
     def __init__(self, run_dir: Path) -> None:
-        self.directory = run_dir / DIRECTORY
+        self.directory = RunDirectory(run_dir).control
 
     def ask(self, kind: Request, reason: str, *, again: bool = False) -> None:
         """Leave a request; the one that lies there already gives way.

@@ -7,15 +7,14 @@ from pathlib import Path
 
 from megatron_salamandra.cluster.rounds import Round
 from megatron_salamandra.foundation.json_files import append_json_lines, read_json_lines
-
-ROUNDS = "rounds.jsonl"
+from megatron_salamandra.run_directory import RunDirectory
 
 
 class RoundBook:
     """Reads and appends rounds."""
 
     def __init__(self, run_dir: Path) -> None:
-        self.path = run_dir / ROUNDS
+        self.path = RunDirectory(run_dir).rounds
 
     def read(self) -> list[Round]:
         """All rounds, oldest first; lines that are none, such as torn ones, are passed over."""

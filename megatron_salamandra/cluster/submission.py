@@ -24,7 +24,7 @@ from megatron_salamandra.foundation.errors import UserError
 from megatron_salamandra.foundation.exit_codes import EXIT_USAGE
 from megatron_salamandra.foundation.options import Count, Option, Options
 from megatron_salamandra.planning import make_plan
-from megatron_salamandra.run_directory import RunDirectory, check_checkpoints_are_there, read_owner
+from megatron_salamandra.run_directory import CONFIG, RunDirectory, check_checkpoints_are_there, read_owner
 from salamandra_data.blend_plan import BlendPlan
 
 _GIB = 1024**3
@@ -100,7 +100,7 @@ def launch(options: LaunchOptions) -> Launch:
         raise Refused("\n".join(problems))
     place = _next_place(directory)
     script = _script(options, profile, directory, place)
-    atomic_write_text(place / "config.yaml", config.to_yaml())
+    atomic_write_text(place / CONFIG, config.to_yaml())
     atomic_write_text(
         place / "profile.yaml", yaml.safe_dump(profile.model_dump(mode="json"), sort_keys=False)
     )
@@ -210,7 +210,7 @@ def _memory_problems(config: RunConfig, profile: ClusterProfile, world_size: int
 
 
 def _next_place(directory: RunDirectory) -> Path:
-    root = directory.path / "launch"
+    root = directory.launches
     taken = [int(path.name) for path in root.glob("[0-9]*") if path.name.isdecimal()] if root.is_dir() else []
     while True:
         place = root / f"{max(taken, default=0) + 1:04d}"
@@ -242,7 +242,7 @@ def _script(
         directory.logs / "job-%j.log",
         Path.cwd(),
         sys.executable,
-        [*arguments, str(place / "config.yaml")],
+        [*arguments, str(place / CONFIG)],
         given,
     )
 

@@ -14,6 +14,9 @@
       environment.json     versions, hosts and layout of the latest start
       tensorboard/         the same numbers as curves
       logs/rank-NNNN.log   a log for each rank
+      rounds.jsonl         one object per round, on a cluster
+      control/             requests to the run, its heartbeat, and how ranks ended
+      launch/NNNN/         a job as it was submitted
       checkpoints/         one directory for each saved step        (checkpoints.py)
       .owner, .lock        whose the directory is while a run uses it (owner.py)
 """
@@ -95,6 +98,18 @@ class RunDirectory:
     @property
     def lock(self) -> Path:
         return self.path / ".lock"
+
+    @property
+    def rounds(self) -> Path:
+        return self.path / "rounds.jsonl"
+
+    @property
+    def control(self) -> Path:
+        return self.path / "control"
+
+    @property
+    def launches(self) -> Path:
+        return self.path / "launch"
 
     def rank_log(self, rank: int) -> Path:
         """Log file of a rank, counted from 0; error messages name it."""
