@@ -16,7 +16,7 @@ import sys
 import warnings
 from collections.abc import Callable, Sequence
 from importlib import import_module
-from typing import cast
+from typing import NoReturn, cast
 
 from megatron_salamandra import __version__
 from megatron_salamandra.cli._command import CommandParser
@@ -53,6 +53,23 @@ def main(argv: Sequence[str] | None = None) -> int:
                 raise
             print("\ninterrupted", file=sys.stderr)
             return INTERRUPTED
+
+
+def command() -> NoReturn:
+    """The whole work of a process: :func:`main`, then an end that a late Ctrl-C cannot turn into a failure.
+
+    While the interpreter ends, its handlers are gone and a signal would kill a process that has done its work.
+    """
+    with Interruption(signal.SIGINT, tidy=False):
+        try:
+            code: int | str | None = main()
+        except KeyboardInterrupt:
+            code = INTERRUPTED
+        except SystemExit as end:  # help and wrong usage
+            code = end.code
+        if code != INTERRUPTED:  # then what still runs may be what the user wants to be rid of
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+    sys.exit(code)
 
 
 def _run(argv: Sequence[str] | None) -> int:

@@ -137,6 +137,19 @@ def test_ctrl_c_while_the_command_starts_ends_it_without_a_traceback(tmp_path: P
     assert "interrupted" in errors and "Traceback" not in errors
 
 
+def test_ctrl_c_behind_the_work_does_not_fail_what_is_done() -> None:
+    code = "import atexit, os, signal, sys, threading\n"
+    code += "from megatron_salamandra.cli import command\n"
+    code += "atexit.register(os.kill, os.getpid(), signal.SIGINT)\n"  # while the interpreter ends
+    code += "class Late:\n"
+    code += "    def __del__(self, kill=os.kill, me=os.getpid(), number=signal.SIGINT): kill(me, number)\n"
+    code += "sys.late = Late()\n"  # ends with the interpreter, behind its signal handlers
+    code += "sys.argv = ['salamandra', '--version']\n"
+    for words, expected in ((code + "command()\n", 0), (code, -signal.SIGINT)):
+        ended = subprocess.run([sys.executable, "-c", words], capture_output=True, text=True, timeout=60)
+        assert ended.returncode == expected, ended.stderr
+
+
 def test_nothing_heavy_is_imported_before_the_command_minds_signals() -> None:
     code = "import sys, megatron_salamandra.cli; print([m for m in ('pydantic', 'numpy', 'torch') if m in sys.modules])"
     found = subprocess.run(
