@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
-from pathlib import Path
 
-from megatron_salamandra.run_directory import RunDirectory, latest_checkpoint, read_events, step_of
-
-_TAIL_BYTES = 1 << 16
+from megatron_salamandra.run_directory import (
+    MetricsLog,
+    RunDirectory,
+    latest_checkpoint,
+    read_events,
+    step_of,
+)
 
 
 @dataclass(frozen=True)
@@ -36,38 +38,17 @@ def saved_step(directory: RunDirectory) -> int:
     return 0 if newest is None else step_of(newest)
 
 
-def recent_steps(directory: RunDirectory) -> list[dict[str, object]]:
-    """The last lines of ``metrics.jsonl``, as many as fit into 64 KiB; the file may have millions."""
-    path: Path = directory.metrics
-    try:
-        with path.open("rb") as stream:
-            size = stream.seek(0, 2)
-            stream.seek(max(0, size - _TAIL_BYTES))
-            lines = stream.read().splitlines()
-    except FileNotFoundError:
-        return []
-    found = []
-    for line in lines:
-        try:
-            entry = json.loads(line)
-        except ValueError:  # torn, or the rest of the line that the tail begins in
-            continue
-        if isinstance(entry, dict) and "step" in entry:
-            found.append(entry)
-    return found
-
-
 def last_step(directory: RunDirectory) -> int:
     """The last step of which there is a record; 0 before the first."""
-    steps = recent_steps(directory)
-    return int(str(steps[-1]["step"])) if steps else 0
+    steps = MetricsLog(directory.metrics).recent()
+    return steps[-1].step if steps else 0
 
 
 def pace(directory: RunDirectory) -> Pace:
     """The run's pace."""
-    steps = recent_steps(directory)[-50:]
-    seconds = [float(entry["seconds"]["step"]) for entry in steps if isinstance(entry.get("seconds"), dict)]  # type: ignore[index]
-    rates = [float(str(entry["tokens_per_second"])) for entry in steps if "tokens_per_second" in entry]
+    steps = [record.values for record in MetricsLog(directory.metrics).recent()[-50:]]
+    seconds = [float(step["seconds"]["step"]) for step in steps if isinstance(step.get("seconds"), dict)]
+    rates = [float(step["tokens_per_second"]) for step in steps if "tokens_per_second" in step]
     saves = [event for event in read_events(directory.events) if event.kind == "checkpoint"]
     last_save = float(saves[-1].details["seconds"]) if saves and "seconds" in saves[-1].details else None
     return Pace(_median(seconds), last_save, _median(rates))

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from megatron_salamandra.foundation.atomic_files import atomic_write_bytes
-from megatron_salamandra.foundation.json_files import append_json_lines, read_json_lines
+from megatron_salamandra.foundation.json_files import append_json_lines, parse_json_lines, read_json_lines
+
+RECENT_BYTES = 1 << 16
 
 
 class Diary:
@@ -29,6 +32,17 @@ class Diary:
     def entries(self) -> Iterator[dict[str, Any]]:
         """Every object in order; lines that are not one, such as torn ones, are passed over."""
         return read_json_lines(self.path)
+
+    def recent_entries(self) -> list[dict[str, Any]]:
+        """The last objects in order, as many as fit into :data:`RECENT_BYTES`."""
+        try:
+            with self.path.open("rb") as stream:
+                stream.seek(max(0, stream.seek(0, os.SEEK_END) - RECENT_BYTES))
+                tail = stream.read()
+        except FileNotFoundError:
+            return []
+        # The tail may begin inside a line, which then is no object.
+        return list(parse_json_lines(tail.splitlines()))
 
     def forget_after(self, step: int) -> int:
         """Remove entries of steps after ``step``, and torn lines, and return how many there were.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -58,15 +58,23 @@ class MetricsLog:
 
     def read(self) -> list[StepRecord]:
         """All steps in order of the file; torn lines are passed over."""
-        return [
-            StepRecord(int(entry["step"]), {name: value for name, value in entry.items() if name != "step"})
-            for entry in self._diary.entries()
-            if "step" in entry
-        ]
+        return _steps(self._diary.entries())
+
+    def recent(self) -> list[StepRecord]:
+        """The last steps in order of the file, as many as fit into 64 KiB; the file may have millions."""
+        return _steps(self._diary.recent_entries())
 
     def forget_after(self, step: int) -> int:
         """Remove the steps after ``step`` and return how many lines went."""
         return self._diary.forget_after(step)
+
+
+def _steps(entries: Iterable[Mapping[str, Any]]) -> list[StepRecord]:
+    return [
+        StepRecord(int(entry["step"]), {name: value for name, value in entry.items() if name != "step"})
+        for entry in entries
+        if "step" in entry
+    ]
 
 
 class ValidationLog:

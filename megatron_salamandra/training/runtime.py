@@ -100,7 +100,7 @@ class Runtime:
                 nothing_done = not runtime.has_trained and not isinstance(error, UserError)
                 if nothing_done and signals.wait(SIGNAL_SPREAD_SECONDS):
                     # A rank that the signal found before it had joined has left at once, and this one misses it.
-                    requested = StopRequested(f"signal {signals.received}")
+                    requested = StopRequested(runtime.signal_reason)
                     runtime._tell_stop(requested)
                     raise requested from error
                 alone = not isinstance(error, UserError)
@@ -116,10 +116,13 @@ class Runtime:
         self.events.write("stop", reason=str(stop))
         self.events.write("end", exit_code=EXIT_STOPPED)
 
-    def signal_on_any_rank(self) -> str | None:
-        """The signal that asks the run to stop, the same answer on all ranks; collective."""
-        if not self.max_over_ranks(int(self.signals.received is not None)):
-            return None
+    def signal_on_any_rank(self) -> bool:
+        """Whether a signal asks the run to stop, the same answer on all ranks; collective."""
+        return bool(self.max_over_ranks(int(self.signals.received is not None)))
+
+    @property
+    def signal_reason(self) -> str:
+        """Why a run stops that a signal asks to."""
         return f"signal {self.signals.received or 'on another rank'}"
 
     def stop_if_asked(self) -> None:
@@ -128,8 +131,8 @@ class Runtime:
         Raises:
             StopRequested: on all ranks.
         """
-        if (reason := self.signal_on_any_rank()) is not None:
-            raise StopRequested(reason)
+        if self.signal_on_any_rank():
+            raise StopRequested(self.signal_reason)
 
     def record(self) -> None:
         """Write ``config.yaml`` and ``environment.json`` once the run is known to be sound; collective."""

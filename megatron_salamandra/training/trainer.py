@@ -303,8 +303,7 @@ class Trainer:
             step = progress.step + 1
             outcome = self._train_step.run(loader, step, progress)
             if outcome.signalled:
-                progress.stop_reason = f"signal {self.runtime.signals.received or 'on another rank'}"
-                self._stopped_by_signal = True
+                self._stop_by_signal()
             elif outcome.stop_requested:
                 progress.stop_reason = progress.stop_request or "asked for on another rank"
             if outcome.decision.action is Action.ROLL_BACK:
@@ -362,11 +361,16 @@ class Trainer:
 
     def _look_for_signals(self) -> bool:
         """Have the run stop if a signal came to any rank, and say whether one did; collective."""
-        reason = self.runtime.signal_on_any_rank()
-        if reason is not None and self.progress.stop_reason is None:
-            self.progress.stop_reason = reason
+        signalled = self.runtime.signal_on_any_rank()
+        if signalled:
+            self._stop_by_signal()
+        return signalled
+
+    def _stop_by_signal(self) -> None:
+        """Have the run stop because a signal came to this rank or another; a stop decided on before keeps its reason."""
+        if self.progress.stop_reason is None:
+            self.progress.stop_reason = self.runtime.signal_reason
             self._stopped_by_signal = True
-        return reason is not None
 
     def run(self) -> int:
         """Resume, train to the end or to a stop, save, and return the exit code."""

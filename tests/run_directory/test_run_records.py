@@ -89,3 +89,17 @@ def test_a_run_is_found_around_its_checkpoint_from_wherever_it_is_named(
     assert RunDirectory.around(checkpoint) == RunDirectory(tmp_path)
     monkeypatch.chdir(checkpoint.parent)
     assert RunDirectory.around(Path("step-00000005")) == RunDirectory(tmp_path)
+
+
+def test_the_last_steps_are_found_without_reading_the_whole_file(tmp_path: Path) -> None:
+    """The tail begins inside a line, which does not count; nor do torn ones."""
+    log = MetricsLog(tmp_path / "metrics.jsonl")
+    assert log.recent() == []
+    log.append(1, {"loss": 1.0})
+    assert [record.step for record in log.recent()] == [1]
+    for step in range(2, 6):
+        log.append(step, {"loss": float(step), "note": "x" * 30_000})
+    with (tmp_path / "metrics.jsonl").open("a") as stream:
+        stream.write('{"step": 6, "lo')
+    recent = log.recent()
+    assert [(record.step, record.loss) for record in recent] == [(4, 4.0), (5, 5.0)]
