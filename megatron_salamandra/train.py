@@ -144,7 +144,7 @@ def _run_rank(
         own,
         release,
     )
-    from megatron_salamandra.training import configured_callbacks
+    from megatron_salamandra.training import check_blends, check_initial_weights, configured_callbacks
 
     config = load_run_config(arguments.config, all_overrides(arguments))
     config.validate_for_world(world.size)
@@ -152,8 +152,11 @@ def _run_rank(
     configured_callbacks(config)
     if config.run_dir is None:
         raise ConfigError("run_dir is not set\n  name the run's directory: run_dir=runs/my-run")
+    check_blends(config)
+    directory = RunDirectory(config.run_dir)
+    if world.is_first:
+        check_initial_weights(config, directory)
     with ExitStack() as stack:
-        directory = RunDirectory(config.run_dir)
         owner = None
         if world.is_first:
             signals.before_leaving(lambda: release(directory))

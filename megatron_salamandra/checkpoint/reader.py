@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import torch
-import yaml
 from megatron.core import dist_checkpointing, parallel_state
 from megatron.core.dist_checkpointing.serialization import get_default_load_sharded_strategy
 from megatron.core.dist_checkpointing.strategies.fully_parallel import FullyParallelLoadStrategyWrapper
@@ -18,27 +16,13 @@ from megatron_salamandra.checkpoint.contents import model_key, sharded_state
 from megatron_salamandra.config import RunConfig
 from megatron_salamandra.model import unwrap
 from megatron_salamandra.run_directory import (
-    CONFIG,
     SHARDS,
     CheckpointError,
     CheckpointState,
+    check_same_model,
     read_state,
     verify_checkpoint,
 )
-
-
-def _check_same_model(directory: Path, config: RunConfig) -> None:
-    path = directory / CONFIG
-    try:
-        saved: Any = yaml.safe_load(path.read_text(encoding="utf-8"))["model"]
-    except (OSError, yaml.YAMLError, KeyError, TypeError) as error:
-        raise CheckpointError(f"{path} cannot be read: {error!r}; use another checkpoint") from error
-    for key, value in config.model.computation().items():
-        if saved.get(key) != value:
-            raise CheckpointError(
-                f"{directory} is a checkpoint of another model: model.{key} is {saved.get(key)} there and "
-                f"{value} in this run\n  use another run_dir, or the configuration the checkpoint was made with"
-            )
 
 
 def load_checkpoint(
@@ -56,7 +40,7 @@ def load_checkpoint(
             damage inside a file of tensors is found before the model is touched.
     """
     verify_checkpoint(directory, checksums=False)
-    _check_same_model(directory, config)
+    check_same_model(directory, config.model.computation())
     state = read_state(directory)
     sharded = sharded_state(chunks, optimizer, loading=True)
     try:

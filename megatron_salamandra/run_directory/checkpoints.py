@@ -19,10 +19,14 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
+
+import yaml
 
 from megatron_salamandra.run_directory.checkpoint_state import CheckpointError, CheckpointState
-from megatron_salamandra.run_directory.layout import RunDirectory
+from megatron_salamandra.run_directory.layout import CONFIG, RunDirectory
 
 MANIFEST = "manifest.json"
 STATE = "state.json"
@@ -99,3 +103,24 @@ def read_state(directory: Path) -> CheckpointState:
     if not isinstance(state, dict):
         raise CheckpointError(f"{path} does not hold an object; use another checkpoint")
     return CheckpointState(state, path)
+
+
+def check_same_model(directory: Path, model: Mapping[str, Any]) -> None:
+    """Make sure that the weights of a checkpoint mean the same in another model.
+
+    Args:
+        model: what both must agree on, as the ``model`` section of the checkpoint's configuration has it.
+    Raises:
+        CheckpointError: they do not, or the checkpoint's configuration cannot be read.
+    """
+    path = directory / CONFIG
+    try:
+        saved: Any = yaml.safe_load(path.read_text(encoding="utf-8"))["model"]
+        differing = [key for key, value in model.items() if saved.get(key) != value]
+    except (OSError, ValueError, yaml.YAMLError, AttributeError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{path} cannot be read: {error!r}; use another checkpoint") from error
+    for key in differing:
+        raise CheckpointError(
+            f"{directory} is a checkpoint of another model: model.{key} is {saved.get(key)} there and "
+            f"{model[key]} in this run\n  use another run_dir, or the configuration the checkpoint was made with"
+        )

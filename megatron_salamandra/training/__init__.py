@@ -4,7 +4,7 @@ Public names, for whoever writes a callback (none of them imports torch): :class
 :class:`Action`, :class:`Measurement`, :class:`StepReport`, :class:`LanguageScore`, :class:`Run`. For whoever adds a
 place where metrics go: :class:`Sink`, :class:`Metric`. For whoever runs training: :class:`Runtime`,
 :class:`StopRequested`, :class:`Trainer`, :class:`TrainerParts`, :class:`TrainingError`,
-:func:`configured_callbacks`.
+:func:`configured_callbacks`, :func:`check_blends`, :func:`check_initial_weights`.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from megatron_salamandra.training.decision import Action, Decision
 from megatron_salamandra.training.errors import TrainingError
 from megatron_salamandra.training.metrics.book import Metric
 from megatron_salamandra.training.metrics.sinks import Sink
+from megatron_salamandra.training.named_places import check_blends, check_initial_weights
 from megatron_salamandra.training.report import LanguageScore, Measurement, StepReport
 from megatron_salamandra.training.run_view import Run
 
@@ -40,6 +41,8 @@ __all__ = [
     "Trainer",
     "TrainerParts",
     "TrainingError",
+    "check_blends",
+    "check_initial_weights",
     "configured_callbacks",
 ]
 

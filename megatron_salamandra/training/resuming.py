@@ -88,17 +88,14 @@ def initialize_weights(
 ) -> None:
     """Take the weights alone of ``initialize_from``, if it is given; collective.
 
+    That it is a checkpoint of the same model is known by now (``named_places.py``).
+
     Raises:
-        CheckpointError: it is no checkpoint of the same model.
+        CheckpointError: it is damaged.
     """
     place = runtime.config.initialize_from
     if place is None:
         return
-    if (place / "config.json").is_file():
-        raise CheckpointError(
-            f"initialize_from = {place}: a Hugging Face model, which training cannot start from yet\n"
-            "  name a run directory or one of its checkpoints"
-        )
     try:
         directory = resolve_checkpoint(place)
         load_checkpoint(directory, runtime.config, chunks, None)

@@ -1,9 +1,10 @@
-"""The data of a run: its blend and its start ordinals, checked against the configuration, and frozen."""
+"""The data of a run: its blend and its start ordinals, checked against the configuration, then frozen."""
 
 from __future__ import annotations
 
 import logging
 import os
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch.distributed as dist
@@ -17,15 +18,46 @@ from salamandra_data.blend_plan import BlendPlan
 from salamandra_data.errors import DataError
 
 
+@dataclass(frozen=True)
+class OpenedData:
+    """The data of a run that is about to start: dealt, and not yet frozen in its directory.
+
+    Attributes:
+        stream: the samples of all phases.
+        plan: the blend of the first phase.
+        start: what the run goes on from; None if from nothing.
+    """
+
+    stream: RunStream
+    plan: BlendPlan
+    start: PhaseStart | None
+
+    def freeze(self, directory: RunDirectory) -> None:
+        """Write what decides the samples of the first phase, unless an earlier start did; the blends of later phases
+        are frozen when they begin.
+
+        Called by rank 0 when nothing can refuse the start any more: what is frozen cannot be changed.
+
+        Raises:
+            WriteError: the system refused.
+        """
+        if directory.blend_lock.exists():
+            return
+        # The blend comes last: with it the run counts as started.
+        if self.start is None:
+            directory.ordinals_lock.unlink(missing_ok=True)  # of a start that got no further
+        else:
+            self.start.freeze(directory.path)
+        self.plan.freeze(directory.blend_lock)
+
+
 def open_data(
     config: RunConfig, directory: RunDirectory, grid: ProcessGrid, logger: logging.Logger
-) -> RunStream:
-    """Load the blend of every phase and make the run's streams, check them, and freeze what decides them; collective.
-
-    The blend of the first phase is frozen here, those of later ones when they begin.
+) -> OpenedData:
+    """Load the blend of every phase and make the run's streams, and check them; collective.
 
     Raises:
-        ConfigError: no blend, a tokenizer with more ids than the model has rows, or an earlier phase
+        ConfigError: a tokenizer with more ids than the model has rows, or an earlier phase
             (``data.continue_from``) that does not fit this one, or is not the one that the run was started with.
         DataError: a blend's files are not what it says, the run was started on another blend, the phases have
             different tokenizers, or the earlier run cannot be read.
@@ -44,29 +76,16 @@ def open_data(
         _compare_with_lock(lock, blend, plans[0], logger)
     start = _phase_start(config, plans[0], directory, grid, logger)
     stream = RunStream(config, plans, config.timeline, start.start_ordinals if start else None)
-    # All ranks have compared before rank 0 may write.
-    dist.barrier()
-    if grid.rank == 0 and not lock.exists():
-        # The blend comes last: with it the run counts as started.
-        if start is None:
-            directory.ordinals_lock.unlink(missing_ok=True)  # of a start that got no further
-        else:
-            start.freeze(directory.path)
-        plans[0].freeze(lock)
     unused = config.model.vocab_size - plans[0].tokenizer.vocab_size
     if unused:
         logger.info("the vocabulary has %d rows that the tokenizer does not use", unused)
-    return stream
+    return OpenedData(stream, plans[0], start)
 
 
 def _load_plan(config: RunConfig, number: int) -> BlendPlan:
     """The blend of a phase, whose ids the model has rows for."""
-    name, blend = config.phase_names[number], config.in_phase(number).data.blend
-    key = f"phases.{name}.blend" if config.phases else "data.blend"
-    if blend is None:
-        raise ConfigError(
-            f"{key} is not set\n  name a blend plan: {key}=PATH (salamandra data blend makes one)"
-        )
+    blend = config.in_phase(number).data.blend
+    assert blend is not None  # see named_places.py
     plan = BlendPlan.load(blend)
     if plan.tokenizer.vocab_size > config.model.vocab_size:
         raise ConfigError(

@@ -36,7 +36,7 @@ from megatron_salamandra.training.resuming import (
     tell_changes,
     timeline_after,
 )
-from megatron_salamandra.training.run_data import open_data
+from megatron_salamandra.training.run_data import OpenedData, open_data
 from megatron_salamandra.training.run_view import Progress, Run
 from megatron_salamandra.training.runtime import Runtime
 from megatron_salamandra.training.standard_callbacks import in_order
@@ -55,7 +55,7 @@ class Trainer:
     def __init__(
         self,
         runtime: Runtime,
-        data: RunStream,
+        data: OpenedData,
         chunks: list[DistributedDataParallel],
         optimizer: MegatronOptimizer,
         parts: TrainerParts | None = None,
@@ -64,7 +64,8 @@ class Trainer:
         parts = parts or TrainerParts()
         self.runtime = runtime
         self.config: RunConfig = runtime.config
-        self.data = data
+        self.data: RunStream = data.stream
+        self._freeze_data = data.freeze
         self.chunks = chunks
         self.optimizer = optimizer
         self.progress = Progress(self.config.timeline)
@@ -367,7 +368,7 @@ class Trainer:
         return signalled
 
     def _stop_by_signal(self) -> None:
-        """Have the run stop because a signal came to this rank or another; a stop decided on before keeps its reason."""
+        """Have the run stop because a signal came to any rank; a stop that was decided before keeps its reason."""
         if self.progress.stop_reason is None:
             self.progress.stop_reason = self.runtime.signal_reason
             self._stopped_by_signal = True
@@ -381,11 +382,14 @@ class Trainer:
             runtime.events.write("end", step=self.step, exit_code=EXIT_DONE, reason=idle)
             return EXIT_DONE
         runtime.stop_if_asked()
-        if nothing_to_do(self.step, self.config) is None:
-            runtime.record()
         runtime.has_trained = True
         try:
             self.callbacks.start()
+            if nothing_to_do(self.step, self.config) is None:
+                # Only now: a start that is refused may be made again with another configuration and other data.
+                if runtime.grid.rank == 0:
+                    self._freeze_data(runtime.directory)
+                runtime.record()
             self._look_for_signals()
             for report in self.steps():
                 self.callbacks.after_step(report)

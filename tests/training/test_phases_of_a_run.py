@@ -175,12 +175,6 @@ def test_phases_of_one_blend_that_go_on_are_the_run_without_phases(runs: Trainin
     assert runs.losses("one-phase")[:2] == runs.losses("two-phases")[:2]
 
 
-def test_a_phase_without_a_blend_is_refused_by_its_key(runs: TrainingRuns) -> None:
-    overrides = ["data.blend=null", "phases.a.steps=2", "optimizer.warmup_steps=0"]
-    assert runs.train("no-blend", 1, *overrides) == 2
-    assert "phases.a.blend is not set" in str(runs.events("no-blend")[-1]["error"])
-
-
 def test_skipped_samples_count_for_where_the_next_phase_starts(blend: Path, phases: list[str]) -> None:
     config = load_run_config(str(SMALL), [*phases, f"data.blend={blend}"])
     plans = [BlendPlan.load(path) for path in (blend, blend, blend)]
@@ -209,12 +203,3 @@ def test_weights_alone_are_taken_from_a_checkpoint(runs: TrainingRuns, precision
     assert scores[1][-1]["loss"] < scores[0][-1]["loss"] + 0.2
     state = state_of(runs, f"heir-{precision}", 1)
     assert (state["step"], state["consumed_samples"]) == (1, 4)
-
-
-def test_a_hugging_face_model_is_refused_as_a_start(runs: TrainingRuns, tmp_path: Path) -> None:
-    (tmp_path / "config.json").write_text("{}")
-    overrides = ["training.steps=1", "optimizer.warmup_steps=0", f"initialize_from={tmp_path}"]
-    assert runs.train("from-hugging-face", 1, *overrides) == 1
-    assert "a Hugging Face model, which training cannot start from yet" in str(
-        runs.events("from-hugging-face")[-1]["error"]
-    )

@@ -173,7 +173,7 @@ def run_train(*overrides: str, ranks: int = 1) -> subprocess.CompletedProcess[st
         (["training.seed=first"], 1, 2, "training.seed"),
         (["parallel.tensor=3"], 3, 2, "query_groups = 2"),
         (["parallel.tensor=2"], 3, 2, "needs a multiple of 2 ranks"),
-        (["data.blend=nowhere.yaml"], 1, 1, "nowhere.yaml"),
+        (["data.blend=nowhere.yaml"], 2, 2, "nowhere.yaml"),
         (["model.vocab_size=128"], 1, 2, "raise model.vocab_size to at least 256"),
     ],
 )
@@ -197,13 +197,21 @@ def test_a_changed_blend_is_refused_on_resume(runs: TrainingRuns, tmp_path: Path
     assert len(runs.metrics("changed")) == 3
 
 
-def test_a_blend_that_cannot_be_trained_on_leaves_the_directory_free(
-    runs: TrainingRuns, tmp_path: Path
-) -> None:
-    """Another sequence length or another blend is the remedy, so neither may be frozen."""
-    assert runs.train("too-short", 1, *SHORT, "data.sequence_length=4096") == 1
-    assert "fewer than one window of 4096 + 1" in runs.events("too-short")[-1]["error"]
-    assert runs.train("too-short", 1, *SHORT, f"data.blend={write_blend(tmp_path, seed=8)}") == 0
+def test_a_start_that_is_refused_leaves_the_directory_free(runs: TrainingRuns, tmp_path: Path) -> None:
+    """Another sequence length, blend or phase before is the remedy, so nothing may be frozen."""
+    assert runs.train("donor-of-places", 1, *SHORT) == 0
+    refused = f"callbacks={json.dumps([{'path': 'sample_callbacks:Refuses', 'options': {'ranks': [0]}}])}"
+    before = f"data.continue_from={runs.root / 'donor-of-places'}"
+    for override, expected in (
+        ("data.sequence_length=4096", "fewer than one window of 4096 + 1"),
+        (refused, "a shard is damaged"),  # when model and data are there
+    ):
+        assert runs.train("refused", 1, *SHORT, override, *([before] if override == refused else [])) == 1
+        assert expected in runs.events("refused")[-1]["error"]
+        left = {path.name for path in (runs.root / "refused").iterdir()}
+        assert left <= {"events.jsonl", "logs", "control", "validation.jsonl"}
+    assert runs.train("refused", 1, *SHORT, f"data.blend={write_blend(tmp_path, seed=8)}") == 0
+    assert not (runs.root / "refused" / "ordinals.lock.yaml").exists()
 
 
 def test_moved_data_is_the_same_data(runs: TrainingRuns, tmp_path: Path) -> None:
