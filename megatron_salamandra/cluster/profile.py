@@ -15,7 +15,12 @@ from megatron_salamandra.foundation.names import name_hint
 from megatron_salamandra.foundation.yaml_files import read_yaml_mapping
 
 _PROFILES = Path(__file__).parent / "profiles"
-_TIME = re.compile(r"(?:(?P<days>\d+)-)?(?P<hours>\d+):(?P<minutes>\d\d)(?::(?P<seconds>\d\d))?")
+# As sbatch reads them: days-hours[:minutes[:seconds]], hours:minutes:seconds, minutes[:seconds].
+_TIMES = (
+    re.compile(r"(?P<days>\d+)-(?P<hours>\d+)(?::(?P<minutes>\d+)(?::(?P<seconds>\d+))?)?"),
+    re.compile(r"(?P<hours>\d+):(?P<minutes>\d+):(?P<seconds>\d+)"),
+    re.compile(r"(?P<minutes>\d+)(?::(?P<seconds>\d+))?"),
+)
 
 
 class ProfileError(UserError):
@@ -82,12 +87,16 @@ class ClusterProfile(_Part):
     sbatch: dict[str, str] = Field(
         default_factory=dict, description="Options of sbatch by their long names: partition, qos, gres, ..."
     )
+    without_gpus: dict[str, str] = Field(
+        default_factory=dict,
+        description="Options of sbatch for work that needs no GPU (data, export), in place of `sbatch`.",
+    )
     environment: dict[str, str] = Field(
         default_factory=dict, description="Variables of the ranks; one that the caller has set stays."
     )
     container: Container | None = None
 
-    @field_validator("sbatch", "environment", mode="before")
+    @field_validator("sbatch", "without_gpus", "environment", mode="before")
     @classmethod
     def _as_text(cls, value: object) -> object:
         return {key: str(entry) for key, entry in value.items()} if isinstance(value, dict) else value
@@ -130,17 +139,16 @@ def load_profile(reference: str) -> ClusterProfile:
 
 
 def seconds_of(time: str) -> int:
-    """Seconds of a time as SLURM writes it: ``DAYS-HOURS:MINUTES:SECONDS``, ``HOURS:MINUTES:SECONDS``, or minutes.
+    """Seconds of a time as SLURM reads it: ``3-00:00:00``, ``3-12``, ``12:00:00``, ``90:00`` or ``90`` (minutes).
+
+    Two numbers with a colon are minutes and seconds, not hours.
 
     Raises:
         ValueError: it is not one.
     """
-    if time.isdigit():
-        return int(time) * 60
-    found = _TIME.fullmatch(time)
+    found = next((match for form in _TIMES if (match := form.fullmatch(time))), None)
     if found is None:
         raise ValueError(f"{time!r} is not a time such as 3-00:00:00, 12:00:00 or 90 (minutes)")
-    days, hours, minutes, seconds = (
-        int(found[name] or 0) for name in ("days", "hours", "minutes", "seconds")
-    )
-    return ((days * 24 + hours) * 60 + minutes) * 60 + seconds
+    parts = {name: int(value) for name, value in found.groupdict(default="0").items()}
+    hours = parts.get("days", 0) * 24 + parts.get("hours", 0)
+    return (hours * 60 + parts["minutes"]) * 60 + parts["seconds"]

@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import os
 import re
-import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from megatron_salamandra.foundation.errors import UserError
+from megatron_salamandra.cluster.slurm_command import SlurmError, answer
 from megatron_salamandra.foundation.exit_codes import EXIT_USAGE
 
-_ANSWER_SECONDS = 60.0
 _FIELD = re.compile(r"(\w+)=(\S*)")
 _TASK_ENDED = re.compile(r"srun: error: (?P<host>[\w.-]+): tasks? (?P<tasks>[\d,\[\]-]+): (?P<how>.+)")
-
-
-class SlurmError(UserError):
-    """SLURM did not answer, or this is no job of its."""
 
 
 class NoJob(SlurmError):
@@ -58,7 +53,7 @@ class SlurmJob:
                 f"{error.args[0]} is not set: this runs inside a SLURM job\n  submit it with sbatch"
             ) from None
         tasks = environment.get("SLURM_NTASKS_PER_NODE", "1")
-        names = tuple(_answer(["scontrol", "show", "hostnames", nodes]).split())
+        names = tuple(answer(["scontrol", "show", "hostnames", nodes]).split())
         return cls(job, int(environment.get("SLURM_RESTART_COUNT", "0")), names, int(tasks.split("(")[0]))
 
     def fields(self) -> dict[str, str]:
@@ -67,7 +62,7 @@ class SlurmJob:
         Raises:
             SlurmError: it does not answer.
         """
-        return dict(_FIELD.findall(_answer(["scontrol", "show", "job", self.job, "--oneliner"])))
+        return dict(_FIELD.findall(answer(["scontrol", "show", "job", self.job, "--oneliner"])))
 
     def seconds_left(self) -> float | None:
         """Before the time limit; None without one."""
@@ -75,7 +70,7 @@ class SlurmJob:
 
     def answering(self) -> tuple[str, ...]:
         """Nodes of the allocation that SLURM does not hold for lost."""
-        lines = _answer(
+        lines = answer(
             ["sinfo", "--noheader", "--Node", "--nodes", ",".join(self.nodes), "--format", "%N %T"]
         )
         states = dict(line.split()[:2] for line in lines.splitlines() if len(line.split()) >= 2)
@@ -94,7 +89,7 @@ class SlurmJob:
         Raises:
             SlurmError: SLURM refuses.
         """
-        _answer(["scontrol", "requeue", self.job])
+        answer(["scontrol", "requeue", self.job])
 
     def exclude(self, hosts: Sequence[str]) -> None:
         """Keep the job's next allocation away from hosts.
@@ -102,16 +97,12 @@ class SlurmJob:
         Raises:
             SlurmError: SLURM refuses.
         """
-        _answer(["scontrol", "update", f"JobId={self.job}", f"ExcNodeList={','.join(hosts)}"])
+        answer(["scontrol", "update", f"JobId={self.job}", f"ExcNodeList={','.join(hosts)}"])
 
     def cancel_step(self, step: str, signal_name: str = "KILL") -> None:
         """Send a signal to the ranks of a step; one that has ended is no error."""
-        subprocess.run(
-            ["scancel", f"--signal={signal_name}", f"{self.job}.{step}"],
-            capture_output=True,
-            timeout=_ANSWER_SECONDS,
-            check=False,
-        )
+        with contextlib.suppress(SlurmError):
+            answer(["scancel", f"--signal={signal_name}", f"{self.job}.{step}"])
 
 
 def ended_tasks(srun_errors: str) -> list[tuple[str, str, str]]:
@@ -126,13 +117,3 @@ def _seconds_until(end: str) -> float | None:
         return datetime.datetime.fromisoformat(end).timestamp() - datetime.datetime.now().timestamp()
     except ValueError:  # Unknown, N/A: no limit
         return None
-
-
-def _answer(command: Sequence[str]) -> str:
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=_ANSWER_SECONDS, check=False)
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise SlurmError(f"{' '.join(command)}: {error}") from error
-    if done.returncode != 0:
-        raise SlurmError(f"{' '.join(command)}: {done.stderr.strip() or f'code {done.returncode}'}")
-    return done.stdout

@@ -39,7 +39,8 @@ from megatron_salamandra.cluster.rounds import (
     Round,
     decide,
 )
-from megatron_salamandra.cluster.slurm import SlurmError, SlurmJob, ended_tasks
+from megatron_salamandra.cluster.slurm import SlurmJob, ended_tasks
+from megatron_salamandra.cluster.slurm_command import SlurmError
 from megatron_salamandra.foundation.exit_codes import EXIT_DONE, EXIT_STOPPED, EXIT_USAGE
 
 _POLL_SECONDS = 0.2
