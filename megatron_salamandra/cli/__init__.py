@@ -79,7 +79,7 @@ def _run(argv: Sequence[str] | None) -> int:
     ):
         # Documents may hold what the terminal's encoding lacks, and paths what no encoding has.
         sys.stdout.reconfigure(errors="backslashreplace")
-    arguments = _parse(argv)
+    arguments = parse_command(argv)
     handler = cast(Callable[[argparse.Namespace], int], arguments.handler)
     try:
         code = handler(arguments)
@@ -106,8 +106,12 @@ def _format_warning(
     return _PYTHONS_FORMAT(message, category, filename, lineno, line)
 
 
-def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    """Parse, and let ``key=value`` overrides also stand after options, which argparse does not."""
+def parse_command(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Parse, and let ``key=value`` overrides also stand after options, which argparse does not.
+
+    Returns:
+        the arguments; ``handler`` runs the command with them, ``check`` says whether it could run.
+    """
     words = list(sys.argv[1:] if argv is None else argv)
     parser = build_parser(words[0] if words and words[0] in GROUPS else None)
     arguments, rest = parser.parse_known_args(words)

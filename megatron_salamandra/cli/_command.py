@@ -22,7 +22,15 @@ class CommandParser(argparse.ArgumentParser):
     ) -> tuple[argparse.Namespace, list[str]]:
         """As argparse does, of the arguments that the command has."""
         self.filled()
-        return super().parse_known_args(args, namespace)
+        name: str | None = self.get_default("after_dashes")
+        if name is None or args is None:
+            return super().parse_known_args(args, namespace)
+        from megatron_salamandra.foundation.options import split_at_dashes
+
+        before, after = split_at_dashes(args)
+        found, rest = super().parse_known_args(before, namespace)
+        setattr(found, name, after)
+        return found, rest
 
     def format_help(self) -> str:
         """The help of the command, all its arguments included."""
@@ -56,6 +64,7 @@ def add_command(
     text: str,
     description: str,
     epilog: str | None = None,
+    before_queue: Callable[[OptionsType], None] | None = None,
 ) -> CommandParser:
     """Add one command.
 
@@ -65,6 +74,8 @@ def add_command(
         run: does the command and returns its exit code.
         text: the line in the list of commands.
         description, epilog: what ``--help`` of the command says above and below its options.
+        before_queue: raises an error of the user's if the command cannot do its work: asked before it is put into a
+            queue, so it must be quick and import nothing heavy.
     """
 
     # The module of options imports pydantic: not before it is needed, and not before `main` minds signals.
@@ -73,12 +84,20 @@ def add_command(
 
         add_options(parser, options())
 
-    def handle(arguments: argparse.Namespace) -> int:
+    def read(arguments: argparse.Namespace) -> OptionsType:
         from megatron_salamandra.foundation.options import read_options
 
-        return run(read_options(options(), arguments))
+        return read_options(options(), arguments)
+
+    def handle(arguments: argparse.Namespace) -> int:
+        return run(read(arguments))
+
+    def check(arguments: argparse.Namespace) -> None:
+        given = read(arguments)
+        if before_queue is not None:
+            before_queue(given)
 
     parser = commands.add_parser(name, help=text, description=description, epilog=epilog)
     parser.fill = fill
-    parser.set_defaults(command=parser, handler=handle)
+    parser.set_defaults(command=parser, handler=handle, check=check)
     return parser

@@ -66,6 +66,7 @@ def register(subparsers: Subparsers) -> None:
         "a fast tokenizer compared with the SentencePiece model, and a model card. Runs on CPU in one pass with "
         "memory for one layer's tensor. Says so, here and in the model card, if the tokenizer does not give the same "
         "ids as the SentencePiece model.",
+        before_queue=_check_export,
     )
     add_command(
         commands,
@@ -77,6 +78,12 @@ def register(subparsers: Subparsers) -> None:
         "fp32 on the same random tokens, and prints how far the logits are apart. Writes nothing. Exit code 1 if they "
         "are further apart than the tolerance.",
     )
+
+
+def _check_export(options: ExportOptions) -> None:
+    from megatron_salamandra.run_directory import resolve_checkpoint
+
+    resolve_checkpoint(options.checkpoint)
 
 
 def _export(options: ExportOptions) -> int:

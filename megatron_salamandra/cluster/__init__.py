@@ -31,6 +31,7 @@ from megatron_salamandra.cluster.rounds import (
 )
 
 if TYPE_CHECKING:
+    from megatron_salamandra.cluster.launch_options import LaunchOptions
     from megatron_salamandra.cluster.profile import (
         ClusterProfile,
         ProfileError,
@@ -38,9 +39,10 @@ if TYPE_CHECKING:
         profile_names,
         seconds_of,
     )
-    from megatron_salamandra.cluster.slurm import NoJob, SlurmError, SlurmJob
+    from megatron_salamandra.cluster.slurm import NoJob, SlurmJob
+    from megatron_salamandra.cluster.slurm_command import SlurmError
     from megatron_salamandra.cluster.status import NoRun, Status, ask_run, run_status, status_text
-    from megatron_salamandra.cluster.submission import Launch, LaunchOptions, Refused, launch
+    from megatron_salamandra.cluster.submission import Launch, Refused, launch
     from megatron_salamandra.cluster.supervise import Progress, Supervisor, Watch
 
 __all__ = [
@@ -91,7 +93,7 @@ _LATER = {
     "profile_names": "profile",
     "seconds_of": "profile",
     "NoJob": "slurm",
-    "SlurmError": "slurm",
+    "SlurmError": "slurm_command",
     "SlurmJob": "slurm",
     "Progress": "supervise",
     "Supervisor": "supervise",
@@ -102,7 +104,7 @@ _LATER = {
     "run_status": "status",
     "status_text": "status",
     "Launch": "submission",
-    "LaunchOptions": "submission",
+    "LaunchOptions": "launch_options",
     "Refused": "submission",
     "launch": "submission",
 }

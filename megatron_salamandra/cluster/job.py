@@ -1,81 +1,134 @@
 """The program of a job, in the place of its batch shell.
 
     exec python -m megatron_salamandra.cluster.job [--profile NAME] [--spares K] CONFIG [KEY=VALUE ...]
+    exec python -m megatron_salamandra.cluster.job [--profile NAME] --job-dir DIR -- COMMAND ...
 
-``launch/pretrain.sbatch`` and the scripts that ``salamandra launch`` writes both end in this line, so that there is one
+The scripts in ``launch/`` and those that ``salamandra launch`` writes all end in such a line, so that there is one
 implementation of rounds, of stopping and of the environment.
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from megatron_salamandra.cluster.container import in_container
+from megatron_salamandra.cluster.links import cancel_links, waiting_links
 from megatron_salamandra.cluster.profile import load_profile
+from megatron_salamandra.cluster.rank_report import read_reports
+from megatron_salamandra.cluster.round_book import RoundBook
+from megatron_salamandra.cluster.rounds import Action, Patience
 from megatron_salamandra.cluster.run_state import last_step, saved_step
 from megatron_salamandra.cluster.slurm import SlurmJob
-from megatron_salamandra.cluster.supervise import Progress, Supervisor
+from megatron_salamandra.cluster.supervise import Progress, Supervisor, Watch
 from megatron_salamandra.config import ConfigError, RunConfig, load_run_config
 from megatron_salamandra.foundation.errors import UserError
-from megatron_salamandra.foundation.options import Option, Options, add_options, read_options
+from megatron_salamandra.foundation.exit_codes import EXIT_DONE
+from megatron_salamandra.foundation.options import (
+    Option,
+    Options,
+    add_options,
+    read_options,
+    split_at_dashes,
+)
 from megatron_salamandra.run_directory import RunDirectory
+
+_PATIENCE_WITH_COMMANDS = Patience(waits_seconds=(60.0,))
+"""A command that failed is tried once more: whatever was wrong with the node may have passed."""
+_NEVER_HUNG = Watch(start_seconds=math.inf, beat_seconds=math.inf)
+"""Commands do not beat; the time limit ends those that hang."""
 
 
 class JobOptions(Options):
     """What the program of a job is told."""
 
-    config: Annotated[str, Option("YAML file or preset", metavar="CONFIG", positional=True)]
+    config: Annotated[str | None, Option("YAML file or preset", metavar="CONFIG", positional=True)] = None
     overrides: Annotated[
         tuple[str, ...], Option("overrides", metavar="KEY=VALUE", positional=True, anywhere=True)
     ] = ()
+    command: Annotated[tuple[str, ...], Option("a command, instead of a run", after_dashes=True)] = ()
     profile: Annotated[str, Option("the cluster: a profile's name or file", metavar="NAME")] = "generic"
     spares: Annotated[int, Field(ge=0), Option("nodes of the job that are kept for those that fail")] = 0
     container: Annotated[str | None, Option("image to run in", metavar="IMAGE")] = None
     python: Annotated[str | None, Option("interpreter of the ranks; of the image, if there is one")] = None
-    chained: Annotated[bool, Option("a further job of the run waits in the queue")] = False
+    job_dir: Annotated[Path | None, Option("of a command: directory of its rounds", metavar="DIR")] = None
+    chained: Annotated[bool, Option("further jobs of the run may wait in the queue")] = False
+    launch_dir: Annotated[Path | None, Option("with --chained: directory that has their numbers")] = None
+
+    @model_validator(mode="after")
+    def _a_run_or_a_command(self) -> Self:
+        if (self.config is None) == (not self.command):
+            raise ValueError("name a run's CONFIG, or a command after --")
+        if self.command and self.job_dir is None:
+            raise ValueError("--job-dir is required with a command")
+        return self
 
 
 def run_job(options: JobOptions) -> int:
-    """Supervise the run until this job has nothing more to do; returns the job's exit code.
+    """Supervise the run, or the command, until this job has nothing more to do; returns the job's exit code.
 
     Raises:
         UserError: profile, configuration or job cannot be used.
     """
     job = SlurmJob.current()
-    profile = load_profile(options.profile)
-    config = load_run_config(options.config, options.overrides)
     nodes = len(job.nodes) - options.spares
     if nodes < 1:
         raise ConfigError(
             f"--spares {options.spares}: the job has {len(job.nodes)} nodes, which leaves none to train on\n"
             f"  allowed: 0 to {len(job.nodes) - 1}"
         )
-    config.validate_for_world(nodes * job.tasks_per_node)
-    if config.run_dir is None:
-        raise ConfigError("run_dir is not set\n  name the run's directory: run_dir=runs/my-run")
-    directory = RunDirectory(config.run_dir.absolute())
+    if options.config is None:
+        assert options.job_dir is not None  # checked with the options
+        directory = RunDirectory(options.job_dir.absolute())
+        progress, seen = _command_progress(directory), [Path.cwd(), directory.path]
+    else:
+        config = load_run_config(options.config, options.overrides)
+        config.validate_for_world(nodes * job.tasks_per_node)
+        if config.run_dir is None:
+            raise ConfigError("run_dir is not set\n  name the run's directory: run_dir=runs/my-run")
+        directory = RunDirectory(config.run_dir.absolute())
+        progress, seen = _run_progress(directory, config), _directories(directory, config)
+    links = waiting_links(options.launch_dir, job.job) if options.launch_dir is not None else ()
+    supervisor = _supervisor(options, job, nodes, directory, progress, seen, chained=bool(links))
+    code = supervisor.run()
+    rounds = RoundBook(directory.path).read()
+    over = progress().done or bool(rounds and rounds[-1].decision.action is Action.END)
+    if links and over:
+        # They would wait for hours and take all nodes, to find that nothing is left to do.
+        cancel_links(links)
+        print(f"cancelled the further jobs of the chain: {', '.join(links)}", flush=True)
+    return code
+
+
+def _supervisor(
+    options: JobOptions,
+    job: SlurmJob,
+    nodes: int,
+    directory: RunDirectory,
+    progress: Callable[[], Progress],
+    seen: Sequence[Path],
+    *,
+    chained: bool,
+) -> Supervisor:
+    profile = load_profile(options.profile)
     environment = {name: value for name, value in profile.environment.items() if name not in os.environ}
     rank = in_container(
         _rank_command(options),
         profile.container,
         options.container,
-        directories=_directories(directory, config),
+        directories=seen,
         working_directory=Path.cwd(),
         environment={**os.environ, **environment},
     )
     cpus = os.environ.get("SLURM_CPUS_PER_TASK", str(profile.cpus_per_task))
-
-    def progress() -> Progress:
-        saved = saved_step(directory)
-        return Progress(last_step(directory), saved, saved >= config.total_steps)
-
+    of_commands = options.config is None
     return Supervisor(
         job,
         directory.path,
@@ -85,24 +138,42 @@ def run_job(options: JobOptions) -> int:
         # Since SLURM 22.05 srun does not inherit --cpus-per-task from the job: tasks would get one CPU each.
         srun_options=(f"--cpus-per-task={cpus}", *rank.srun_options),
         environment=environment,
-        chained=options.chained,
+        watch=_NEVER_HUNG if of_commands else Watch(),
+        patience=_PATIENCE_WITH_COMMANDS if of_commands else Patience(),
+        chained=chained,
         say=lambda line: print(line, flush=True),
-    ).run()
+    )
+
+
+def _run_progress(directory: RunDirectory, config: RunConfig) -> Callable[[], Progress]:
+    def progress() -> Progress:
+        saved = saved_step(directory)
+        return Progress(last_step(directory), saved, saved >= config.total_steps)
+
+    return progress
+
+
+def _command_progress(directory: RunDirectory) -> Callable[[], Progress]:
+    """A command has no steps: it is done when its last round's first task ended well."""
+
+    def progress() -> Progress:
+        rounds = sorted(directory.control.glob("round-*"))
+        codes = [report.code for report in read_reports(rounds[-1]) if report.rank == 0] if rounds else []
+        return Progress(0, 0, codes == [EXIT_DONE])
+
+    return progress
 
 
 def _rank_command(options: JobOptions) -> list[str]:
     python = options.python or ("python3" if options.container else sys.executable)
     # -P keeps the working directory off the module path: what is installed runs, not what happens to lie there.
     alone = ["-P"] if options.container else []
-    return [
-        python,
-        *alone,
-        "-u",
-        "-m",
-        "megatron_salamandra.slurm_rank",
-        options.config,
-        *options.overrides,
-    ]
+    what = (
+        ["megatron_salamandra.slurm_task", *options.command]
+        if options.config is None
+        else ["megatron_salamandra.slurm_rank", options.config, *options.overrides]
+    )
+    return [python, *alone, "-u", "-m", *what]
 
 
 def _directories(run: RunDirectory, config: RunConfig) -> list[Path]:
@@ -114,11 +185,14 @@ def _directories(run: RunDirectory, config: RunConfig) -> list[Path]:
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse and run; what the user can mend is told without a traceback, once, before any rank is started."""
     parser = argparse.ArgumentParser(
-        prog="megatron_salamandra.cluster.job", description="Supervise a run inside a SLURM job."
+        prog="megatron_salamandra.cluster.job", description="Supervise a run or a command inside a SLURM job."
     )
     add_options(parser, JobOptions)
+    before, command = split_at_dashes(sys.argv[1:] if argv is None else argv)
     try:
-        return run_job(read_options(JobOptions, parser.parse_intermixed_args(argv)))
+        arguments = parser.parse_intermixed_args(before)
+        arguments.command = command
+        return run_job(read_options(JobOptions, arguments))
     except UserError as error:
         print(error, file=sys.stderr)
         return error.exit_code

@@ -24,6 +24,8 @@ class JobScript:
         python: interpreter of the supervisor.
         arguments: of ``megatron_salamandra.cluster.job``.
         sbatch: options that win over the profile's.
+        tasks_per_node: that share what the profile gives to a node's ranks; None for as many as there are ranks.
+        without_gpus: take the profile's options for jobs without GPUs.
     """
 
     profile: ClusterProfile
@@ -36,14 +38,17 @@ class JobScript:
     python: str
     arguments: Sequence[str]
     sbatch: Mapping[str, str] = field(default_factory=dict)
+    tasks_per_node: int | None = None
+    without_gpus: bool = False
 
     def options(self) -> dict[str, str]:
         """Options of sbatch by their long names; an empty value stands for an option without one."""
+        tasks = self.tasks_per_node or self.profile.tasks_per_node
         own = {
             "job-name": self.name,
             "nodes": str(self.nodes),
-            "ntasks-per-node": str(self.profile.tasks_per_node),
-            "cpus-per-task": str(self.profile.cpus_per_task),
+            "ntasks-per-node": str(tasks),
+            "cpus-per-task": str(max(1, self.profile.tasks_per_node * self.profile.cpus_per_task // tasks)),
         }
         rounds = {
             # To the batch shell alone, in whose place the supervisor runs.
@@ -56,13 +61,24 @@ class JobScript:
             "chdir": str(self.directory),
         }
         time = {} if self.time is None else {"time": self.time}
-        return {**own, **self.profile.sbatch, **time, **rounds, **self.sbatch}
+        site = self.profile.without_gpus if self.without_gpus else self.profile.sbatch
+        return {**own, **site, **time, **rounds, **self.sbatch}
 
     def render(self) -> str:
         """The script."""
         lines = ["#!/bin/bash"]
-        lines += [f"#SBATCH --{name}{f'={value}' if value else ''}" for name, value in self.options().items()]
+        lines += [
+            f"#SBATCH --{name}{f'={_quoted(value)}' if value else ''}"
+            for name, value in self.options().items()
+        ]
         command = [self.python, "-u", "-m", "megatron_salamandra.cluster.job", *self.arguments]
         lines += ["", "# The supervisor takes the place of this shell, and gets SLURM's signals."]
         lines += [f"exec {shlex.join(command)}", ""]
         return "\n".join(lines)
+
+
+def _quoted(value: str) -> str:
+    """A value as sbatch reads it in a script: cut at white space and #, unless it stands between quotes."""
+    if not any(character.isspace() or character in "#'\"\\" for character in value):
+        return value
+    return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'

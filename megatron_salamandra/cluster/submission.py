@@ -1,37 +1,46 @@
-"""A run before it is in the queue: what can be known to be wrong is refused here, not by N nodes days later."""
+"""A job before it is in the queue: what can be known to be wrong is refused here, not by N nodes days later."""
 
 from __future__ import annotations
 
 import contextlib
-import os
+import itertools
+import re
+import shlex
 import shutil
-import subprocess
 import sys
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
 
 import yaml
-from pydantic import Field
 
 from megatron_salamandra.cluster.job_script import JobScript
-from megatron_salamandra.cluster.profile import ClusterProfile, load_profile, seconds_of
-from megatron_salamandra.cluster.run_state import pace, saved_step
+from megatron_salamandra.cluster.launch_options import LaunchOptions, given_sbatch_options
+from megatron_salamandra.cluster.links import JOBS
+from megatron_salamandra.cluster.objection import Findings
+from megatron_salamandra.cluster.profile import ClusterProfile, load_profile
+from megatron_salamandra.cluster.queue_checks import QueueRequest, check_queue
+from megatron_salamandra.cluster.run_checks import (
+    START_SECONDS,
+    check_container,
+    check_data,
+    check_directory,
+    check_memory,
+    check_room,
+    check_time,
+)
+from megatron_salamandra.cluster.run_state import pace
+from megatron_salamandra.cluster.slurm_command import SlurmAbsent, SlurmError, SlurmSilent, answer
 from megatron_salamandra.config import ConfigError, RunConfig, load_run_config
 from megatron_salamandra.foundation.atomic_files import atomic_write_text
 from megatron_salamandra.foundation.errors import UserError
 from megatron_salamandra.foundation.exit_codes import EXIT_USAGE
-from megatron_salamandra.foundation.options import Count, Option, Options
-from megatron_salamandra.planning import make_plan
-from megatron_salamandra.run_directory import CONFIG, RunDirectory, check_checkpoints_are_there, read_owner
-from salamandra_data.blend_plan import BlendPlan
+from megatron_salamandra.foundation.source_revision import source_revision
+from megatron_salamandra.run_directory import CONFIG, RunDirectory
 
-_GIB = 1024**3
-MEMORY_SLACK = 1.15
-"""Allowance over the planned memory of a rank for what the plan does not count: allocator, buffers, the context."""
-START_SECONDS = 600
-"""What a start of a run may take on a busy file system, before its first step."""
+_PLACE = "NNNN"
+"""Stands for the launch's directory until every check is passed and it is made."""
 
 
 class Refused(UserError):
@@ -40,216 +49,299 @@ class Refused(UserError):
     exit_code = EXIT_USAGE
 
 
-class LaunchOptions(Options):
-    """Options of ``salamandra launch``."""
-
-    config: Annotated[str, Option("YAML file or preset", metavar="CONFIG", positional=True)]
-    overrides: Annotated[
-        tuple[str, ...], Option("overrides", metavar="KEY=VALUE", positional=True, anywhere=True)
-    ] = ()
-    cluster: Annotated[str, Option("the cluster: a profile's name or YAML file", metavar="NAME")]
-    nodes: Annotated[Count, Option("nodes that train", metavar="N")]
-    spares: Annotated[int, Field(ge=0), Option("nodes beyond, for those that fail", metavar="K")] = 0
-    time: Annotated[str | None, Option("time limit of the job, such as 12:00:00 or 3-00:00:00")] = None
-    account: Annotated[str | None, Option("whom the hours are charged to")] = None
-    qos: Annotated[str | None, Option("quality of service, instead of the profile's")] = None
-    container: Annotated[str | None, Option("image that the ranks run in", metavar="IMAGE")] = None
-    chain: Annotated[
-        Count, Option("jobs that follow on each other, where a site forbids requeueing", metavar="N")
-    ] = 1
-    sbatch: Annotated[
-        tuple[str, ...],
-        Option("any option of sbatch, such as reservation=x", metavar="NAME=VALUE", repeat=True),
-    ] = ()
-    dry_run: Annotated[bool, Option("check and write the script, but do not submit it")] = False
-    force: Annotated[bool, Option("submit although the planned memory does not fit the GPU")] = False
-
-
 @dataclass(frozen=True)
 class Launch:
-    """A job that is ready: its script, and what to tell."""
+    """A job that is ready: its script, and what to tell.
+
+    Attributes:
+        job: number of the job, of the first one of a chain; None if nothing was submitted.
+        directory: of the run, or of the command's job.
+    """
 
     script: JobScript
     path: Path
     job: str | None
     notes: tuple[str, ...]
+    directory: Path
 
 
-def launch(options: LaunchOptions) -> Launch:
-    """Check everything that can be known now, write the job into the run directory, and submit it.
+@dataclass(frozen=True)
+class _Plan:
+    """What is to be submitted, as far as it is known.
 
-    Writes ``run_dir/launch/NNNN/`` with ``job.sh``, ``config.yaml`` (resolved, so that later edits do not change a job
-    that waits) and ``profile.yaml``.
+    Attributes:
+        files: beside the script, name to contents.
+        script: of the launch's directory.
+        least_seconds, what_for: that the job needs, and what they are for.
+    """
 
+    directory: RunDirectory
+    files: dict[str, str]
+    script: Callable[[Path], JobScript]
+    least_seconds: int | None = None
+    what_for: str = ""
+
+
+def launch(options: LaunchOptions, command_problem: str | None = None) -> Launch:
+    """Check everything that can be known now, write the job into its directory, and submit it.
+
+    Writes ``launch/NNNN/`` in the run directory (in the job's, for a command) with ``job.sh``, ``config.yaml``
+    (resolved, so that later edits do not change a job that waits), ``profile.yaml``, ``command``, ``revision`` and
+    ``jobs``. A refused launch leaves nothing behind.
+
+    Args:
+        command_problem: what is wrong with ``options.command``; whoever knows the commands says it.
     Raises:
         UserError: with every reason that was found; nothing was submitted.
     """
     profile = load_profile(options.cluster)
-    config = load_run_config(options.config, options.overrides)
-    if config.run_dir is None:
-        raise ConfigError("run_dir is not set\n  name the run's directory: run_dir=runs/my-run")
-    directory = RunDirectory(config.run_dir.absolute())
-    layout = config.validate_for_world(options.nodes * profile.tasks_per_node)
-    problems = [
-        *_data_problems(config),
-        *_directory_problems(directory, config),
-        *_time_problems(options, profile, directory),
-        *([] if options.force else _memory_problems(config, profile, layout.world_size)),
-    ]
-    if problems:
-        raise Refused("\n".join(problems))
-    place = _next_place(directory)
-    script = _script(options, profile, directory, place)
-    atomic_write_text(place / CONFIG, config.to_yaml())
-    atomic_write_text(
-        place / "profile.yaml", yaml.safe_dump(profile.model_dump(mode="json"), sort_keys=False)
-    )
-    atomic_write_text(place / "job.sh", script.render())
-    atomic_write_text(place / "command", " ".join(sys.argv) + "\n")
-    directory.logs.mkdir(parents=True, exist_ok=True)
-    notes = [f"layout {layout.describe()}, {layout.world_size} ranks"]
-    path = place / "job.sh"
-    if shutil.which("sbatch") is None:
-        if not options.dry_run:
-            raise Refused(
-                f"sbatch is not on this machine; the script is {path}\n  copy it to a login node, or --dry-run"
-            )
-        return Launch(
-            script, path, None, (*notes, "sbatch is not on this machine: its own checks were left out")
-        )
-    _ask_sbatch("--test-only", str(path))
-    if options.dry_run:
-        return Launch(script, path, None, tuple(notes))
-    first = _ask_sbatch("--parsable", str(path)).split(";")[0].strip()
-    for _ in range(options.chain - 1):
-        _ask_sbatch("--parsable", f"--dependency=afterany:{first}", str(path))
-    return Launch(script, path, first, tuple(notes))
+    found = Findings()
+    if command_problem is not None:
+        found.object(command_problem)
+    plan = _plan_command(options, profile, found) if options.command else _plan_run(options, profile, found)
+    check_container(profile, options.container, found)
+    if plan is not None:
+        _check_with_slurm(options, plan, found)
+    _refuse(found, forced=options.force)
+    assert plan is not None  # else something was found
+    return _submit(options, plan, found.notes)
 
 
-def _data_problems(config: RunConfig) -> Iterator[str]:
-    for number, name in enumerate(config.phase_names):
-        blend = config.in_phase(number).data.blend
-        if blend is None:
-            where = f"phase {name} has no blend" if config.phases else "data.blend is not set"
-            yield f"{where}\n  name the plan that `salamandra data blend` wrote"
-            continue
-        try:
-            BlendPlan.load(blend)
-        except UserError as error:
-            yield str(error)
-
-
-def _directory_problems(directory: RunDirectory, config: RunConfig) -> Iterator[str]:
-    owner = read_owner(directory)
-    if owner is not None and owner.lives is not False:
-        yield (
-            f"{directory.path} is being used by {owner.description}\n"
-            f"  wait for it, `salamandra stop {directory.path}`, or name another run_dir"
-        )
+def _plan_run(options: LaunchOptions, profile: ClusterProfile, found: Findings) -> _Plan | None:
+    assert options.nodes is not None and options.config is not None  # checked with the options
     try:
-        check_checkpoints_are_there(directory)
+        config = load_run_config(options.config, options.overrides)
     except UserError as error:
-        yield str(error)
-    done = saved_step(directory)
-    if done >= config.total_steps:
-        yield (
-            f"{directory.path} is finished: step {done} of {config.total_steps} is saved\n"
-            "  lengthen it (training.steps), or name another run_dir"
-        )
-    existing = next(place for place in (directory.path, *directory.path.parents) if place.exists())
-    if not existing.is_dir() or not os.access(existing, os.W_OK):
-        yield f"run_dir = {directory.path}: {existing} cannot be written\n  choose another place"
-        return
-    kept = (config.checkpoint.keep_last or 1) + 1
-    needed, free = _checkpoint_bytes(config) * kept, shutil.disk_usage(existing).free
-    if free < needed:
-        yield (
-            f"{existing} has {free / _GIB:.1f} GiB free, and {kept} checkpoints of this run take "
-            f"{needed / _GIB:.1f} GiB\n  free space, or lower checkpoint.keep_last"
-        )
-
-
-def _checkpoint_bytes(config: RunConfig) -> int:
-    """Weights, fp32 master weights and both moments."""
-    parameters = make_plan(config).parameters.total
-    return parameters * (14 if config.precision == "bf16" else 12)
-
-
-def _time_problems(options: LaunchOptions, profile: ClusterProfile, directory: RunDirectory) -> Iterator[str]:
-    if options.time is None:
-        return
+        found.object(str(error))
+        check_time(options.time, profile, 0, "", found)
+        return None
+    world_size = options.nodes * profile.tasks_per_node
     try:
-        wanted = seconds_of(options.time)
-    except ValueError as error:
-        yield f"--time: {error}"
-        return
-    most = None if profile.limits.time is None else seconds_of(profile.limits.time)
-    if most is not None and wanted > most:
-        yield f"--time {options.time} is more than {profile.name} allows\n  at most {profile.limits.time}"
-    least = START_SECONDS + pace(directory).stop_seconds()
-    if wanted < least:
-        yield (
-            f"--time {options.time}: {wanted} s are not enough for a start ({START_SECONDS} s) and a stop with a save "
-            f"({least - START_SECONDS} s)\n  at least {-(-least // 60)} (minutes)"
+        found.note(f"layout {config.validate_for_world(world_size).describe()}, {world_size} ranks")
+    except UserError as error:
+        found.object(str(error))
+    else:
+        check_memory(config, profile, world_size, found)
+    check_data(config, found)
+    if config.run_dir is None:
+        found.object(str(ConfigError("run_dir is not set\n  name the run's directory: run_dir=runs/my-run")))
+        check_time(options.time, profile, 0, "", found)
+        return None
+    directory = RunDirectory(config.run_dir.absolute())
+    check_directory(directory, config, found)
+    lead = pace(directory).stop_seconds()
+    what_for = f"for a start ({START_SECONDS} s) and a stop with a save ({lead} s)"
+    check_time(options.time, profile, START_SECONDS + lead, what_for, found)
+    if options.chain == 1 and not profile.limits.may_requeue:
+        found.note(
+            f"{profile.name} puts no job back into the queue: --chain N lets N jobs follow on each other"
         )
 
+    def script(place: Path) -> JobScript:
+        return _script(options, profile, directory, place, lead, [str(place / CONFIG)])
 
-def _memory_problems(config: RunConfig, profile: ClusterProfile, world_size: int) -> Iterator[str]:
-    if profile.node.gpu_memory_gib is None or config.platform == "host":
-        return
-    ranks = make_plan(config, world_size).memory
-    largest = max(ranks, key=lambda rank: rank.total_bytes)
-    planned, card = largest.total_bytes / _GIB, profile.node.gpu_memory_gib
-    if planned * MEMORY_SLACK > card:
-        yield (
-            f"pipeline rank {largest.pipeline_rank} needs {planned * MEMORY_SLACK:.1f} GiB ({planned:.1f} GiB planned, "
-            f"and {MEMORY_SLACK - 1:.0%} for what is not), but a {profile.node.gpu} has {card:g}\n"
-            "  raise parallel.tensor or parallel.pipeline, lower training.micro_batch_size, or recompute; --force "
-            "submits it all the same"
+    files = _files(options, profile, config)
+    return _Plan(directory, files, script, START_SECONDS + lead, what_for)
+
+
+def _plan_command(options: LaunchOptions, profile: ClusterProfile, found: Findings) -> _Plan | None:
+    check_time(options.time, profile, 0, "", found)
+    tasks = options.tasks or 1
+    if tasks > profile.tasks_per_node * profile.cpus_per_task:
+        found.object(
+            f"--tasks {tasks}: a job of {profile.name} has {profile.tasks_per_node * profile.cpus_per_task} cores\n"
+            "  ask for fewer"
         )
+    if options.cpu and not profile.without_gpus:
+        found.object(
+            f"--cpu: the profile {profile.name} does not say how jobs without GPUs are submitted\n"
+            "  add `without_gpus: {partition: NAME}` to a profile of your own, or leave --cpu away"
+        )
+    directory = RunDirectory(_job_directory(options, found).absolute())
+    check_room("--job-dir", directory.path, 0, found, what="", remedy="")
+
+    def script(place: Path) -> JobScript:
+        arguments = ["--job-dir", str(directory.path), "--", *options.command]
+        return _script(options, profile, directory, place, _COMMAND_LEAD_SECONDS, arguments, tasks)
+
+    return _Plan(directory, _files(options, profile, None), script)
 
 
-def _next_place(directory: RunDirectory) -> Path:
-    root = directory.launches
-    taken = [int(path.name) for path in root.glob("[0-9]*") if path.name.isdecimal()] if root.is_dir() else []
-    while True:
-        place = root / f"{max(taken, default=0) + 1:04d}"
-        with contextlib.suppress(FileExistsError):
-            place.mkdir(parents=True)
-            return place
-        taken.append(int(place.name))
+_NAME = re.compile(r"[A-Za-z][\w-]*")
+_COMMAND_LEAD_SECONDS = 120
+"""Before the time limit, for a command that keeps what it has when it is told to end."""
+
+
+def _job_directory(options: LaunchOptions, found: Findings) -> Path:
+    """Where a command's job has its log, its rounds and its script."""
+    if options.job_dir is not None:
+        if options.job_dir.exists() and (not options.job_dir.is_dir() or any(options.job_dir.iterdir())):
+            found.object(
+                f"--job-dir {options.job_dir} is not empty\n  every job has a directory of its own: name a new one"
+            )
+        return options.job_dir
+    words = options.command[1:2] if options.command[0] == "-m" else options.command
+    named = itertools.takewhile(_NAME.fullmatch, words[:2])
+    name = "-".join(named) or "command"
+    number = 1
+    while (place := Path("jobs") / f"{name}-{number:04d}").exists():
+        number += 1
+    return place
 
 
 def _script(
-    options: LaunchOptions, profile: ClusterProfile, directory: RunDirectory, place: Path
+    options: LaunchOptions,
+    profile: ClusterProfile,
+    directory: RunDirectory,
+    place: Path,
+    lead: int,
+    what: list[str],
+    tasks: int | None = None,
 ) -> JobScript:
-    sbatch = {"account": options.account, "qos": options.qos}
-    given = {name: value for name, value in sbatch.items() if value is not None}
-    for pair in options.sbatch:
-        name, _, value = pair.partition("=")
-        given[name.lstrip("-")] = value
     arguments = ["--profile", str(place / "profile.yaml"), "--spares", str(options.spares)]
     if options.container is not None:
         arguments += ["--container", options.container]
     if options.chain > 1:
-        arguments.append("--chained")
+        arguments += ["--chained", "--launch-dir", str(place)]
     return JobScript(
         profile,
         directory.path.name,
-        options.nodes + options.spares,
+        (options.nodes or 1) + options.spares,
         options.time,
-        pace(directory).stop_seconds(),
+        lead,
         directory.logs / "job-%j.log",
         Path.cwd(),
         sys.executable,
-        [*arguments, str(place / CONFIG)],
-        given,
+        [*arguments, *what],
+        given_sbatch_options(options),
+        tasks,
+        options.cpu,
     )
 
 
-def _ask_sbatch(*arguments: str) -> str:
-    done = subprocess.run(["sbatch", *arguments], capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        reason = done.stderr.strip().removeprefix("sbatch: error: ")
-        raise Refused(f"sbatch refuses the job: {reason}\n  the script is {arguments[-1]}")
-    return done.stdout
+def _files(options: LaunchOptions, profile: ClusterProfile, config: RunConfig | None) -> dict[str, str]:
+    files = {
+        "profile.yaml": yaml.safe_dump(profile.model_dump(mode="json"), sort_keys=False),
+        # With the directory that its relative paths are of.
+        "command": f"cd {shlex.quote(str(Path.cwd()))}\n{shlex.join(['salamandra', *sys.argv[1:]])}\n",
+        "revision": f"{source_revision() or 'installed package'}\n",
+    }
+    return files if config is None else {CONFIG: config.to_yaml(), **files}
+
+
+def _check_with_slurm(options: LaunchOptions, plan: _Plan, found: Findings) -> None:
+    script = plan.script(plan.directory.launches / _PLACE)
+    try:
+        request = QueueRequest.of_options(script.options(), jobs=options.chain)
+    except ValueError as error:
+        if options.time is None or str(error) not in "".join(entry.text for entry in found.objections):
+            found.object(f"options of sbatch: {error}")
+        return
+    queue = check_queue(request, plan.least_seconds, plan.what_for)
+    found.take(queue)
+    if queue.objections:  # sbatch would say the same in other words
+        return
+    try:
+        # From a file that nobody keeps: what is refused leaves nothing behind.
+        with tempfile.NamedTemporaryFile("w", prefix="salamandra-", suffix=".sh") as file:
+            file.write(script.render())
+            file.flush()
+            answer(["sbatch", "--test-only", file.name])
+    except SlurmAbsent:
+        if options.dry_run:
+            found.note("sbatch is not on this machine: its own checks were left out")
+        else:
+            found.object(
+                "sbatch is not on this machine\n  go to a login node, or write the script with --dry-run"
+            )
+    except SlurmSilent as error:
+        found.object(f"{error}\n  SLURM's controller does not answer: try again later")
+    except SlurmError as error:
+        found.object(
+            f"sbatch refuses the job: {_reason(error)}\n  see --sbatch, and the profile's `sbatch` options"
+        )
+
+
+def _refuse(found: Findings, *, forced: bool) -> None:
+    """Raise unless nothing stands against the job, or what does may be overridden and is to be."""
+    left = [entry for entry in found.objections if not (forced and entry.forcible)]
+    if not left:
+        found.notes += [
+            f"--force: submitted although {entry.text.splitlines()[0]}" for entry in found.objections
+        ]
+        return
+    lines = [
+        f"{entry.text}\n  --force submits it all the same" if entry.forcible else entry.text for entry in left
+    ]
+    unchecked = [note for note in found.notes if "could not be checked" in note]
+    raise Refused("\n".join([*lines, *unchecked]))
+
+
+def _submit(options: LaunchOptions, plan: _Plan, notes: list[str]) -> Launch:
+    with _made(plan.directory) as place:
+        script = plan.script(place)
+        path = place / "job.sh"
+        for name, contents in plan.files.items():
+            atomic_write_text(place / name, contents)
+        atomic_write_text(path, script.render())
+        if options.dry_run:
+            return Launch(script, path, None, tuple(notes), plan.directory.path)
+        jobs: list[str] = []
+        while len(jobs) < options.chain:
+            # Each waits for the one before it, however that ended.
+            after = [f"--dependency=afterany:{jobs[-1]}"] if jobs else []
+            try:
+                jobs.append(answer(["sbatch", "--parsable", *after, str(path)]).split(";")[0].strip())
+            except SlurmSilent as error:
+                atomic_write_text(place / JOBS, "".join(f"{job}\n" for job in jobs))
+                raise _Unknown(
+                    f"{error}\n  the job may be in the queue or not: look with squeue --me"
+                ) from error
+            except SlurmError as error:
+                if not jobs:
+                    raise Refused(f"sbatch refuses the job: {_reason(error)}") from error
+                notes.append(f"only {len(jobs)} of {options.chain} jobs are in the queue: {_reason(error)}")
+                break
+            # After each: the first may start before the last is in the queue.
+            atomic_write_text(place / JOBS, "".join(f"{job}\n" for job in jobs))
+        return Launch(script, path, jobs[0], tuple(notes), plan.directory.path)
+
+
+class _Unknown(UserError):
+    """It is not known whether a job was submitted."""
+
+
+@contextlib.contextmanager
+def _made(directory: RunDirectory) -> Iterator[Path]:
+    """A new directory for a launch, with that of the logs beside it; taken away again if sbatch refuses the job."""
+    wanted = (directory.logs, directory.launches)
+    missing = [path for leaf in wanted for path in (leaf, *leaf.parents) if not path.exists()]
+    for path in wanted:
+        path.mkdir(parents=True, exist_ok=True)
+    place = _next_place(directory)
+    try:
+        yield place
+    except Refused:
+        shutil.rmtree(place, ignore_errors=True)
+        for path in sorted(set(missing), key=lambda path: len(path.parts), reverse=True):
+            with contextlib.suppress(OSError):  # somebody else's by now
+                path.rmdir()
+        raise
+
+
+def _next_place(directory: RunDirectory) -> Path:
+    root = directory.launches
+    taken = [int(path.name) for path in root.glob("[0-9]*") if path.name.isdecimal()]
+    while True:
+        place = root / f"{max(taken, default=0) + 1:04d}"
+        with contextlib.suppress(FileExistsError):
+            place.mkdir()
+            return place
+        taken.append(int(place.name))
+
+
+def _reason(error: SlurmError) -> str:
+    """What sbatch says, without its name before it."""
+    text = str(error).partition(": ")[2] or str(error)
+    lines = [line.removeprefix("sbatch: error: ").removeprefix("sbatch: ") for line in text.splitlines()]
+    return "; ".join(line for line in lines if line.strip())

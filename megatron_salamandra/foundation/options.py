@@ -19,7 +19,7 @@ import hashlib
 import json
 import re
 import types
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePath
 from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar, Union, get_args, get_origin
@@ -82,6 +82,7 @@ class Option:
             another of which a started run may go on, and for inputs, whose contents count and not their names.
         positional: given without a name.
         anywhere: positional values with a ``=`` in them, which may also stand between and after options.
+        after_dashes: takes every word after ``--`` as it is; :func:`split_at_dashes` finds them.
         repeat: one value each time the option is given, instead of several values at once.
         may_be_empty: may be given without any value.
         default_text: how the default is shown, if not as it is.
@@ -94,6 +95,7 @@ class Option:
     decides_output: bool = True
     positional: bool = False
     anywhere: bool = False
+    after_dashes: bool = False
     repeat: bool = False
     may_be_empty: bool = False
     default_text: str | None = None
@@ -167,6 +169,9 @@ def add_options(parser: argparse.ArgumentParser, model: type[Options]) -> None:
     groups: dict[str, argparse._ActionsContainer] = {"": parser}
     exclusive: dict[OneOf, argparse._ActionsContainer] = {}
     for leaf in _leaves(model):
+        if leaf.option.after_dashes:
+            parser.set_defaults(after_dashes=leaf.name)
+            continue
         if leaf.group not in groups:
             groups[leaf.group] = parser.add_argument_group(leaf.group)
         container = groups[leaf.group]
@@ -177,6 +182,12 @@ def add_options(parser: argparse.ArgumentParser, model: type[Options]) -> None:
         container.add_argument(*leaf.argument_names(), **leaf.argument_settings())
         if leaf.option.anywhere:
             parser.set_defaults(anywhere=leaf.name)
+
+
+def split_at_dashes(words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """What stands before the first ``--``, and what stands after it."""
+    cut = list(words).index("--") if "--" in words else len(words)
+    return list(words[:cut]), list(words[cut + 1 :])
 
 
 def read_options(model: type[OptionsType], arguments: argparse.Namespace) -> OptionsType:

@@ -6,7 +6,6 @@ import datetime
 import json
 import os
 import socket
-import subprocess
 import sys
 from importlib import metadata
 from pathlib import Path
@@ -16,6 +15,7 @@ import torch.distributed as dist
 
 from megatron_salamandra import __version__
 from megatron_salamandra.foundation.atomic_files import atomic_write_bytes
+from megatron_salamandra.foundation.source_revision import source_revision
 from megatron_salamandra.parallel import ProcessGrid
 from megatron_salamandra.platform import Platform
 
@@ -34,22 +34,6 @@ def package_versions() -> dict[str, str | None]:
     return {"megatron-salamandra": __version__, **{name: _version(name) for name in PACKAGES}}
 
 
-def _git_revision() -> str | None:
-    """Revision of the source tree, with ``+changes`` if files differ; None for an installed package."""
-    here = Path(__file__).parent
-
-    def git(*arguments: str) -> str:
-        command = ["git", "-C", str(here), *arguments]
-        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
-
-    try:
-        # A package installed into somebody else's repository is not at that repository's revision.
-        git("ls-files", "--error-unmatch", "environment.py")
-        return git("rev-parse", "HEAD") + ("+changes" if git("status", "--porcelain") else "")
-    except (OSError, subprocess.SubprocessError):
-        return None
-
-
 def record_environment(path: Path, grid: ProcessGrid, platform: Platform) -> None:
     """Write ``environment.json`` from rank 0; collective, because it lists every rank's host."""
     hosts: list[Any] = [None] * grid.world_size
@@ -59,7 +43,7 @@ def record_environment(path: Path, grid: ProcessGrid, platform: Platform) -> Non
     scheduler = {key: os.environ[key] for key in sorted(os.environ) if key.startswith("SLURM_JOB_")}
     contents = {
         "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "git_revision": _git_revision(),
+        "git_revision": source_revision(),
         "python": sys.version.split()[0],
         "packages": package_versions(),
         "platform": platform.description(),

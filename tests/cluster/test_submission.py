@@ -63,7 +63,7 @@ def test_a_sound_run_is_submitted_once_with_everything_in_its_directory(
         "--signal=B:USR1@120",
         "--requeue",
         "--no-kill",
-        f"--output={tmp_path}/runs/a b/logs/job-%j.log",
+        f'--output="{tmp_path}/runs/a b/logs/job-%j.log"',  # sbatch cuts at a space that is not between quotes
     ):
         assert f"#SBATCH {line}\n" in script
     assert script.rstrip().splitlines()[-1].startswith("exec ")
@@ -108,7 +108,8 @@ def test_what_would_fail_is_refused_and_nothing_is_submitted(
         code = int(error.code or 0)
     assert code == 2
     assert message in capsys.readouterr().err
-    assert not queue.exists()
+    assert not queue.exists() or "--parsable" not in queue.read_text()
+    assert not Path("runs").exists()
 
 
 def test_memory_that_does_not_fit_is_refused_unless_forced(
