@@ -30,7 +30,7 @@ from megatron_salamandra.cluster.run_checks import (
     check_room,
     check_time,
 )
-from megatron_salamandra.cluster.run_state import pace
+from megatron_salamandra.cluster.run_state import Pace, pace
 from megatron_salamandra.cluster.slurm_command import SlurmAbsent, SlurmError, SlurmSilent, answer
 from megatron_salamandra.config import ConfigError, RunConfig, load_run_config
 from megatron_salamandra.foundation.atomic_files import atomic_write_text
@@ -129,7 +129,8 @@ def _plan_run(options: LaunchOptions, profile: ClusterProfile, found: Findings) 
         return None
     directory = RunDirectory(config.run_dir.absolute())
     check_directory(directory, config, found)
-    lead = pace(directory).stop_seconds()
+    known = pace(directory) if directory.path.is_dir() else Pace(None, None, None)
+    lead = known.stop_seconds()
     what_for = f"for a start ({START_SECONDS} s) and a stop with a save ({lead} s)"
     check_time(options.time, profile, START_SECONDS + lead, what_for, found)
     if options.chain == 1 and not profile.limits.may_requeue:

@@ -161,6 +161,7 @@ def test_each_job_of_a_chain_waits_for_the_one_before(site: SiteStandIn, blend: 
 def test_the_signal_comes_as_long_before_the_limit_as_the_runs_own_saves_take(
     site: SiteStandIn, blend: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    Path("runs/mine").mkdir(parents=True)
     monkeypatch.setattr(submission, "pace", lambda directory: Pace(10.0, 200.0, None))
     assert launch(blend) == 0
     assert "#SBATCH --signal=B:USR1@620\n" in Path("runs/mine/launch/0001/job.sh").read_text()
