@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated
 
@@ -13,6 +14,7 @@ class StatusOptions(Options):
     """Options of ``salamandra status``."""
 
     run: Annotated[Path, Option("run directory", metavar="RUN", positional=True)]
+    json_output: Annotated[bool, Option("print one JSON object instead of text", flag="--json")] = False
 
 
 def register(subparsers: Subparsers) -> None:
@@ -22,7 +24,7 @@ def register(subparsers: Subparsers) -> None:
         "status",
         lambda: StatusOptions,
         _status,
-        text="what a run is doing: step, rate, time left, saves, incidents",
+        text="what a run is doing: step, rate, time left, time limit, saves, incidents",
         description="Reads a run directory alone, so it works on any machine that sees it.",
     )
 
@@ -30,5 +32,6 @@ def register(subparsers: Subparsers) -> None:
 def _status(options: StatusOptions) -> int:
     from megatron_salamandra.cluster import run_status, status_text
 
-    print(status_text(run_status(options.run)))
+    status = run_status(options.run)
+    print(json.dumps(status.to_dict(), indent=1) if options.json_output else status_text(status))
     return 0

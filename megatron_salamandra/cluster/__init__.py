@@ -8,7 +8,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from megatron_salamandra.cluster.control import Asked, ControlFiles
+from megatron_salamandra.cluster.control import Asked, ControlFiles, JobNote
+from megatron_salamandra.cluster.history import History, Incident, Session, run_history, time_of
 from megatron_salamandra.cluster.rank_report import (
     RankReport,
     first_failure,
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
     )
     from megatron_salamandra.cluster.slurm import NoJob, SlurmJob
     from megatron_salamandra.cluster.slurm_command import SlurmError
-    from megatron_salamandra.cluster.status import NoRun, Status, ask_run, run_status, status_text
+    from megatron_salamandra.cluster.status import NoRun, Save, Status, ask_run, run_status, status_text
     from megatron_salamandra.cluster.submission import Launch, Refused, launch
     from megatron_salamandra.cluster.supervise import Progress, Supervisor, Watch
 
@@ -53,6 +54,9 @@ __all__ = [
     "ClusterProfile",
     "ControlFiles",
     "Decision",
+    "History",
+    "Incident",
+    "JobNote",
     "Launch",
     "LaunchOptions",
     "NoJob",
@@ -66,6 +70,8 @@ __all__ = [
     "Refused",
     "Round",
     "RoundBook",
+    "Save",
+    "Session",
     "SlurmError",
     "SlurmJob",
     "Status",
@@ -81,9 +87,11 @@ __all__ = [
     "read_reports",
     "read_word",
     "report_end",
+    "run_history",
     "run_status",
     "seconds_of",
     "status_text",
+    "time_of",
 ]
 
 _LATER = {
@@ -99,6 +107,7 @@ _LATER = {
     "Supervisor": "supervise",
     "Watch": "supervise",
     "NoRun": "status",
+    "Save": "status",
     "Status": "status",
     "ask_run": "status",
     "run_status": "status",

@@ -12,7 +12,7 @@ import datetime
 import getpass
 import os
 import socket
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -23,6 +23,7 @@ from megatron_salamandra.run_directory import RunDirectory
 Request = Literal["stop", "save"]
 
 HEARTBEAT = "heartbeat"
+_JOB = "job"
 
 _TAKEN_UP: dict[Request, str] = {"stop": "stopped", "save": "saved"}
 
@@ -42,6 +43,19 @@ class Asked:
     reason: str
     again: bool
     by: str
+
+
+@dataclass(frozen=True)
+class JobNote:
+    """The job that trains, or trained last.
+
+    Attributes:
+        job: the scheduler's number of it, as text.
+        ends: its time limit, seconds since 1970; None without one.
+    """
+
+    job: str
+    ends: float | None
 
 
 class ControlFiles:
@@ -89,6 +103,19 @@ class ControlFiles:
         """Remove a request, and the note of the one that was followed."""
         for name in (kind, _TAKEN_UP[kind]):
             (self.directory / name).unlink(missing_ok=True)
+
+    def note_job(self, note: JobNote) -> None:
+        """Say which job has the run now. What the disk refuses is nobody's loss."""
+        with contextlib.suppress(UserError, OSError):
+            write_json(self.directory / _JOB, asdict(note))
+
+    def job(self) -> JobNote | None:
+        """The job that has the run, or had it last; None outside of jobs."""
+        with contextlib.suppress(UserError, KeyError, TypeError, ValueError):
+            contents = read_json_object(self.directory / _JOB)
+            ends = contents["ends"]
+            return JobNote(str(contents["job"]), None if ends is None else float(ends))
+        return None
 
     def beat(self) -> None:
         """Say that the run moves; called by rank 0 at every step. What the disk refuses is nobody's loss."""

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from megatron_salamandra.run_directory import (
+    Event,
     MetricsLog,
     RunDirectory,
+    StepRecord,
     latest_checkpoint,
     read_events,
     step_of,
 )
+
+_LAST_STEPS = 50
 
 
 @dataclass(frozen=True)
@@ -18,9 +24,10 @@ class Pace:
     """What the run's own history says of its times.
 
     Attributes:
-        step_seconds: of the last steps, median; None before the first.
+        step_seconds: from one step to the next, mean of the last steps, with what passes between them; None before
+            the first.
         save_seconds: of the last save; None before the first.
-        tokens_per_second: of the last steps, median.
+        tokens_per_second: of the last steps, median, without what passes between them.
     """
 
     step_seconds: float | None
@@ -46,13 +53,30 @@ def last_step(directory: RunDirectory) -> int:
 
 def pace(directory: RunDirectory) -> Pace:
     """The run's pace."""
-    steps = [record.values for record in MetricsLog(directory.metrics).recent()[-50:]]
-    seconds = [float(step["seconds"]["step"]) for step in steps if isinstance(step.get("seconds"), dict)]
-    rates = [float(step["tokens_per_second"]) for step in steps if "tokens_per_second" in step]
-    saves = [event for event in read_events(directory.events) if event.kind == "checkpoint"]
-    last_save = float(saves[-1].details["seconds"]) if saves and "seconds" in saves[-1].details else None
-    return Pace(_median(seconds), last_save, _median(rates))
+    return pace_of(MetricsLog(directory.metrics).recent(), read_events(directory.events))
 
 
-def _median(values: list[float]) -> float | None:
-    return sorted(values)[len(values) // 2] if values else None
+def pace_of(steps: Sequence[StepRecord], events: Sequence[Event]) -> Pace:
+    """The pace of a run, of its last steps and all its events."""
+    steps = steps[-_LAST_STEPS:]
+    seconds = [found for step in steps if (found := _seconds(step)) is not None]
+    rates = [found for step in steps if (found := _number(step.values.get("tokens_per_second"))) is not None]
+    saves = [event.details.get("seconds") for event in events if event.kind == "checkpoint"]
+    return Pace(
+        sum(seconds) / len(seconds) if seconds else None,
+        _number(saves[-1]) if saves else None,
+        sorted(rates)[len(rates) // 2] if rates else None,
+    )
+
+
+def _seconds(step: StepRecord) -> float | None:
+    parts, between = step.values.get("seconds"), step.values.get("seconds_between_steps")
+    whole = _number(parts.get("step")) if isinstance(parts, dict) else None
+    if whole is None:
+        return None
+    others = between.values() if isinstance(between, dict) else ()
+    return whole + sum(_number(value) or 0.0 for value in others)
+
+
+def _number(value: Any) -> float | None:
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None

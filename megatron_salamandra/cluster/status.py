@@ -2,21 +2,36 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import time
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
-from megatron_salamandra.cluster.control import Asked, ControlFiles
+from megatron_salamandra.cluster.control import Asked, ControlFiles, JobNote
+from megatron_salamandra.cluster.history import History, Incident, run_history
 from megatron_salamandra.cluster.round_book import RoundBook
-from megatron_salamandra.cluster.rounds import Action, Cause, Round
-from megatron_salamandra.cluster.run_state import Pace, last_step, pace, saved_step
+from megatron_salamandra.cluster.rounds import Action, Round
+from megatron_salamandra.cluster.run_state import Pace, pace_of, saved_step
 from megatron_salamandra.config import load_run_config
 from megatron_salamandra.foundation.errors import UserError
-from megatron_salamandra.foundation.exit_codes import EXIT_USAGE
-from megatron_salamandra.run_directory import RunDirectory, read_events, read_owner
+from megatron_salamandra.foundation.exit_codes import EXIT_DONE, EXIT_USAGE
+from megatron_salamandra.run_directory import (
+    Event,
+    MetricsLog,
+    RunDirectory,
+    is_silent,
+    latest_checkpoint,
+    read_events,
+    read_owner,
+    read_state,
+)
 
 _INCIDENTS_SHOWN = 5
+_SAVES_SHOWN = 3
+_TEXT_SHOWN = 300
 
 
 class NoRun(UserError):
@@ -26,94 +41,200 @@ class NoRun(UserError):
 
 
 @dataclass(frozen=True)
+class Save:
+    """A checkpoint that was completed.
+
+    Attributes:
+        time: of its end, as in ``events.jsonl``.
+        seconds: that it took; None if that was not recorded.
+    """
+
+    step: int
+    time: str
+    seconds: float | None
+
+
+@dataclass(frozen=True)
 class Status:
     """A run as its directory tells it.
 
     Attributes:
-        state: running, finished, waiting (for its next round), stopped, or never started.
+        state: running, finished, waiting (for its next round), stopped, failed, lost (its host gives no sign of life),
+            or never started.
         owner: who trains, in words; None if nobody does.
+        step, saved: the last step that is recorded, and the last that is saved; 0 before the first.
+        steps: length of the run; None if that cannot be read.
+        loss, tokens: of the last step; None before the first.
         beat_seconds: since the last step.
-        steps: length of the run.
-        rounds: all of them.
+        saves: the last ones, oldest first.
+        rounds: number of them.
+        incidents: all of them, oldest first.
         asked: a stop that was asked for and not followed yet.
+        job: that has the run, with its time limit; None if it does not run in a job.
     """
 
     state: str
     owner: str | None
     step: int
     saved: int
-    steps: int
+    steps: int | None
+    loss: float | None
+    tokens: int | None
     beat_seconds: float | None
     pace: Pace
-    rounds: tuple[Round, ...]
+    saves: tuple[Save, ...]
+    rounds: int
+    incidents: tuple[Incident, ...]
     asked: Asked | None
+    job: JobNote | None
 
     @property
     def left_seconds(self) -> float | None:
         """Until the last step, at the pace of the last ones; None if that is not known."""
-        if self.state != "running" or self.pace.step_seconds is None:
+        if self.state != "running" or self.pace.step_seconds is None or self.steps is None:
             return None
-        return (self.steps - self.step) * self.pace.step_seconds
+        return max(0, self.steps - self.step) * self.pace.step_seconds
+
+    @property
+    def limit_seconds(self) -> float | None:
+        """Until the time limit of the job; None if there is none, or the run does not run."""
+        if self.state != "running" or self.job is None or self.job.ends is None:
+            return None
+        return max(0.0, self.job.ends - time.time())
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON values; times are ISO 8601 in UTC."""
+        values = asdict(self)
+        values["incidents"] = [incident.to_dict() for incident in self.incidents]
+        return {**values, "left_seconds": self.left_seconds, "limit_seconds": self.limit_seconds}
 
 
 def run_status(path: Path) -> Status:
-    """Look at a run.
+    """Look at a run, of this version or an earlier one; what cannot be read of it is left out.
 
     Raises:
         NoRun: there is no run in ``path``.
     """
     directory = RunDirectory(path)
-    if not directory.config.is_file():
-        raise NoRun(f"{path}: no run here, {directory.config.name} is missing\n  name a run directory")
-    steps = load_run_config(str(directory.config)).total_steps
-    owner, saved = read_owner(directory), saved_step(directory)
-    rounds = tuple(RoundBook(path).read())
+    events, rounds = read_events(directory.events), RoundBook(path).read()
     control = ControlFiles(path)
-    beat = control.last_beat()
+    owner, saved, beat = read_owner(directory), saved_step(directory), control.last_beat()
+    last = MetricsLog(directory.metrics).recent()
+    if not (directory.config.is_file() or events or rounds or owner or saved or last):
+        raise NoRun(f"{path}: no run here, {directory.config.name} is missing\n  name a run directory")
+    steps = _length(directory)
     lives = owner is not None and owner.lives is not False
+    lost = lives and owner is not None and owner.lives is None and is_silent(directory)
+    lives = lives and not lost
+    past = run_history(events, rounds, lives=lives)
+    step = last[-1].step if last else saved
+    job = control.job()
     return Status(
-        state=_state(directory, lives=lives, finished=saved >= steps, rounds=rounds),
-        owner=owner.description if owner is not None and lives else None,
-        step=last_step(directory),
+        state="running" if lives else "lost" if lost else _state(past, rounds, step, saved, steps),
+        owner=owner.description if owner is not None and (lives or lost) else None,
+        step=step,
         saved=saved,
         steps=steps,
+        loss=_number(last[-1].values.get("loss")) if last else None,
+        tokens=_whole(last[-1].values.get("tokens")) if last else None,
         beat_seconds=None if beat is None else max(0.0, time.time() - beat),
-        pace=pace(directory),
-        rounds=rounds,
+        pace=pace_of(last, events),
+        saves=_saves(events)[-_SAVES_SHOWN:],
+        rounds=len(rounds),
+        incidents=past.incidents,
         asked=control.asked("stop"),
+        job=job if owner is not None and job is not None and job.job == owner.job else None,
     )
 
 
-def _state(directory: RunDirectory, *, lives: bool, finished: bool, rounds: tuple[Round, ...]) -> str:
-    if lives:
-        return "running"
-    if finished:
+def _length(directory: RunDirectory) -> int | None:
+    """Steps of the run: of its configuration, or, where this version cannot read that, of its newest checkpoint."""
+    if directory.config.is_file():
+        with contextlib.suppress(UserError):
+            return load_run_config(str(directory.config)).total_steps
+    newest = latest_checkpoint(directory.checkpoints)
+    if newest is not None:
+        with contextlib.suppress(UserError):
+            return read_state(newest).total_steps
+    return None
+
+
+def _state(past: History, rounds: Sequence[Round], step: int, saved: int, steps: int | None) -> str:
+    last = past.sessions[-1] if past.sessions else None
+    done = last is not None and last.exit_code == EXIT_DONE
+    if steps is not None and (saved >= steps or (done and step >= steps)):
         return "finished"
     if rounds and rounds[-1].decision.action is not Action.END:
         return "waiting"
-    return "stopped" if read_events(directory.events) else "never started"
+    if rounds and rounds[-1].decision.exit_code != EXIT_DONE:
+        return "failed"
+    if last is None:
+        return "never started"
+    return "stopped" if last.ended_well else "failed"
+
+
+def _saves(events: Sequence[Event]) -> tuple[Save, ...]:
+    found = (event for event in events if event.kind == "checkpoint")
+    return tuple(
+        Save(step, event.time, _number(event.details.get("seconds")))
+        for event in found
+        if (step := _whole(event.details.get("step"))) is not None
+    )
 
 
 def status_text(status: Status) -> str:
     """The status for people, a few lines."""
     lines = [f"{status.state}{f', by {status.owner}' if status.owner else ''}"]
-    share = status.step / status.steps if status.steps else 1.0
-    lines.append(f"step {status.step:,} of {status.steps:,} ({share:.1%}), saved {status.saved:,}")
+    length = "" if status.steps is None else f" of {status.steps:,}"
+    share = f" ({status.step / status.steps:.1%})" if status.steps else ""
+    lines.append(f"step {status.step:,}{length}{share}, saved {status.saved:,}")
+    if status.loss is not None:
+        tokens = "" if status.tokens is None else f" after {status.tokens:,} tokens"
+        lines.append(f"loss {status.loss:.4f}{tokens}")
     if status.pace.step_seconds is not None:
-        rate = status.pace.tokens_per_second or 0.0
-        save = "" if status.pace.save_seconds is None else f", last save {status.pace.save_seconds:.1f} s"
-        lines.append(f"{status.pace.step_seconds:.2f} s a step, {rate:,.0f} tokens/s{save}")
+        rate = status.pace.tokens_per_second
+        lines.append(
+            f"{status.pace.step_seconds:.2f} s a step{'' if rate is None else f', {rate:,.0f} tokens/s'}"
+        )
     if status.left_seconds is not None:
-        lines.append(f"left {datetime.timedelta(seconds=round(status.left_seconds))} at this pace")
-    if status.state == "running" and status.beat_seconds is not None:
-        lines.append(f"last step {datetime.timedelta(seconds=round(status.beat_seconds))} ago")
+        lines.append(f"left {_span(status.left_seconds)} at this pace")
+    if status.limit_seconds is not None and status.job is not None:
+        lines.append(f"time limit of job {status.job.job} in {_span(status.limit_seconds)}")
+    if status.state in ("running", "lost") and status.beat_seconds is not None:
+        lines.append(f"last step {_span(status.beat_seconds)} ago")
     if status.asked is not None:
         lines.append(f"asked to stop: {status.asked.reason} ({status.asked.by})")
-    incidents = [entry for entry in status.rounds if entry.outcome.cause not in (Cause.DONE, Cause.STOPPED)]
-    if status.rounds:
-        lines.append(f"{len(status.rounds)} rounds, {len(incidents)} incidents")
-    lines += [f"  {entry.ended}  {entry.decision.reason}" for entry in incidents[-_INCIDENTS_SHOWN:]]
+    if status.saves:
+        lines.append("last saves: " + ", ".join(_save_text(save) for save in status.saves))
+    if status.rounds or status.incidents:
+        rounds = f"{status.rounds} rounds, " if status.rounds else ""
+        lines.append(f"{rounds}{len(status.incidents)} incidents")
+    lines += [f"  {_incident_text(incident)}" for incident in status.incidents[-_INCIDENTS_SHOWN:]]
     return "\n".join(lines)
+
+
+def _save_text(save: Save) -> str:
+    return f"step {save.step:,}{'' if save.seconds is None else f' in {save.seconds:.1f} s'}"
+
+
+def _incident_text(incident: Incident) -> str:
+    moment = incident.time.isoformat(" ", "seconds") if incident.time else "?"
+    step = "" if incident.step is None else f" at step {incident.step:,}"
+    text = " ".join(incident.text.split())
+    shown = text if len(text) <= _TEXT_SHOWN else f"{text[:_TEXT_SHOWN]} …"
+    return f"{moment}  {incident.kind}{step}: {shown}"
+
+
+def _span(seconds: float) -> str:
+    return str(datetime.timedelta(seconds=round(seconds)))
+
+
+def _number(value: Any) -> float | None:
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+
+
+def _whole(value: Any) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
 def ask_run(path: Path, kind: str, reason: str) -> None:

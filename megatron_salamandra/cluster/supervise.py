@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 
-from megatron_salamandra.cluster.control import ControlFiles
+from megatron_salamandra.cluster.control import ControlFiles, JobNote
 from megatron_salamandra.cluster.rank_report import (
     ROUND_DIR,
     first_failure,
@@ -118,6 +118,7 @@ class Supervisor:
             # Before anybody ends the job, because SLURM then writes the end that it got.
             left = self.job.seconds_left()
             self._planned_end = None if left is None else time.time() + left
+        self._control.note_job(JobNote(self.job.job, self._planned_end))
         self._control.forget("stop")  # of an earlier job
         with self._signals_kept():
             while True:

@@ -8,6 +8,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import orjson
+
 from megatron_salamandra.foundation.atomic_files import atomic_write_bytes
 from megatron_salamandra.foundation.errors import UserError
 
@@ -76,8 +78,11 @@ def parse_json_lines(lines: Iterable[bytes]) -> Iterator[dict[str, Any]]:
     """The objects in lines of JSON, in order; what is not an object is passed over."""
     for line in lines:
         try:
-            record = json.loads(line)
+            record = orjson.loads(line)
         except ValueError:
-            continue
+            try:
+                record = json.loads(line)  # which knows NaN, infinities and whole numbers of any length
+            except (ValueError, RecursionError):
+                continue
         if isinstance(record, dict):
             yield record

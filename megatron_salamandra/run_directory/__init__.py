@@ -28,7 +28,14 @@ from megatron_salamandra.run_directory.events import Event, EventLog, read_event
 from megatron_salamandra.run_directory.history import check_checkpoints_are_there, last_saved_step
 from megatron_salamandra.run_directory.layout import CONFIG, RunDirectory
 from megatron_salamandra.run_directory.manifest import describe_files, verify_checkpoint, write_manifest
-from megatron_salamandra.run_directory.owner import OwnershipLost, RunOwner, own, read_owner, release
+from megatron_salamandra.run_directory.owner import (
+    OwnershipLost,
+    RunOwner,
+    is_silent,
+    own,
+    read_owner,
+    release,
+)
 from megatron_salamandra.run_directory.partial import (
     begin_partial,
     delete_checkpoint,
@@ -65,6 +72,7 @@ __all__ = [
     "delete_checkpoint",
     "describe_files",
     "drop_partial",
+    "is_silent",
     "last_saved_step",
     "latest_checkpoint",
     "make_logs",

@@ -34,15 +34,20 @@ class Diary:
         return read_json_lines(self.path)
 
     def recent_entries(self) -> list[dict[str, Any]]:
-        """The last objects in order, as many as fit into :data:`RECENT_BYTES`."""
-        try:
-            with self.path.open("rb") as stream:
-                stream.seek(max(0, stream.seek(0, os.SEEK_END) - RECENT_BYTES))
-                tail = stream.read()
-        except FileNotFoundError:
-            return []
-        # The tail may begin inside a line, which then is no object.
-        return list(parse_json_lines(tail.splitlines()))
+        """The last objects in order, as many as fit into :data:`RECENT_BYTES`; the last one, however long."""
+        size, start, found = RECENT_BYTES, 1, list[dict[str, Any]]()
+        while start and not found:
+            try:
+                with self.path.open("rb") as stream:
+                    start = max(0, stream.seek(0, os.SEEK_END) - size)
+                    stream.seek(start)
+                    lines = stream.read().splitlines()
+            except FileNotFoundError:
+                return []
+            # The first line may be the end of one, and still look like an object: {"a": {"b": 1}}.
+            found = list(parse_json_lines(lines[1:] if start else lines))
+            size *= 16
+        return found
 
     def forget_after(self, step: int) -> int:
         """Remove entries of steps after ``step``, and torn lines, and return how many there were.

@@ -18,6 +18,7 @@
       control/             requests to the run, its heartbeat, and how ranks ended
       launch/NNNN/         a job as it was submitted
       checkpoints/         one directory for each saved step        (checkpoints.py)
+      report.html          everything above on one page, written at every end
       .owner, .lock        whose the directory is while a run uses it (owner.py)
 """
 
@@ -110,6 +111,10 @@ class RunDirectory:
     @property
     def launches(self) -> Path:
         return self.path / "launch"
+
+    @property
+    def report(self) -> Path:
+        return self.path / "report.html"
 
     def rank_log(self, rank: int) -> Path:
         """Log file of a rank, counted from 0; error messages name it."""

@@ -103,6 +103,15 @@ def own(directory: RunDirectory) -> Iterator[RunOwner]:
         yield owner
 
 
+def is_silent(directory: RunDirectory) -> bool:
+    """Whether the owner on another host seems to be dead: no heartbeat for long, by the clock of this host.
+
+    For people only; whoever takes the directory watches the owner with the file system's own clock.
+    """
+    seen = _heartbeat_of(directory)
+    return seen > 0 and time.time() - seen > 3 * SILENCE_SECONDS
+
+
 def release(directory: RunDirectory, token: str | None = None) -> None:
     """Remove the record of the directory's owner, if that is this process and, where it is given, has this token."""
     found = read_owner(directory)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -56,25 +56,21 @@ class MetricsLog:
         """Write one step; raises OSError where the system refuses."""
         self._diary.append({"step": step, **values})
 
+    def records(self) -> Iterator[StepRecord]:
+        """The steps in order of the file, one at a time: it may have millions. Torn lines are passed over."""
+        return _steps(self._diary.entries())
+
     def read(self) -> list[StepRecord]:
         """All steps in order of the file; torn lines are passed over."""
-        return _steps(self._diary.entries())
+        return list(self.records())
 
     def recent(self) -> list[StepRecord]:
         """The last steps in order of the file, as many as fit into 64 KiB; the file may have millions."""
-        return _steps(self._diary.recent_entries())
+        return list(_steps(iter(self._diary.recent_entries())))
 
     def forget_after(self, step: int) -> int:
         """Remove the steps after ``step`` and return how many lines went."""
         return self._diary.forget_after(step)
-
-
-def _steps(entries: Iterable[Mapping[str, Any]]) -> list[StepRecord]:
-    return [
-        StepRecord(int(entry["step"]), {name: value for name, value in entry.items() if name != "step"})
-        for entry in entries
-        if "step" in entry
-    ]
 
 
 class ValidationLog:
@@ -87,15 +83,27 @@ class ValidationLog:
         """Write the scores of a validation at once; raises OSError where the system refuses."""
         self._diary.append(*(asdict(record) for record in records))
 
+    def records(self) -> Iterator[ValidationRecord]:
+        """The scores in order of the file, one at a time; of a step and language that come twice, both.
+
+        Torn lines are passed over.
+        """
+        names = ValidationRecord.__dataclass_fields__
+        for entry in self._diary.entries():
+            if names.keys() <= entry.keys():
+                yield ValidationRecord(**{name: entry[name] for name in names})
+
     def read(self) -> list[ValidationRecord]:
         """All scores in order of the file; of a step and language that come twice, both; torn lines are passed over."""
-        names = ValidationRecord.__dataclass_fields__
-        return [
-            ValidationRecord(**{name: entry[name] for name in names})
-            for entry in self._diary.entries()
-            if names.keys() <= entry.keys()
-        ]
+        return list(self.records())
 
     def forget_after(self, step: int) -> int:
         """Remove the scores of steps after ``step`` and return how many lines went."""
         return self._diary.forget_after(step)
+
+
+def _steps(entries: Iterator[dict[str, Any]]) -> Iterator[StepRecord]:
+    for entry in entries:
+        step = entry.pop("step", None)
+        if isinstance(step, int):
+            yield StepRecord(step, entry)

@@ -29,13 +29,17 @@ def nothing_to_do(step: int, config: RunConfig) -> str | None:
     return f"{STOP_AFTER_STEPS} = {config.training.stop_after_steps} is reached: step {step} is done"
 
 
-def tell_lost_steps(directory: RunDirectory, step: int, logger: logging.Logger) -> None:
+def tell_lost_steps(directory: RunDirectory, step: int, logger: logging.Logger) -> int:
     """Warn if the run was further than where it starts, because the records of those steps are rewritten.
 
     Args:
         step: of the checkpoint that the run starts from; 0 without one.
+    Returns:
+        the last step that the run has a record of; 0 without one.
     """
     saved = last_saved_step(directory)
+    records = MetricsLog(directory.metrics).recent()
+    reached = records[-1].step if records else 0
     if saved is not None and saved > step:
         logger.warning(
             "this run had saved step %d, and starts from step %d: the steps after it, and what metrics.jsonl says of "
@@ -43,8 +47,8 @@ def tell_lost_steps(directory: RunDirectory, step: int, logger: logging.Logger) 
             saved,
             step,
         )
-    elif step == 0 and (records := MetricsLog(directory.metrics).read()):
+    elif step == 0 and records:
         logger.warning(
-            "this run had reached step %d and saved no checkpoint: it starts at step 1 again",
-            records[-1].step,
+            "this run had reached step %d and saved no checkpoint: it starts at step 1 again", reached
         )
+    return reached

@@ -202,13 +202,12 @@ class Trainer:
             CheckpointError: it is damaged, of another model, or of another stream of data.
         """
         directory = newest_checkpoint(self.runtime)
-        if self.runtime.grid.rank == 0:
-            tell_lost_steps(
-                self.runtime.directory, step_of(directory) if directory else 0, self.runtime.logger
-            )
+        found = step_of(directory) if directory else 0
+        is_writer = self.runtime.grid.rank == 0
+        reached = tell_lost_steps(self.runtime.directory, found, self.runtime.logger) if is_writer else 0
         if directory is None:
             initialize_weights(self.runtime, self.chunks, self.optimizer)
-            self.runtime.events.write("start", layout=self.runtime.grid.describe())
+            self.runtime.events.write("start", reached=reached, layout=self.runtime.grid.describe())
             return None
         self.progress.step = step_of(directory)
         idle = nothing_to_do(self.step, self.config)
@@ -224,8 +223,9 @@ class Trainer:
         unknown = self.callbacks.load_state(state.callbacks)
         self.runtime.logger.info("resumed from %s at step %d", directory, self.step)
         tell_changes(self.runtime, directory, state, unknown)
+        layout = self.runtime.grid.describe()
         self.runtime.events.write(
-            "resume", step=self.step, checkpoint=directory.name, layout=self.runtime.grid.describe()
+            "resume", step=self.step, reached=reached, checkpoint=directory.name, layout=layout
         )
         return None
 
