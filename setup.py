@@ -66,6 +66,7 @@ setup(
         "tenacity>=8.2",
         "tensorboard>=2.16",
         "torch>=2.8",
+        "xxhash>=3.4",
         "zstandard>=0.22",
     ],
     extras_require={
@@ -79,7 +80,6 @@ setup(
             "matplotlib>=3.8",
             "py3langid>=0.4",
             "python-stdnum>=2.0",
-            "xxhash>=3.4",
         ],
         "ray": ["ray>=2.40"],
         "hf": ["safetensors>=0.4.3", "tokenizers>=0.22", "transformers>=4.56"],

@@ -13,6 +13,8 @@ from megatron.core.optimizer import MegatronOptimizer
 from torch.distributed.checkpoint.api import CheckpointException
 
 from megatron_salamandra.checkpoint.contents import model_key, sharded_state
+from megatron_salamandra.checkpoint.integrity import check_together
+from megatron_salamandra.checkpoint.metadata import weights_only
 from megatron_salamandra.config import RunConfig
 from megatron_salamandra.model import unwrap
 from megatron_salamandra.run_directory import (
@@ -21,7 +23,6 @@ from megatron_salamandra.run_directory import (
     CheckpointState,
     check_same_model,
     read_state,
-    verify_checkpoint,
 )
 
 
@@ -30,16 +31,20 @@ def load_checkpoint(
     config: RunConfig,
     chunks: list[DistributedDataParallel],
     optimizer: MegatronOptimizer | None,
+    *,
+    checked: bool = False,
 ) -> CheckpointState:
     """Fill model and optimizer from a checkpoint and return its ``state.json``; collective.
 
     Args:
         optimizer: None loads weights only.
+        checked: whether :func:`~megatron_salamandra.checkpoint.integrity.check_together` has proved it just now.
     Raises:
-        CheckpointError: the directory is incomplete, damaged or of another model. Everything but
-            damage inside a file of tensors is found before the model is touched.
+        CheckpointError: the directory is incomplete, damaged or of another model, which is found before the model is
+            touched.
     """
-    verify_checkpoint(directory, checksums=False)
+    if not checked:
+        check_together(directory)
     check_same_model(directory, config.model.computation())
     state = read_state(directory)
     sharded = sharded_state(chunks, optimizer, loading=True)
@@ -50,7 +55,8 @@ def load_checkpoint(
             get_default_load_sharded_strategy(shards),
             parallel_state.get_data_parallel_group(with_context_parallel=True),
         )
-        loaded = dist_checkpointing.load(sharded, shards, strategy)
+        with weights_only():
+            loaded = dist_checkpointing.load(sharded, shards, strategy)
     # torch and Megatron-Core raise many kinds; torch's CheckpointException is no Exception.
     except (Exception, CheckpointException) as error:
         raise CheckpointError(

@@ -10,6 +10,7 @@ import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial as partial_call
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -23,6 +24,7 @@ from megatron.core.distributed import DistributedDataParallel
 from megatron.core.optimizer import MegatronOptimizer
 from torch.distributed.checkpoint.api import CheckpointException
 
+from megatron_salamandra.checkpoint.checksums import take_description, write_and_describe
 from megatron_salamandra.checkpoint.contents import METADATA, sharded_state
 from megatron_salamandra.checkpoint.retention import steps_to_delete
 from megatron_salamandra.config import CheckpointSection
@@ -31,7 +33,6 @@ from megatron_salamandra.foundation.parents import bind_forks
 from megatron_salamandra.platform import background_save_options, start_result_queue
 from megatron_salamandra.run_directory import (
     CONFIG,
-    MANIFEST,
     SHARDS,
     STATE,
     TOKENIZER,
@@ -45,6 +46,7 @@ from megatron_salamandra.run_directory import (
     describe_files,
     drop_partial,
     publish_partial,
+    set_aside,
     step_directory,
     step_of,
     write_manifest,
@@ -159,7 +161,11 @@ class CheckpointWriter:
             content_metadata=dict(METADATA),
             **background_save_options(),
         )
-        request.add_finalize_fn(lambda: self._publish(step, partial, state))
+        writes = request.async_fn is not None
+        if writes:
+            described = partial_call(write_and_describe, request.async_fn, partial, dist.get_rank())
+            request = request._replace(async_fn=described)
+        request.add_finalize_fn(lambda: self._publish(step, partial, state, writes))
         self._queue.schedule_async_request(request)
         self._running.append(_Save(step, partial, started))
         return [*outcomes, *self.poll(wait=not self._policy.asynchronous)]
@@ -192,13 +198,12 @@ class CheckpointWriter:
         if self._lost is not None:
             raise CheckpointError(self._lost)
 
-    def _publish(self, step: int, partial: Path, state: CheckpointState) -> None:
+    def _publish(self, step: int, partial: Path, state: CheckpointState, writes: bool) -> None:
         """Complete the directory, give it its name and prune old ones; raises on all ranks or none."""
         rank = dist.get_rank()
         try:
-            names = [f"{SHARDS}/{path.name}" for path in (partial / SHARDS).glob(f"__{rank}_*")]
-            mine: dict[str, dict[str, int]] | str = describe_files(partial, names)
-        except OSError as failure:
+            mine: dict[str, dict[str, Any]] | str = take_description(partial, rank) if writes else {}
+        except (OSError, ValueError) as failure:
             mine = f"rank {rank}: {failure}"
         gathered: list[Any] = [None] * dist.get_world_size()
         dist.all_gather_object(gathered, mine)
@@ -212,8 +217,8 @@ class CheckpointWriter:
             if self._owner is not None:
                 self._owner.check()
             final = step_directory(self._root, step)
-            if final.exists() and not (final / MANIFEST).exists():
-                shutil.rmtree(final)  # somebody's incomplete copy
+            if final.exists():  # somebody's incomplete copy, or one that was not intact when this run began
+                set_aside(final)
             publish_partial(partial, final)
             _sync(self._root)
 
@@ -223,7 +228,7 @@ class CheckpointWriter:
         self._on_rank_zero(self._prune)
 
     def _finish_directory(
-        self, partial: Path, files: dict[str, dict[str, int]], state: CheckpointState
+        self, partial: Path, files: dict[str, dict[str, Any]], state: CheckpointState
     ) -> None:
         atomic_write_bytes(partial / CONFIG, self._config_yaml.encode())
         atomic_write_bytes(partial / STATE, json.dumps(state.values, indent=1).encode())

@@ -7,7 +7,6 @@ stored chunk whatever the size of the model or the number of ranks that wrote it
 from __future__ import annotations
 
 import math
-import pickle
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +25,7 @@ from torch.distributed.checkpoint.metadata import (
 from torch.distributed.checkpoint.planner import LoadPlan, LoadPlanner, ReadItem
 from torch.distributed.checkpoint.planner_helpers import create_read_items_for_chunk_list
 
+from megatron_salamandra.checkpoint import load_metadata
 from megatron_salamandra.config import ConfigError, RunConfig, load_run_config
 from megatron_salamandra.hf.mapping import Placement, megatron_shapes, placements
 from megatron_salamandra.run_directory import (
@@ -37,13 +37,6 @@ from megatron_salamandra.run_directory import (
     verify_checkpoint,
 )
 from megatron_salamandra.weights import WEIGHTS
-
-_CHECKPOINT_MODULES = frozenset(
-    f"torch.distributed.checkpoint.{name}" for name in ("filesystem", "metadata", "planner")
-)
-_ALLOWED_NAMES = frozenset(
-    {("torch", "Size"), ("torch.serialization", "_get_layout"), ("collections", "OrderedDict")}
-)
 
 
 class _OneTensorPlanner(LoadPlanner):
@@ -106,7 +99,7 @@ class ShardedCheckpoint:
             CheckpointError: not a checkpoint, incomplete, damaged, or of another model.
         """
         path = resolve_checkpoint(path)
-        verify_checkpoint(path, checksums=False)
+        verify_checkpoint(path)
         shards = path / "shards"
         checkpoint = cls(
             path=path,
@@ -212,51 +205,3 @@ def _read_config(path: Path) -> RunConfig:
         raise CheckpointError(
             f"{path}: the configuration stored with the checkpoint is not valid\n{error}"
         ) from error
-
-
-class _Opaque:
-    """Stands in for an object this reader has no use for."""
-
-    def __init__(self, *arguments: Any) -> None:
-        pass
-
-    def __setstate__(self, state: Any) -> None:
-        pass
-
-
-class _MetadataUnpickler(pickle.Unpickler):
-    def find_class(self, module: str, name: str) -> Any:
-        if module.partition(".")[0] == "megatron":
-            return _Opaque
-        if module == "pathlib" and name.endswith("Path"):
-            return Path
-        if module == "torch" or module in _CHECKPOINT_MODULES or (module, name) in _ALLOWED_NAMES:
-            found = super().find_class(module, name)
-            of_this_module = isinstance(found, type) and found.__module__ == module != "torch"
-            if of_this_module or isinstance(found, torch.dtype) or (module, name) in _ALLOWED_NAMES:
-                return found
-        raise pickle.UnpicklingError(f"refusing to load {module}.{name}")
-
-
-def load_metadata(path: Path) -> Metadata:
-    """Read the metadata file of a torch_dist checkpoint.
-
-    Raises:
-        CheckpointError: missing, damaged, or not such a file.
-    """
-    try:
-        with path.open("rb") as stream:
-            metadata = _MetadataUnpickler(stream).load()
-    except FileNotFoundError as error:
-        raise CheckpointError(
-            f"{path}: missing; shards/ is not a torch_dist checkpoint\n  use another step directory"
-        ) from error
-    # A damaged pickle can raise almost anything.
-    except Exception as error:
-        raise CheckpointError(
-            f"{path}: unreadable checkpoint metadata: {type(error).__name__}: {error}\n"
-            "  the file is truncated or damaged; use another step directory"
-        ) from error
-    if not isinstance(metadata, Metadata) or metadata.storage_data is None:
-        raise CheckpointError(f"{path}: not the metadata of a torch_dist checkpoint")
-    return metadata

@@ -27,7 +27,14 @@ from megatron_salamandra.run_directory.errors import RunDirectoryError, make_log
 from megatron_salamandra.run_directory.events import Event, EventLog, read_events
 from megatron_salamandra.run_directory.history import check_checkpoints_are_there, last_saved_step
 from megatron_salamandra.run_directory.layout import CONFIG, RunDirectory
-from megatron_salamandra.run_directory.manifest import describe_files, verify_checkpoint, write_manifest
+from megatron_salamandra.run_directory.manifest import (
+    DamagedCheckpointError,
+    Manifest,
+    describe_files,
+    read_manifest,
+    verify_checkpoint,
+    write_manifest,
+)
 from megatron_salamandra.run_directory.owner import (
     OwnershipLost,
     RunOwner,
@@ -41,6 +48,7 @@ from megatron_salamandra.run_directory.partial import (
     delete_checkpoint,
     drop_partial,
     publish_partial,
+    set_aside,
 )
 from megatron_salamandra.run_directory.records import MetricsLog, StepRecord, ValidationLog, ValidationRecord
 from megatron_salamandra.run_directory.write_guard import WriteGuard
@@ -53,9 +61,11 @@ __all__ = [
     "TOKENIZER",
     "CheckpointError",
     "CheckpointState",
+    "DamagedCheckpointError",
     "Event",
     "EventLog",
     "LedgerRecord",
+    "Manifest",
     "MetricsLog",
     "OwnershipLost",
     "RunDirectory",
@@ -79,10 +89,12 @@ __all__ = [
     "own",
     "publish_partial",
     "read_events",
+    "read_manifest",
     "read_owner",
     "read_state",
     "release",
     "resolve_checkpoint",
+    "set_aside",
     "step_directory",
     "step_of",
     "unwritable",

@@ -1,10 +1,11 @@
-"""Directories below ``checkpoints/`` that do not count: saves that are running or died, and what is being deleted.
+"""Directories below ``checkpoints/`` that do not count: saves that are running or died, what is damaged or goes.
 
 ::
 
     checkpoints/
       .partial-step-00000030/TOKEN/   the save of step 30 by the owner with that token
       .partial-deleted-TOKEN/         a checkpoint that is being deleted
+      damaged-step-00000030/          a checkpoint that was found damaged; nothing deletes it
 
 Every owner of a run has its own place, so that writers of a run that was cut off never write into a later one's save.
 """
@@ -75,6 +76,19 @@ def delete_checkpoint(directory: Path) -> None:
     doomed = directory.with_name(f"{PARTIAL}deleted-{secrets.token_hex(8)}")
     os.replace(directory, doomed)
     _remove(doomed)
+
+
+def set_aside(directory: Path) -> Path:
+    """Rename a checkpoint that is damaged, so that nothing takes it for one, and return its new name.
+
+    Raises:
+        OSError: the system refused.
+    """
+    place, number = directory.with_name(f"damaged-{directory.name}"), 2
+    while place.exists():
+        place, number = directory.with_name(f"damaged-{directory.name}-{number}"), number + 1
+    os.rename(directory, place)
+    return place
 
 
 def _remove(path: Path) -> None:

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch.distributed as dist
 import yaml
 from megatron.core.distributed import DistributedDataParallel
 from megatron.core.optimizer import MegatronOptimizer
 
-from megatron_salamandra.checkpoint import load_checkpoint
+from megatron_salamandra.checkpoint import load_checkpoint, newest_intact
 from megatron_salamandra.config import ConfigError, RunConfig, load_run_config
 from megatron_salamandra.data import RunStream, SourceLedger
 from megatron_salamandra.run_directory import (
@@ -18,7 +17,6 @@ from megatron_salamandra.run_directory import (
     CheckpointError,
     CheckpointState,
     LedgerRecord,
-    latest_checkpoint,
     resolve_checkpoint,
 )
 from megatron_salamandra.timeline import Timeline, trained_steps
@@ -28,11 +26,19 @@ from megatron_salamandra.training.runtime import Runtime
 
 
 def newest_checkpoint(runtime: Runtime) -> Path | None:
-    """The newest complete checkpoint of the run, or None; collective."""
-    # Rank 0 decides: file systems of clusters show a new directory to every node in its own time.
-    found = [latest_checkpoint(runtime.directory.checkpoints) if runtime.grid.rank == 0 else None]
-    dist.broadcast_object_list(found, src=0)
-    return found[0]
+    """The newest intact checkpoint of the run, or None if it has none; collective.
+
+    Damaged ones are passed over, each with a warning and an event.
+
+    Raises:
+        CheckpointError: the run has checkpoints, and none is intact.
+    """
+
+    def tell(directory: Path, error: CheckpointError) -> None:
+        runtime.logger.warning("%s is passed over: %s", directory.name, error)
+        runtime.events.write("checkpoint_passed_over", checkpoint=directory.name, reason=str(error))
+
+    return newest_intact(runtime.directory.checkpoints, tell)
 
 
 def check_same_stream(directory: Path, state: CheckpointState, data: RunStream) -> None:

@@ -194,12 +194,12 @@ class Trainer:
         return EXIT_STOPPED if unfinished else EXIT_DONE
 
     def resume_if_possible(self) -> str | None:
-        """Load the latest complete checkpoint of the run directory, if there is one; collective.
+        """Load the newest intact checkpoint of the run directory, if there is one; collective.
 
         Returns:
             Why there is nothing to do, if there is not; then nothing was loaded.
         Raises:
-            CheckpointError: it is damaged, of another model, or of another stream of data.
+            CheckpointError: there are only damaged ones, or it is of another model, or of another stream of data.
         """
         directory = newest_checkpoint(self.runtime)
         found = step_of(directory) if directory else 0
@@ -214,7 +214,7 @@ class Trainer:
         if idle is not None and not self.callbacks.have_work_left():
             return idle
         check_same_optimizer(directory, self.config)
-        state = load_checkpoint(directory, self.config, self.chunks, self.optimizer)
+        state = load_checkpoint(directory, self.config, self.chunks, self.optimizer, checked=True)
         self.progress.step = state.step
         self._set_timeline(timeline_after(directory, state, self.config, self.timeline))
         check_same_stream(directory, state, self.data)
@@ -343,7 +343,7 @@ class Trainer:
                 f"step {step} was to be rolled back, and there is no checkpoint yet: {decision.reason}\n"
                 "  save more often: checkpoint.every_steps"
             )
-        state = load_checkpoint(directory, self.config, self.chunks, self.optimizer)
+        state = load_checkpoint(directory, self.config, self.chunks, self.optimizer, checked=True)
         self.progress.step = state.step
         self._enter_phase(self.timeline.phase(max(self.step, 1)))
         self.progress.skipped_updates = state.skipped_updates

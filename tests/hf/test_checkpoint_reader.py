@@ -156,6 +156,9 @@ def test_missing_shard_file_is_named_before_anything_is_read(step: Path) -> None
 def test_overwritten_shard_file_is_named_when_read(step: Path) -> None:
     file = shard_file(step)
     file.write_bytes(bytes(file.stat().st_size))
+    with pytest.raises(CheckpointError, match=f"{file.name} does not have its recorded checksum"):
+        ShardedCheckpoint.open(step)
+    seal(step)
     with pytest.raises(CheckpointError, match=rf"{file.name}: cannot read embedding.* damaged"):
         list(ShardedCheckpoint.open(step).huggingface_tensors())
 

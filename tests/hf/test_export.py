@@ -29,7 +29,7 @@ from megatron_salamandra.hf import (
 from megatron_salamandra.hf.model_files import llama_settings
 from megatron_salamandra.hf.sentencepiece_model import SpecialIds
 from megatron_salamandra.model.rotary import rope_scaling
-from megatron_salamandra.run_directory import CheckpointError
+from megatron_salamandra.run_directory import CheckpointError, describe_files, write_manifest
 from salamandra_kernels import rope_table
 
 transformers = pytest.importorskip("transformers")
@@ -279,12 +279,18 @@ def test_full_disk_leaves_nothing_behind(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_damaged_checkpoint_leaves_nothing_behind(make_step: Callable[..., Path], tmp_path: Path) -> None:
+@pytest.mark.parametrize("noticed", ["before", "while reading"])
+def test_damaged_checkpoint_leaves_nothing_behind(
+    make_step: Callable[..., Path], tmp_path: Path, noticed: str
+) -> None:
     step = make_step(layers=2)
     for file in (step / "shards").glob("*.distcp"):
         whole = file.read_bytes()
         file.write_bytes(whole[:-5000] + bytes(5000))
-    with pytest.raises(CheckpointError, match="damaged"):
+    if noticed != "before":
+        files = [str(path.relative_to(step)) for path in step.rglob("*") if path.is_file()]
+        write_manifest(step, describe_files(step, [name for name in files if name != "manifest.json"]))
+    with pytest.raises(CheckpointError, match="checksum" if noticed == "before" else "damaged"):
         export_checkpoint(step, tmp_path / "hf", verification_texts=[])
     assert list(tmp_path.iterdir()) == []
 

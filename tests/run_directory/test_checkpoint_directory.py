@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import random
 import subprocess
 import sys
+import zlib
 from pathlib import Path
 
 import pytest
+import xxhash
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -18,6 +21,7 @@ from megatron_salamandra.run_directory import (
     complete_checkpoints,
     describe_files,
     latest_checkpoint,
+    manifest,
     resolve_checkpoint,
     verify_checkpoint,
     write_manifest,
@@ -28,9 +32,15 @@ def make_checkpoint(root: Path, step: int) -> Path:
     directory = root / f"step-{step:08d}"
     (directory / "shards").mkdir(parents=True)
     (directory / "shards" / "__0_0.distcp").write_bytes(bytes(range(256)) * 40)
+    (directory / "shards" / ".metadata").write_bytes(b"which tensor lies where")
     (directory / "state.json").write_text(json.dumps({"step": step}))
-    write_manifest(directory, describe_files(directory, ["shards/__0_0.distcp", "state.json"]))
+    (directory / "config.yaml").write_text("model: {}\n")
+    write_manifest(directory, describe_files(directory, names_of_files(directory)))
     return directory
+
+
+def names_of_files(directory: Path) -> list[str]:
+    return [str(path.relative_to(directory)) for path in directory.rglob("*") if path.is_file()]
 
 
 def test_only_complete_directories_count(tmp_path: Path) -> None:
@@ -61,9 +71,8 @@ def test_what_is_no_checkpoint_is_refused_by_name(tmp_path: Path, name: str) -> 
 def test_verify_names_the_damaged_file(tmp_path: Path) -> None:
     directory = make_checkpoint(tmp_path, 3)
     shard = directory / "shards" / "__0_0.distcp"
-    assert verify_checkpoint(directory) == sum(
-        path.stat().st_size for path in (shard, directory / "state.json")
-    )
+    names = set(names_of_files(directory)) - {"manifest.json"}
+    assert verify_checkpoint(directory) == sum((directory / name).stat().st_size for name in names)
 
     contents = bytearray(shard.read_bytes())
     contents[5000] ^= 1
@@ -79,6 +88,85 @@ def test_verify_names_the_damaged_file(tmp_path: Path) -> None:
     shard.unlink()
     with pytest.raises(CheckpointError, match="__0_0.distcp is missing"):
         verify_checkpoint(directory, checksums=False)
+
+
+def test_every_single_flipped_bit_is_found(tmp_path: Path) -> None:
+    directory = make_checkpoint(tmp_path, 3)
+    draw = random.Random(0)
+    for path in [path for path in directory.rglob("*") if path.is_file()]:
+        contents = path.read_bytes()
+        for _ in range(100):
+            flipped = bytearray(contents)
+            flipped[draw.randrange(len(contents))] ^= 1 << draw.randrange(8)
+            path.write_bytes(flipped)
+            with pytest.raises(CheckpointError, match=path.name):
+                verify_checkpoint(directory)
+        path.write_bytes(contents)
+    verify_checkpoint(directory)
+
+
+def test_a_large_file_is_described_by_blocks_and_the_damaged_one_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(manifest, "BLOCK_BYTES", 4096)
+    monkeypatch.setattr(manifest, "_READ_BYTES", 1000)
+    directory = make_checkpoint(tmp_path, 3)
+    shard = directory / "shards" / "__0_0.distcp"
+    contents = shard.read_bytes()
+    described = describe_files(directory, ["shards/__0_0.distcp"])["shards/__0_0.distcp"]["xxh3_128"]
+    assert described == [
+        xxhash.xxh3_128_hexdigest(contents[start : start + 4096]) for start in range(0, len(contents), 4096)
+    ]
+    shard.write_bytes(contents[:5000] + b"?" + contents[5001:])
+    with pytest.raises(CheckpointError, match="checksum in bytes 4096 to 8192"):
+        verify_checkpoint(directory)
+
+
+def test_files_that_nobody_listed_and_lists_that_name_nothing_are_refused(tmp_path: Path) -> None:
+    directory = make_checkpoint(tmp_path, 3)
+    (directory / "shards" / ".nfs0001").write_bytes(b"deleted, but open somewhere")
+    verify_checkpoint(directory)
+    extra = directory / "shards" / "__7_0.distcp"
+    extra.write_bytes(b"of another checkpoint")
+    with pytest.raises(CheckpointError, match="__7_0.distcp is not in the checkpoint's manifest"):
+        verify_checkpoint(directory, checksums=False)
+    extra.unlink()
+    for files in ({}, describe_files(directory, ["state.json"])):
+        write_manifest(directory, files)
+        with pytest.raises(CheckpointError, match="does not list config.yaml"):
+            verify_checkpoint(directory)
+    write_manifest(directory, {"../../etc/passwd": {"bytes": 1, "xxh3_128": []}})
+    with pytest.raises(CheckpointError, match="not as it was written"):
+        verify_checkpoint(directory)
+
+
+def test_checkpoints_of_version_0_1_are_verified_by_their_own_checksums(tmp_path: Path) -> None:
+    directory = make_checkpoint(tmp_path, 3)
+    files = {
+        name: {
+            "bytes": (directory / name).stat().st_size,
+            "crc32": zlib.crc32((directory / name).read_bytes()),
+        }
+        for name in names_of_files(directory)
+        if name != "manifest.json"
+    }
+    old = {"format": "salamandra-checkpoint-1", "files": files}
+    (directory / "manifest.json").write_text(json.dumps(old, indent=1))
+    verify_checkpoint(directory)
+    shard = directory / "shards" / "__0_0.distcp"
+    shard.write_bytes(b"?" + shard.read_bytes()[1:])
+    with pytest.raises(CheckpointError, match="__0_0.distcp does not have its recorded checksum"):
+        verify_checkpoint(directory)
+
+
+@pytest.mark.parametrize(
+    "contents", ["{", "[]", "null", '{"format": 3, "files": 4}', "[" * 100_000, "\udcff"]
+)
+def test_what_is_no_manifest_is_refused_by_name(tmp_path: Path, contents: str) -> None:
+    directory = make_checkpoint(tmp_path, 3)
+    (directory / "manifest.json").write_bytes(contents.encode(errors="surrogateescape"))
+    with pytest.raises(CheckpointError, match="manifest.json"):
+        verify_checkpoint(directory)
 
 
 def test_an_unreadable_manifest_is_an_error(tmp_path: Path) -> None:

@@ -1,0 +1,125 @@
+"""All ranks prove a checkpoint together before any of them loads it, and go back to an earlier one if it is damaged."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch.distributed as dist
+
+from megatron_salamandra.checkpoint.metadata import load_metadata
+from megatron_salamandra.run_directory import (
+    SHARDS,
+    CheckpointError,
+    DamagedCheckpointError,
+    Manifest,
+    complete_checkpoints,
+    read_manifest,
+    set_aside,
+)
+
+LOGGER = logging.getLogger("salamandra")
+_WRITTEN_BY = re.compile(rf"{SHARDS}/__(\d+)_")
+
+
+@dataclass(frozen=True)
+class _Finding:
+    text: str
+    damaged: bool
+
+    def error(self) -> CheckpointError:
+        return (DamagedCheckpointError if self.damaged else CheckpointError)(self.text)
+
+
+def check_together(directory: Path) -> None:
+    """Compare every file of a checkpoint with its manifest, each on one rank; collective.
+
+    A rank takes the files that the rank of its number wrote, which are those it loads in the same layout: they are then
+    in its host's memory, so that together both read the disk once.
+
+    Raises:
+        CheckpointError: on all ranks alike; names the first file that is missing, too many, altered or unreadable.
+    """
+    told: list[Any] = [None, None]
+    if dist.get_rank() == 0:
+        told[0], told[1] = _attempt(lambda: _opened(directory))
+    dist.broadcast_object_list(told, src=0)
+    manifest, finding = told
+    if finding is None:
+        mine = [name for n, name in enumerate(manifest.files) if _rank_for(name, n) == dist.get_rank()]
+        _, finding = _attempt(lambda: manifest.check_contents(mine))
+        found: list[Any] = [None] * dist.get_world_size()
+        dist.all_gather_object(found, finding)
+        finding = next((item for item in found if item is not None), None)
+    if finding is not None:
+        raise finding.error()
+
+
+def newest_intact(root: Path, passed_over: Callable[[Path, CheckpointError], object]) -> Path | None:
+    """The newest checkpoint below ``root`` that is as it was written, or None if there are none at all; collective.
+
+    Damaged ones after it are renamed to ``damaged-step-N``, so that nothing takes them for the newest again: only the
+    owner of the run may call this.
+
+    Args:
+        passed_over: called on rank 0 with each checkpoint that was not used, and why.
+    Raises:
+        CheckpointError: there are checkpoints, and none is intact.
+    """
+    # Rank 0 decides: file systems of clusters show a new directory to every node in its own time.
+    told: list[Any] = [complete_checkpoints(root) if dist.get_rank() == 0 else None]
+    dist.broadcast_object_list(told, src=0)
+    failed: list[tuple[Path, CheckpointError]] = []
+    for directory in reversed(told[0]):
+        try:
+            check_together(directory)
+        except CheckpointError as error:
+            failed.append((directory, error))
+            continue
+        if dist.get_rank() == 0:
+            for other, why in failed:
+                passed_over(other, why)
+                if isinstance(why, DamagedCheckpointError):
+                    _set_aside(other)
+        return Path(directory)
+    if failed:
+        reasons = "\n  ".join(str(why).replace("\n", " ") for _, why in failed)
+        raise CheckpointError(
+            f"{root}: no checkpoint is intact, and a new start would lose the run\n  {reasons}"
+        )
+    return None
+
+
+def _opened(directory: Path) -> Manifest:
+    """The manifest of a checkpoint whose names and sizes match; its ``.metadata`` does not lead anywhere."""
+    manifest = read_manifest(directory)
+    manifest.check_presence()
+    name = f"{SHARDS}/.metadata"
+    manifest.check_contents([name])
+    load_metadata(directory / name)
+    return manifest
+
+
+def _attempt(action: Callable[[], Any]) -> tuple[Any, _Finding | None]:
+    try:
+        return action(), None
+    except CheckpointError as error:
+        return None, _Finding(str(error), isinstance(error, DamagedCheckpointError))
+    except Exception as error:  # the other ranks wait for the answer
+        return None, _Finding(f"{type(error).__name__}: {error}", damaged=False)
+
+
+def _rank_for(name: str, number: int) -> int:
+    match = _WRITTEN_BY.match(name)
+    return (int(match.group(1)) if match else number) % dist.get_world_size()
+
+
+def _set_aside(directory: Path) -> None:
+    try:
+        LOGGER.warning("%s is now %s", directory, set_aside(directory).name)
+    except OSError as error:
+        LOGGER.warning("%s cannot be renamed: %s", directory, error.strerror)
