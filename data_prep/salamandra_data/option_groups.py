@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
@@ -10,10 +11,11 @@ from pydantic import AfterValidator, BeforeValidator, model_validator
 
 from megatron_salamandra.foundation.options import Count, Option, Options, PathPattern, PathText
 from megatron_salamandra.foundation.written_paths import expanded_path
+from salamandra_data.errors import DataError
 from salamandra_data.storage import Location, as_location
 
 if TYPE_CHECKING:
-    from salamandra_data.execution import ExecutorSettings
+    from salamandra_data.execution import ExecutorSettings, SlurmSettings
     from salamandra_data.readers import DocumentKeys
 
 
@@ -149,9 +151,21 @@ class ExecutorOptions(Options):
             decides_output=False,
         ),
     ] = None
+    cluster: Annotated[
+        str | None,
+        Option(
+            "a cluster's profile, by name or YAML file: its options for work without GPUs, its limits",
+            metavar="NAME",
+            decides_output=False,
+        ),
+    ] = None
     slurm_partition: Annotated[
         str | None,
-        Option("where to run; needed for --executor slurm", metavar="NAME", decides_output=False),
+        Option(
+            "where to run; needed for --executor slurm, unless --cluster says it",
+            metavar="NAME",
+            decides_output=False,
+        ),
     ] = None
     slurm_time: Annotated[
         str | None,
@@ -180,6 +194,10 @@ class ExecutorOptions(Options):
             decides_output=False,
         ),
     ] = None
+    slurm_wait: Annotated[
+        bool,
+        Option("wait for the jobs, and submit again what failed", decides_output=False),
+    ] = False
     ray_address: Annotated[
         str | None,
         Option("of a running cluster; one is started here if none", metavar="ADDRESS", decides_output=False),
@@ -191,12 +209,25 @@ class ExecutorOptions(Options):
             if getattr(self, name, None):
                 option = "--" + name.replace("_", "-")
                 raise ValueError(f"{option} means nothing to --executor {self.executor}: leave it away")
-        if self.executor == "slurm" and self.slurm_partition is None:
-            raise ValueError("--executor slurm: name the partition with --slurm-partition (sinfo lists them)")
+        if self.executor == "slurm" and self.slurm_partition is None and self.cluster is None:
+            raise ValueError(
+                "--executor slurm: name the partition with --slurm-partition (sinfo lists them), or a --cluster"
+            )
         return self
 
-    def settings(self) -> ExecutorSettings:
-        """These options as the settings of an executor."""
+    def settings(
+        self,
+        site: Mapping[str, str] | None = None,
+        before_submitting: Callable[[SlurmSettings, int], None] | None = None,
+    ) -> ExecutorSettings:
+        """These options as the settings of an executor.
+
+        Args:
+            site: options of sbatch that the cluster's profile has; what was given on the command line wins.
+            before_submitting: of the settings for SLURM.
+        Raises:
+            DataError: nobody names a partition.
+        """
         from salamandra_data.execution import LocalSettings, RaySettings, SlurmSettings
 
         if self.executor == "local":
@@ -204,14 +235,23 @@ class ExecutorOptions(Options):
         resources = _given(cpus_per_task=self.cpus_per_task, memory_per_cpu_gb=self.memory_per_cpu)
         if self.executor == "ray":
             return RaySettings(address=self.ray_address, workers=self.workers, **resources)
-        assert self.slurm_partition is not None  # checked with the others
+        others = {name: value for name, value in (site or {}).items() if name not in _OF_THE_TASKS}
+        partition, account, qos = (others.pop(name, None) for name in ("partition", "account", "qos"))
+        partition = self.slurm_partition or partition
+        if partition is None:
+            raise DataError(
+                f"--cluster {self.cluster}: the profile has no partition for work without GPUs (`without_gpus`)\n"
+                "  name one with --slurm-partition (sinfo lists them)"
+            )
         return SlurmSettings(
-            partition=self.slurm_partition,
+            partition=partition,
             max_running=self.workers,
-            qos=self.slurm_qos,
-            account=self.slurm_account,
-            options=dict(_name_and_value(option) for option in self.slurm_option),
+            qos=self.slurm_qos or qos,
+            account=self.slurm_account or account,
+            options={**others, **dict(_name_and_value(option) for option in self.slurm_option)},
             setup=self.slurm_setup,
+            wait=self.slurm_wait,
+            before_submitting=before_submitting,
             **_given(time=self.slurm_time),
             **resources,
         )
@@ -236,7 +276,20 @@ class StagedExecutorOptions(ExecutorOptions):
 
 
 _TASKS = 64
-_OF_SLURM = ("slurm_partition", "slurm_time", "slurm_account", "slurm_qos", "slurm_option", "slurm_setup")
+_OF_SLURM = (
+    *(
+        "cluster",
+        "slurm_partition",
+        "slurm_time",
+        "slurm_account",
+        "slurm_qos",
+        "slurm_option",
+        "slurm_setup",
+    ),
+    "slurm_wait",
+)
+_OF_THE_TASKS = ("cpus-per-task", "mem", "mem-per-cpu", "nodes", "ntasks-per-node", "time", "exclusive")
+"""Options of a profile that are of whole nodes: a task has its own."""
 _OF_CLUSTERS = ("tasks", "cpus_per_task", "memory_per_cpu")
 _OF_OTHERS = {
     "local": (*_OF_CLUSTERS, *_OF_SLURM, "ray_address"),

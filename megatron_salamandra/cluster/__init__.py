@@ -33,6 +33,7 @@ from megatron_salamandra.cluster.rounds import (
 
 if TYPE_CHECKING:
     from megatron_salamandra.cluster.launch_options import LaunchOptions
+    from megatron_salamandra.cluster.objection import Refused, refuse
     from megatron_salamandra.cluster.profile import (
         ClusterProfile,
         ProfileError,
@@ -40,10 +41,11 @@ if TYPE_CHECKING:
         profile_names,
         seconds_of,
     )
+    from megatron_salamandra.cluster.queue_checks import QueueRequest, check_queue
     from megatron_salamandra.cluster.slurm import NoJob, SlurmJob
     from megatron_salamandra.cluster.slurm_command import SlurmError
     from megatron_salamandra.cluster.status import NoRun, Save, Status, ask_run, run_status, status_text
-    from megatron_salamandra.cluster.submission import Launch, Refused, launch
+    from megatron_salamandra.cluster.submission import Launch, launch
     from megatron_salamandra.cluster.supervise import Progress, Supervisor, Watch
 
 __all__ = [
@@ -65,6 +67,7 @@ __all__ = [
     "Patience",
     "ProfileError",
     "Progress",
+    "QueueRequest",
     "RankFailure",
     "RankReport",
     "Refused",
@@ -78,6 +81,7 @@ __all__ = [
     "Supervisor",
     "Watch",
     "ask_run",
+    "check_queue",
     "decide",
     "first_failure",
     "launch",
@@ -86,6 +90,7 @@ __all__ = [
     "profile_names",
     "read_reports",
     "read_word",
+    "refuse",
     "report_end",
     "run_history",
     "run_status",
@@ -114,7 +119,10 @@ _LATER = {
     "status_text": "status",
     "Launch": "submission",
     "LaunchOptions": "launch_options",
-    "Refused": "submission",
+    "QueueRequest": "queue_checks",
+    "check_queue": "queue_checks",
+    "Refused": "objection",
+    "refuse": "objection",
     "launch": "submission",
 }
 

@@ -4,6 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from megatron_salamandra.foundation.errors import UserError
+from megatron_salamandra.foundation.exit_codes import EXIT_USAGE
+
+
+class Refused(UserError):
+    """The job would fail, so it was not submitted."""
+
+    exit_code = EXIT_USAGE
+
 
 @dataclass(frozen=True)
 class Objection:
@@ -41,3 +50,22 @@ class Findings:
         """Take over what other checks found."""
         self.objections += other.objections
         self.notes += other.notes
+
+
+def refuse(found: Findings, *, forced: bool) -> None:
+    """Raise unless nothing stands against the job, or what does may be overridden and is to be (then it is a note).
+
+    Raises:
+        Refused: with every reason, and with what could not be checked.
+    """
+    left = [entry for entry in found.objections if not (forced and entry.forcible)]
+    if not left:
+        found.notes += [
+            f"--force: submitted although {entry.text.splitlines()[0]}" for entry in found.objections
+        ]
+        return
+    lines = [
+        f"{entry.text}\n  --force submits it all the same" if entry.forcible else entry.text for entry in left
+    ]
+    unchecked = [note for note in found.notes if "could not be checked" in note]
+    raise Refused("\n".join([*lines, *unchecked]))

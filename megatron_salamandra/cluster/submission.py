@@ -18,7 +18,7 @@ import yaml
 from megatron_salamandra.cluster.job_script import JobScript
 from megatron_salamandra.cluster.launch_options import LaunchOptions, given_sbatch_options
 from megatron_salamandra.cluster.links import JOBS
-from megatron_salamandra.cluster.objection import Findings
+from megatron_salamandra.cluster.objection import Findings, Refused, refuse
 from megatron_salamandra.cluster.profile import ClusterProfile, load_profile
 from megatron_salamandra.cluster.queue_checks import QueueRequest, check_queue
 from megatron_salamandra.cluster.run_checks import (
@@ -35,18 +35,11 @@ from megatron_salamandra.cluster.slurm_command import SlurmAbsent, SlurmError, S
 from megatron_salamandra.config import ConfigError, RunConfig, load_run_config
 from megatron_salamandra.foundation.atomic_files import atomic_write_text
 from megatron_salamandra.foundation.errors import UserError
-from megatron_salamandra.foundation.exit_codes import EXIT_USAGE
 from megatron_salamandra.foundation.source_revision import source_revision
 from megatron_salamandra.run_directory import CONFIG, RunDirectory
 
 _PLACE = "NNNN"
 """Stands for the launch's directory until every check is passed and it is made."""
-
-
-class Refused(UserError):
-    """The job would fail, so it was not submitted."""
-
-    exit_code = EXIT_USAGE
 
 
 @dataclass(frozen=True)
@@ -102,7 +95,7 @@ def launch(options: LaunchOptions, command_problem: str | None = None) -> Launch
     check_container(profile, options.container, found)
     if plan is not None:
         _check_with_slurm(options, plan, found)
-    _refuse(found, forced=options.force)
+    refuse(found, forced=options.force)
     assert plan is not None  # else something was found
     return _submit(options, plan, found.notes)
 
@@ -261,21 +254,6 @@ def _check_with_slurm(options: LaunchOptions, plan: _Plan, found: Findings) -> N
         found.object(
             f"sbatch refuses the job: {_reason(error)}\n  see --sbatch, and the profile's `sbatch` options"
         )
-
-
-def _refuse(found: Findings, *, forced: bool) -> None:
-    """Raise unless nothing stands against the job, or what does may be overridden and is to be."""
-    left = [entry for entry in found.objections if not (forced and entry.forcible)]
-    if not left:
-        found.notes += [
-            f"--force: submitted although {entry.text.splitlines()[0]}" for entry in found.objections
-        ]
-        return
-    lines = [
-        f"{entry.text}\n  --force submits it all the same" if entry.forcible else entry.text for entry in left
-    ]
-    unchecked = [note for note in found.notes if "could not be checked" in note]
-    raise Refused("\n".join([*lines, *unchecked]))
 
 
 def _submit(options: LaunchOptions, plan: _Plan, notes: list[str]) -> Launch:

@@ -33,7 +33,8 @@ def run_stages(stages: Sequence[Stage], settings: ExecutorSettings, work: Path) 
     """Run ``stages`` one after the other; tasks that ``work`` knows to be complete are passed over.
 
     Local and Ray runs are waited for. Under SLURM all stages are submitted at once, each to start when the one before
-    it ended well, and the call returns; while these jobs are in the queue, a second call submits nothing.
+    it ended well, and the call returns (or waits, if the settings say so, and submits again what failed); while these
+    jobs are in the queue, a second call submits nothing.
 
     Args:
         stages: in their order; names differ.
@@ -56,9 +57,9 @@ def run_stages(stages: Sequence[Stage], settings: ExecutorSettings, work: Path) 
     if not any(step.record.unfinished() for step in steps):
         return Outcome(done=True)
     if isinstance(settings, SlurmSettings):
-        from salamandra_data.execution.slurm import submit
+        from salamandra_data.execution.slurm import submit, submit_and_wait
 
-        return submit(steps, settings, work.absolute())
+        return (submit_and_wait if settings.wait else submit)(steps, settings, work.absolute())
     _refuse_while_queued(work.absolute())
     if isinstance(settings, RaySettings):
         with _ray_cluster(settings):

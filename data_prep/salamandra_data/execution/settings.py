@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
@@ -57,6 +58,9 @@ class SlurmSettings:
         qos: quality of service, if the site wants one.
         account: who pays, if the site wants one.
         options: further ``sbatch`` options, name without dashes to value; an empty value is a flag.
+        before_submitting: called with these settings and how many tasks are about to be submitted; raises what speaks
+            against them.
+        wait: until all is done, and submit again what failed.
         setup: shell command before a task starts, when this Python's directory is on the path already.
     """
 
@@ -69,6 +73,8 @@ class SlurmSettings:
     account: str | None = None
     options: dict[str, str] = field(default_factory=dict)
     setup: str | None = None
+    wait: bool = False
+    before_submitting: Callable[[SlurmSettings, int], None] | None = None
 
     def check(self) -> None:
         """As :meth:`LocalSettings.check`."""

@@ -9,10 +9,11 @@ import shlex
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 from datatrove.executor.slurm import SlurmPipelineExecutor
 from datatrove.utils.logging import logger
@@ -25,6 +26,9 @@ from salamandra_data.execution.stage_step import StageStep
 
 _DEFAULT_MAX_ARRAY_SIZE = 1001
 _MAX_ARRAY_SIZE = re.compile(r"^MaxArraySize\s*=\s*(\d+)", re.MULTILINE)
+_ANSWER_SECONDS = 60.0
+_LOOK_SECONDS = 10.0
+_TRIES_IN_VAIN = 2
 _SUBMITTED = re.compile(r"Submitted batch job (\d+)")
 
 Jobs = Mapping[str, Sequence[str]]
@@ -63,9 +67,11 @@ class JobRecord:
         # %F is the number of a whole array, whichever of its tasks a line is about.
         command = ["squeue", "--noheader", "--format=%F", f"--jobs={','.join(numbers)}"]
         try:
-            answer = subprocess.run(command, capture_output=True, text=True, check=True)
+            answer = _ask(command, check=True)
         except FileNotFoundError as error:
             raise self._unknown("there is no `squeue` on this machine") from error
+        except subprocess.TimeoutExpired as error:
+            raise self._unknown(f"squeue did not answer in {error.timeout:g} s") from error
         except subprocess.CalledProcessError as error:
             if "Invalid job id" in error.stderr:  # SLURM has forgotten the only one asked for
                 return set()
@@ -93,6 +99,8 @@ def submit(steps: Sequence[StageStep], settings: SlurmSettings, work: Path) -> O
     record = JobRecord(work)
     if queued := record.in_queue():
         return Outcome(done=False, jobs=queued)
+    if settings.before_submitting is not None:
+        settings.before_submitting(settings, _tasks_left(steps))
     failure = _failure(steps) if record.read() else None
     jobs: dict[str, Sequence[str]] = {}
     needed: list[str] = []
@@ -117,6 +125,45 @@ def submit(steps: Sequence[StageStep], settings: SlurmSettings, work: Path) -> O
                 record.write(jobs)
         needed = numbers.taken
     return Outcome(done=False, jobs=jobs, submitted=True, failure=failure)
+
+
+def submit_and_wait(steps: Sequence[StageStep], settings: SlurmSettings, work: Path) -> Outcome:
+    """Submit what is not complete, wait, and submit again what failed, as long as that completes further tasks.
+
+    Raises:
+        DataError: as :func:`submit` does; or tasks failed twice without another one having been completed meanwhile.
+    """
+    record, in_vain = JobRecord(work), 0
+    left = _tasks_left(steps)
+    while left:
+        outcome = submit(steps, settings, work)
+        if outcome.failure is not None:
+            print(f"of what was submitted before, this failed and is submitted again:\n{outcome.failure}")
+        jobs = ", ".join(number for numbers in outcome.jobs.values() for number in numbers)
+        print(f"waiting for SLURM jobs {jobs}", flush=True)
+        _wait(record)
+        before, left = left, _tasks_left(steps)
+        in_vain = 0 if left < before else in_vain + 1
+        if in_vain == _TRIES_IN_VAIN:
+            raise DataError(_failure(steps) or "tasks are not done")
+    return Outcome(done=True)
+
+
+def _wait(record: JobRecord) -> None:
+    """Until the jobs have left the queue; a SLURM that does not answer now is asked again."""
+    there, told = True, False
+    while there:
+        time.sleep(_LOOK_SECONDS)
+        try:
+            there = bool(record.in_queue())
+        except DataError as error:
+            if not told:
+                print(f"{error}\n  asking again", flush=True)
+            told = True
+
+
+def _tasks_left(steps: Sequence[StageStep]) -> int:
+    return sum(len(step.record.unfinished()) for step in steps)
 
 
 class _JobNumbers:
@@ -162,9 +209,18 @@ class _StageArrays(SlurmPipelineExecutor):
             # datatrove would name only the last array of the stage before, which may have had several.
             depends_job_id=":".join(needed) or None,
             job_id_retriever=numbers,
+            # Since SLURM 22.05 srun does not take it from the job: the task would have one core.
+            srun_args={"cpus-per-task": settings.cpus_per_task},
             logging_dir=str(step.record.directory),
             mail_type="NONE",
         )
+
+    def get_launch_file_contents(self, sbatch_args: dict[str, Any], run_script: str) -> str:
+        """The script, whose paths may have spaces in them: sbatch cuts there unless a value is between quotes."""
+        quoted = {name: f'"{value}"' if " " in str(value) else value for name, value in sbatch_args.items()}
+        program, path, rest = run_script.partition(str(self.logging_dir.resolve_paths("executor.pik")))
+        text: str = super().get_launch_file_contents(quoted, f"{program}{shlex.quote(path)}{rest}")
+        return text
 
     def launch_merge_stats(self) -> None:
         """Nothing: it would be one more job for each stage, adding up statistics that a stage does not have."""
@@ -201,9 +257,23 @@ def _failure(steps: Sequence[StageStep]) -> str | None:
 
 def _max_array_size() -> int:
     """How many tasks the cluster lets an array have."""
-    answer = subprocess.run(["scontrol", "show", "config"], capture_output=True, text=True, check=False)
+    try:
+        answer = _ask(["scontrol", "show", "config"])
+    except (FileNotFoundError, subprocess.TimeoutExpired):
+        return _DEFAULT_MAX_ARRAY_SIZE
     match = _MAX_ARRAY_SIZE.search(answer.stdout)
     return int(match[1]) if match else _DEFAULT_MAX_ARRAY_SIZE
+
+
+def _ask(command: Sequence[str], *, check: bool = False) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        check=check,
+        stdin=subprocess.DEVNULL,
+        timeout=_ANSWER_SECONDS,
+    )
 
 
 def _environment(settings: SlurmSettings) -> str:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from megatron_salamandra.cli._command import Subparsers, add_command
 from megatron_salamandra.cli.data._long_work import tell_submission, until_interrupted
+from megatron_salamandra.cli.data._machines import checked_settings
 from megatron_salamandra.foundation.exit_codes import EXIT_DONE
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ def _run(options: CurateOptions) -> int:
     from salamandra_data.errors import DataError
 
     def work() -> int:
-        outcome, result = curate(options.curation, options.machines.settings())
+        outcome, result = curate(options.curation, checked_settings(options.machines))
         tell_submission(outcome)
         if result is None:
             return EXIT_DONE

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from megatron_salamandra.cli._command import Subparsers, add_command
 from megatron_salamandra.cli.data._long_work import tell_submission, until_interrupted
+from megatron_salamandra.cli.data._machines import checked_settings
 from megatron_salamandra.foundation.exit_codes import EXIT_DONE
 
 if TYPE_CHECKING:
@@ -43,7 +44,9 @@ def _run(options: TokenizeOptions) -> int:
         here = machines.executor == "local"
         outcome, result = tokenize_with(
             job,
-            Processes(machines.workers or 1) if here else Tasks(machines.settings(), machines.stage_tasks),
+            Processes(machines.workers or 1)
+            if here
+            else Tasks(checked_settings(machines), machines.stage_tasks),
         )
         tell_submission(outcome)
         return EXIT_DONE if result is None else _report(result)
