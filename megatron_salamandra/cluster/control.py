@@ -117,6 +117,22 @@ class ControlFiles:
             return JobNote(str(contents["job"]), None if ends is None else float(ends))
         return None
 
+    def forget_own(self) -> None:
+        """Remove the stop that the supervisor asked for, and all notes of stops that were followed.
+
+        What a person asked for and nobody has followed yet stays.
+        """
+        asked = self.asked("stop")
+        if asked is not None and asked.again:
+            (self.directory / "stop").unlink(missing_ok=True)
+        (self.directory / _TAKEN_UP["stop"]).unlink(missing_ok=True)
+
+    def asked_at(self, kind: Request) -> float | None:
+        """When the request that lies there was made, in seconds since 1970; None without one."""
+        with contextlib.suppress(OSError):
+            return (self.directory / kind).stat().st_mtime
+        return None
+
     def beat(self) -> None:
         """Say that the run moves; called by rank 0 at every step. What the disk refuses is nobody's loss."""
         path = self.directory / HEARTBEAT

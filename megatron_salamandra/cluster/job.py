@@ -25,7 +25,7 @@ from megatron_salamandra.cluster.profile import load_profile
 from megatron_salamandra.cluster.rank_report import read_reports
 from megatron_salamandra.cluster.round_book import RoundBook
 from megatron_salamandra.cluster.rounds import Action, Patience
-from megatron_salamandra.cluster.run_state import last_step, saved_step
+from megatron_salamandra.cluster.run_state import last_step, pace, saved_step
 from megatron_salamandra.cluster.slurm import SlurmJob
 from megatron_salamandra.cluster.supervise import Progress, Supervisor, Watch
 from megatron_salamandra.config import ConfigError, RunConfig, load_run_config
@@ -58,6 +58,9 @@ class JobOptions(Options):
     spares: Annotated[int, Field(ge=0), Option("nodes of the job that are kept for those that fail")] = 0
     container: Annotated[str | None, Option("image to run in", metavar="IMAGE")] = None
     python: Annotated[str | None, Option("interpreter of the ranks; of the image, if there is one")] = None
+    lead: Annotated[
+        int, Field(ge=0), Option("seconds between SLURM's signal and the time limit", metavar="SECONDS")
+    ] = 0
     job_dir: Annotated[Path | None, Option("of a command: directory of its rounds", metavar="DIR")] = None
     chained: Annotated[bool, Option("further jobs of the run may wait in the queue")] = False
     launch_dir: Annotated[Path | None, Option("with --chained: directory that has their numbers")] = None
@@ -140,6 +143,8 @@ def _supervisor(
         environment=environment,
         watch=_NEVER_HUNG if of_commands else Watch(),
         patience=_PATIENCE_WITH_COMMANDS if of_commands else Patience(),
+        stop_seconds=lambda: pace(directory).stop_seconds(),
+        lead_seconds=options.lead,
         chained=chained,
         say=lambda line: print(line, flush=True),
     )

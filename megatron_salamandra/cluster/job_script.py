@@ -71,8 +71,14 @@ class JobScript:
             f"#SBATCH --{name}{f'={_quoted(value)}' if value else ''}"
             for name, value in self.options().items()
         ]
-        command = [self.python, "-u", "-m", "megatron_salamandra.cluster.job", *self.arguments]
-        lines += ["", "# The supervisor takes the place of this shell, and gets SLURM's signals."]
+        lead = ["--lead", str(self.lead_seconds)]
+        command = [self.python, "-u", "-m", "megatron_salamandra.cluster.job", *lead, *self.arguments]
+        lines += [
+            "",
+            "# The supervisor takes the place of this shell, and gets SLURM's signals. One that comes before Python",
+            "# can take it must not kill it: it looks at the clock as well.",
+            "trap '' USR1",
+        ]
         lines += [f"exec {shlex.join(command)}", ""]
         return "\n".join(lines)
 

@@ -36,6 +36,8 @@ class Cause(StrEnum):
     """The scheduler took the nodes back and will start the job again by itself."""
     CANCELLED = "cancelled"
     """Somebody cancelled the job."""
+    LOST = "lost"
+    """Not known: its supervisor was killed, or the host of it lost its power. Written by the next supervisor."""
 
 
 class Action(StrEnum):

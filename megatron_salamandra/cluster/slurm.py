@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import datetime
 import os
 import re
@@ -20,6 +19,52 @@ class NoJob(SlurmError):
     """The command was started outside of a SLURM job."""
 
     exit_code = EXIT_USAGE
+
+
+@dataclass(frozen=True)
+class JobNow:
+    """A job at one moment.
+
+    Attributes:
+        state, reason: SLURM's words: RUNNING, COMPLETING, ...; TimeLimit, None, ...
+        restarts: how often it was put back into the queue; grows as soon as that is decided.
+        preempted: whether its nodes are being taken back.
+        submitted: seconds since 1970.
+        end: of its time limit, seconds since 1970; None without a limit. True only while the job lives.
+        limit_seconds: the whole of its time limit; None without one.
+        may_requeue: whether the site and the job's options let it go back into the queue.
+    """
+
+    state: str
+    reason: str
+    restarts: int
+    preempted: bool
+    submitted: float | None
+    end: float | None
+    limit_seconds: float | None
+    may_requeue: bool
+
+    @property
+    def lives(self) -> bool:
+        """Whether its ranks may run, now or once it is resumed."""
+        return self.state in ("RUNNING", "CONFIGURING", "SUSPENDED", "STOPPED", "SIGNALING", "RESIZING")
+
+    @classmethod
+    def from_fields(cls, fields: Mapping[str, str]) -> JobNow:
+        """From ``NAME=VALUE`` of ``scontrol show job``."""
+        end, submitted = _moment(fields.get("EndTime", "")), _moment(fields.get("SubmitTime", ""))
+        started, taken = _moment(fields.get("StartTime", "")), _moment(fields.get("PreemptTime", ""))
+        return cls(
+            state=fields.get("JobState", "RUNNING"),
+            reason=fields.get("Reason", ""),
+            restarts=int(fields.get("Restarts", "0")),
+            # SLURM keeps the moment of an earlier preemption.
+            preempted=taken is not None and (started is None or taken >= started),
+            submitted=submitted,
+            end=end,
+            limit_seconds=None if end is None or started is None else end - started,
+            may_requeue=fields.get("Requeue", "1") == "1",
+        )
 
 
 @dataclass(frozen=True)
@@ -52,36 +97,51 @@ class SlurmJob:
             raise NoJob(
                 f"{error.args[0]} is not set: this runs inside a SLURM job\n  submit it with sbatch"
             ) from None
-        tasks = environment.get("SLURM_NTASKS_PER_NODE", "1")
+        # --ntasks alone leaves it to SLURM how many tasks a node gets; without either there is one task.
+        shared = environment.get("SLURM_TASKS_PER_NODE", "1") if "SLURM_NTASKS" in environment else "1"
+        tasks = environment.get("SLURM_NTASKS_PER_NODE", shared)
+        if "," in tasks:
+            raise NoJob(
+                f"nodes of the job have different numbers of tasks ({tasks})\n  use --ntasks-per-node"
+            )
         names = tuple(answer(["scontrol", "show", "hostnames", nodes]).split())
         return cls(job, int(environment.get("SLURM_RESTART_COUNT", "0")), names, int(tasks.split("(")[0]))
 
-    def fields(self) -> dict[str, str]:
-        """What ``scontrol show job`` says: ``JobState``, ``EndTime``, ``Requeue``, ...
+    def now(self) -> JobNow:
+        """What SLURM says of the job at this moment.
 
         Raises:
-            SlurmError: it does not answer.
+            SlurmError: it does not answer, or has forgotten the job.
         """
-        return dict(_FIELD.findall(answer(["scontrol", "show", "job", self.job, "--oneliner"])))
+        return JobNow.from_fields(
+            dict(_FIELD.findall(answer(["scontrol", "show", "job", self.job, "--oneliner"])))
+        )
 
-    def seconds_left(self) -> float | None:
-        """Before the time limit; None without one."""
-        return _seconds_until(self.fields().get("EndTime", ""))
+    def node_states(self) -> dict[str, str]:
+        """State of each node of the allocation, as ``sinfo`` has it: ``allocated``, ``draining``, ``down*``, ...
 
-    def answering(self) -> tuple[str, ...]:
-        """Nodes of the allocation that SLURM does not hold for lost."""
+        Raises:
+            SlurmError: SLURM does not answer.
+        """
         lines = answer(
             ["sinfo", "--noheader", "--Node", "--nodes", ",".join(self.nodes), "--format", "%N %T"]
         )
         states = dict(line.split()[:2] for line in lines.splitlines() if len(line.split()) >= 2)
-        # A star behind a state: the node does not answer.
-        gone = ("down", "fail", "error", "unknown", "drained")
-        return tuple(
-            node
-            for node in self.nodes
-            if not states.get(node, "unknown").endswith("*")
-            and not states.get(node, "unknown").startswith(gone)
-        )
+        return {node: states.get(node, "unknown") for node in self.nodes}
+
+    def end_steps(self) -> list[str]:
+        """Kill what is left of this job's steps, but not its batch script; returns their names.
+
+        A step outlives its srun: an srun that was killed, or a rank that was frozen, would go on beside the next round.
+
+        Raises:
+            SlurmError: SLURM does not answer.
+        """
+        names = answer(["squeue", "--noheader", "--steps", "--jobs", self.job, "--format", "%i"]).split()
+        left = [name for name in names if name.rpartition(".")[2].isdecimal()]
+        if left:
+            answer(["scancel", *left])
+        return left
 
     def requeue(self) -> None:
         """Put the job back into the queue; ends this process soon.
@@ -99,11 +159,6 @@ class SlurmJob:
         """
         answer(["scontrol", "update", f"JobId={self.job}", f"ExcNodeList={','.join(hosts)}"])
 
-    def cancel_step(self, step: str, signal_name: str = "KILL") -> None:
-        """Send a signal to the ranks of a step; one that has ended is no error."""
-        with contextlib.suppress(SlurmError):
-            answer(["scancel", f"--signal={signal_name}", f"{self.job}.{step}"])
-
 
 def ended_tasks(srun_errors: str) -> list[tuple[str, str, str]]:
     """Host, tasks and reason of each task that srun reports as ended badly: ``srun: error: node2: task 1: Killed``."""
@@ -112,8 +167,18 @@ def ended_tasks(srun_errors: str) -> list[tuple[str, str, str]]:
     ]
 
 
-def _seconds_until(end: str) -> float | None:
+def is_lost(state: str) -> bool:
+    """Whether a node in this state does not answer, or was taken out of service with its jobs."""
+    return state.endswith("*") or state.startswith(("down", "fail", "error", "unknown"))
+
+
+def is_leaving(state: str) -> bool:
+    """Whether a node in this state takes no new jobs: an administrator drained it, or wants to reboot it."""
+    return state.rstrip("*").startswith(("drain", "maint", "reboot"))
+
+
+def _moment(text: str) -> float | None:
     try:
-        return datetime.datetime.fromisoformat(end).timestamp() - datetime.datetime.now().timestamp()
-    except ValueError:  # Unknown, N/A: no limit
+        return datetime.datetime.fromisoformat(text).timestamp()
+    except ValueError:  # Unknown, N/A
         return None

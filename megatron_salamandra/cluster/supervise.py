@@ -8,19 +8,17 @@ from __future__ import annotations
 
 import contextlib
 import datetime
-import os
-import re
 import signal
-import subprocess
-import sys
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import FrameType
 
 from megatron_salamandra.cluster.control import ControlFiles, JobNote
+from megatron_salamandra.cluster.job_calendar import JobCalendar
+from megatron_salamandra.cluster.leaving import JobEnd
+from megatron_salamandra.cluster.lost_rounds import lost_rounds, next_number, note_start
+from megatron_salamandra.cluster.pulse import Pulse
 from megatron_salamandra.cluster.rank_report import (
     ROUND_DIR,
     first_failure,
@@ -39,12 +37,18 @@ from megatron_salamandra.cluster.rounds import (
     Round,
     decide,
 )
-from megatron_salamandra.cluster.slurm import SlurmJob, ended_tasks
+from megatron_salamandra.cluster.scheduler_signals import scheduler_signals
+from megatron_salamandra.cluster.slurm import SlurmJob, is_leaving, is_lost
 from megatron_salamandra.cluster.slurm_command import SlurmError
-from megatron_salamandra.foundation.exit_codes import EXIT_DONE, EXIT_STOPPED, EXIT_USAGE
+from megatron_salamandra.cluster.step import Step
+from megatron_salamandra.cluster.verdict import RoundEnd, cause_of
+from megatron_salamandra.foundation.atomic_files import WriteError
+from megatron_salamandra.foundation.exit_codes import EXIT_FAILURE
+from megatron_salamandra.run_directory import OwnershipLost, RunDirectory, RunOwner, own
 
 _POLL_SECONDS = 0.2
-_ERRORS_KEPT = 200
+_OWNER_SECONDS = 5.0
+_STEPS_GONE_SECONDS = 30.0
 
 
 @dataclass(frozen=True)
@@ -87,6 +91,11 @@ class Supervisor:
         command: what every rank runs, after ``srun`` and its options.
         progress: looks how far the run is.
         nodes_per_round: nodes that a round takes; what the job has beyond is spare.
+        start_seconds: that a start takes, with a step and a save: less is not worth another round.
+        stop_seconds: looks how long before the time limit ranks must be asked to stop, signal or not.
+        lead_seconds: between SLURM's signal and the time limit; a job that is not longer gets it at its start.
+        chained: a further job of the run waits in the queue.
+        look_seconds: between two questions to SLURM about this job.
         say: writes a line to the job's log.
     """
 
@@ -100,120 +109,192 @@ class Supervisor:
     watch: Watch = field(default_factory=Watch)
     patience: Patience = field(default_factory=Patience)
     start_seconds: float = 600.0
+    stop_seconds: Callable[[], float] = lambda: 120.0
+    lead_seconds: float = 0.0
     chained: bool = False
+    look_seconds: float = 30.0
     say: Callable[[str], None] = print
 
     def __post_init__(self) -> None:
         self._control = ControlFiles(self.run_dir)
         self._book = RoundBook(self.run_dir)
         self._signals: list[str] = []
-        self._asked_for_end = threading.Event()
-        self._planned_end: float | None = None
+        self._history: list[Round] = []
+        self._calendar = JobCalendar(self.job, self.look_seconds)
+        self._end = JobEnd(self.job, self._calendar, self.say)
+        self._known = Progress(0, 0, False)
+        self._ends_soon = False
 
     def run(self) -> int:
-        """Rounds until the job has nothing more to do; returns its exit code."""
-        history = self._book.read()
-        excluded: tuple[str, ...] = ()
-        with contextlib.suppress(SlurmError):
-            # Before anybody ends the job, because SLURM then writes the end that it got.
-            left = self.job.seconds_left()
-            self._planned_end = None if left is None else time.time() + left
-        self._control.note_job(JobNote(self.job.job, self._planned_end))
-        self._control.forget("stop")  # of an earlier job
-        with self._signals_kept():
-            while True:
-                number = len(history) + 1
-                before = self.progress()
-                if (asked := self._control.asked("stop")) is not None and not asked.again:
-                    self._control.forget("stop")
-                    self.say(f"not started: asked to stop by {asked.by}: {asked.reason}")
-                    return EXIT_DONE
-                if before.done:
-                    self.say(f"the run is done at step {before.saved_step}: nothing to do")
-                    return EXIT_DONE
-                hosts = self._hosts(excluded)
-                started = _now()
-                self.say(
-                    f"round {number}: {len(hosts)} nodes ({', '.join(hosts)}), from step {before.saved_step}"
-                )
-                outcome = self._round(number, hosts, before)
-                decision = decide(history, outcome, self._allocation(), self.patience)
-                history.append(Round(number, self.job.job, started, _now(), hosts, outcome, decision))
-                self._book.append(history[-1])
-                self.say(f"round {number} ended: {decision.reason}; {decision.action.value}")
-                if decision.action is not Action.RESTART:
-                    return self._leave(decision)
-                excluded = decision.exclude
-                if decision.wait_seconds:
-                    self.say(f"waiting {decision.wait_seconds:.0f} s")
-                    if self._asked_for_end.wait(decision.wait_seconds):
-                        return self._leave(Decision(Action.END, "ended while waiting", exit_code=143))
+        """Rounds until the job has nothing more to do; returns its exit code.
 
-    def _hosts(self, excluded: Sequence[str]) -> tuple[str, ...]:
-        usable = [host for host in self.job.nodes if host not in excluded]
-        return tuple(usable[: self.nodes_per_round])
+        Raises:
+            RunDirectoryError: another job looks after this run.
+        """
+        with scheduler_signals() as self._signals, self._calendar:
+            try:
+                with own(RunDirectory(self._control.directory), self.run_dir) as owner:
+                    return self._rounds(owner)
+            except OwnershipLost as error:
+                self.say(f"this supervisor was left behind: {error}")
+                return EXIT_FAILURE
+
+    def _rounds(self, owner: RunOwner) -> int:
+        if (ended := self._catch_up()) is not None:
+            return self._end.leave(ended)
+        while True:
+            owner.check()
+            self._control.note_job(JobNote(self.job.job, self._calendar.end))
+            before = self._progress()
+            if (ended := self._nothing_to_do(before)) is not None:
+                return self._end.leave(ended)
+            hosts = self._hosts()
+            number = next_number(self._control.directory, self._history)
+            started = _now()
+            self.say(
+                f"round {number}: {len(hosts)} nodes ({', '.join(hosts)}), from step {before.saved_step}"
+            )
+            outcome = self._round(number, hosts, before, owner)
+            owner.check()
+            decision = decide(self._history, outcome, self._allocation(), self.patience)
+            self._write(Round(number, self.job.job, started, _now(), hosts, outcome, decision))
+            self.say(f"round {number} ended: {decision.reason}; {decision.action.value}")
+            if decision.action is not Action.RESTART:
+                return self._end.leave(decision, preempted=outcome.cause is Cause.PREEMPTED)
+            if decision.wait_seconds and (ended := self._wait(decision.wait_seconds)) is not None:
+                return self._end.leave(ended)
+
+    def _catch_up(self) -> Decision | None:
+        """Read the rounds and write down those that nobody did; what follows if the run must not go on."""
+        self._history = self._book.read()
+        now = self._progress()
+        asked_at, submitted = self._control.asked_at("stop"), self._calendar.now.submitted
+        if self.job.restarts == 0 and asked_at is not None and submitted is not None and asked_at < submitted:
+            self._control.forget("stop")  # of an earlier job, which did not live to follow it
+        self._control.forget_own()
+        decision = None
+        for lost in lost_rounds(
+            self._control.directory,
+            self._history,
+            now=_now(),
+            last_step=now.last_step,
+            saved_step=now.saved_step,
+        ):
+            decision = decide(self._history, lost.outcome, self._allocation(), self.patience)
+            self.say(f"round {lost.number} of job {lost.job} has no end: {lost.decision.reason}")
+            self._write(lost)
+        return decision if decision is not None and decision.action is Action.END else None
+
+    def _write(self, entry: Round) -> None:
+        self._history.append(entry)
+        self._book.append(entry)
+
+    def _nothing_to_do(self, before: Progress) -> Decision | None:
+        asked = self._control.asked("stop")
+        if asked is not None and not asked.again:
+            self._control.forget("stop")
+            number = next_number(self._control.directory, self._history)
+            decision = Decision(Action.END, f"not started: asked to stop by {asked.by}: {asked.reason}")
+            outcome = Outcome(Cause.REQUESTED, None, before.saved_step, before.last_step, before.saved_step)
+            self._write(Round(number, self.job.job, _now(), _now(), (), outcome, decision))
+        elif before.done:
+            decision = Decision(Action.END, f"the run is done at step {before.saved_step}: nothing to do")
+        else:
+            return None
+        self.say(decision.reason)
+        return decision
+
+    def _hosts(self) -> tuple[str, ...]:
+        """Nodes of the next round: not those that earlier rounds of this job excluded; rather those that are well."""
+        excluded = {
+            host for past in self._history if past.job == self.job.job for host in past.decision.exclude
+        }
+        states = self._node_states()
+        best = sorted(
+            self.job.nodes,
+            key=lambda host: (host in excluded, is_lost(states[host]), is_leaving(states[host])),
+        )
+        return tuple(sorted(best[: self.nodes_per_round], key=self.job.nodes.index))
+
+    def _node_states(self) -> dict[str, str]:
+        with contextlib.suppress(SlurmError):
+            return self.job.node_states()
+        return dict.fromkeys(self.job.nodes, "")
 
     def _allocation(self) -> Allocation:
+        states, now = self._node_states(), self._calendar.now
+        usable = [host for host, state in states.items() if not is_lost(state) and not is_leaving(state)]
+        return Allocation(
+            self.job.job,
+            self.nodes_per_round,
+            tuple(usable),
+            # SLURM has taken its nodes' time back: another round here would be asked to stop by nobody.
+            0.0 if self._ends_soon else self._calendar.seconds_left(),
+            self.start_seconds,
+            may_requeue=now.may_requeue,
+            chained=self.chained,
+        )
+
+    def _progress(self) -> Progress:
+        """How far the run is; what was known last, if the file system does not say."""
         try:
-            fields = self.job.fields()
-            return Allocation(
-                self.job.job,
-                self.nodes_per_round,
-                self.job.answering(),
-                self._seconds_left(),
-                self.start_seconds,
-                may_requeue=fields.get("Requeue", "1") == "1",
-                chained=self.chained,
-            )
-        except SlurmError as error:
-            self.say(f"{error}; going on with what is known")
-            return Allocation(self.job.job, self.nodes_per_round, self.job.nodes, None, self.start_seconds)
+            self._known = self.progress()
+        except OSError as error:
+            self.say(f"the run directory cannot be read: {error}")
+        return self._known
 
-    def _seconds_left(self) -> float | None:
-        return None if self._planned_end is None else self._planned_end - time.time()
-
-    def _leave(self, decision: Decision) -> int:
-        if decision.action is Action.REQUEUE:
-            # Requeueing sends SIGTERM to this process; there is nothing left to ask of the ranks.
-            for number in (signal.SIGTERM, signal.SIGUSR1):
-                signal.signal(number, signal.SIG_IGN)
-            try:
-                if decision.exclude:
-                    self.job.exclude(decision.exclude)
-                self.job.requeue()
-            except SlurmError as error:
-                self.say(
-                    f"the job could not go back into the queue: {error}\n  submit the same command again"
-                )
-                return 1
-            return EXIT_DONE
-        return decision.exit_code
-
-    def _round(self, number: int, hosts: tuple[str, ...], before: Progress) -> Outcome:
+    def _round(self, number: int, hosts: tuple[str, ...], before: Progress, owner: RunOwner) -> Outcome:
         directory = self._control.directory / f"round-{number:04d}"
-        directory.mkdir(parents=True, exist_ok=True)
-        errors: list[str] = []
-        started = time.time()
-        environment = {
-            **self.environment,
-            "MASTER_ADDR": hosts[0],
-            # Another one each round: a rank that was cut off from an earlier round must not join this one. Below the
-            # range from which the kernel hands out client ports.
-            "MASTER_PORT": str(15000 + (int(self.job.job) + 997 * number) % 15000),
-            ROUND_DIR: str(directory),
-        }
-        with _Step(self._srun(hosts), environment, errors) as step:
-            hung = self._watch(step, directory, started)
-        reports = read_reports(directory)
+        # A port of its own each round: a rank that was cut off from an earlier round must not join this one. Below the
+        # range from which the kernel hands out client ports.
+        port = str(15000 + (int(self.job.job) + 997 * number) % 15000)
+        meeting = {"MASTER_ADDR": hosts[0], "MASTER_PORT": port, ROUND_DIR: str(directory)}
+        try:
+            note_start(directory, self.job.job, _now(), hosts, before.saved_step)
+        except WriteError as error:
+            failure = RankFailure(-1, "", EXIT_FAILURE, str(error))
+            return Outcome(Cause.CRASH, None, before.saved_step, before.last_step, before.saved_step, failure)
+        while True:
+            self._calendar.await_answer(self.say, lambda: bool(self._signals))
+            with Step(self._srun(hosts), {**self.environment, **meeting}) as step:
+                signalled, hung = self._watch(step, directory, owner)
+            reports = read_reports(directory)
+            if not step.slurm_did_not_answer or reports or signalled:
+                break
+            self.say("srun could not reach SLURM: the ranks were not started")
         asked = self._control.taken_up("stop")
-        self._control.forget("stop")
-        after = self.progress()
+        self._control.forget_own()
+        self._calendar.look()
+        states = self._node_states()
+        after = self._progress()
         codes = {report.rank: report.code for report in reports}
-        code = codes.get(0)
-        failure = first_failure(reports) or _from_srun(errors)
-        again = asked.again if asked is not None else not read_word(directory)
-        cause, suspects = self._cause(code, hung, failure, after, again=again)
-        return Outcome(cause, code, before.saved_step, after.last_step, after.saved_step, failure, suspects)
+        end = RoundEnd(
+            code=codes.get(0),
+            step_code=step.code,
+            failure=first_failure(reports) or step.first_failure(),
+            done=after.done,
+            hung=hung,
+            signalled=signalled,
+            requested=not asked.again if asked is not None else bool(read_word(directory)),
+            job=self._calendar.now if self._calendar.answers else None,
+            restarts=self.job.restarts,
+            limit_passed=(left := self._calendar.seconds_left()) is not None and left <= 0,
+            lost=tuple(host for host in hosts if is_lost(states[host])),
+        )
+        cause = cause_of(end)
+        if cause not in (Cause.DONE, Cause.STOPPED, Cause.REQUESTED, Cause.CANCELLED, Cause.PREEMPTED):
+            self._clear_steps(wait=not end.lost)
+        suspects = end.lost if cause is Cause.NODE else ()
+        return Outcome(
+            cause, end.code, before.saved_step, after.last_step, after.saved_step, end.failure, suspects
+        )
+
+    def _clear_steps(self, *, wait: bool) -> None:
+        """No rank of this round may live beside one of the next. A host that is gone never says that its ranks are."""
+        deadline = time.monotonic() + _STEPS_GONE_SECONDS
+        with contextlib.suppress(SlurmError):
+            while self.job.end_steps() and wait and time.monotonic() < deadline:
+                time.sleep(5 * _POLL_SECONDS)
 
     def _srun(self, hosts: tuple[str, ...]) -> list[str]:
         return [
@@ -231,21 +312,23 @@ class Supervisor:
             *self.command,
         ]
 
-    def _watch(self, step: _Step, directory: Path, started: float) -> bool:
-        """Wait for the end of the step; True if it was ended because it hung."""
-        told = 0
+    def _watch(self, step: Step, directory: Path, owner: RunOwner) -> tuple[bool, bool]:
+        """Wait for the end of the step: whether it was asked to stop, and whether it was ended because it hung."""
+        signalled = False
         rank_0_ended: float | None = None
+        pulse = Pulse(self._control)
+        owned_until = time.monotonic() + _OWNER_SECONDS
         while step.process.poll() is None:
             time.sleep(_POLL_SECONDS)
-            while told < len(self._signals):
-                self._on_signal(self._signals[told], step)
-                told += 1
-            now = time.time()
-            beat = self._control.last_beat()
-            if beat is None or beat < started:
-                late = now - started > self.watch.start_seconds
-            else:
-                late = now - beat > self.watch.beat_seconds
+            if not signalled and (reason := self._reason_to_stop()) is not None:
+                signalled = self._ends_soon = True
+                self.say(f"{reason} at {_now()}: asking the ranks to save and stop")
+                self._ask_to_stop(reason, step)
+            now = time.monotonic()
+            if now > owned_until:
+                owner.check()
+                owned_until = now + _OWNER_SECONDS
+            silent = pulse.silent_seconds()
             if rank_0_ended is None and (directory / "rank-00000.json").exists():
                 rank_0_ended = now
             if rank_0_ended is not None:
@@ -254,114 +337,63 @@ class Supervisor:
                         f"rank 0 ended {self.watch.leave_seconds:.0f} s ago and others did not: ending the step"
                     )
                     step.end()
-                    return False
-            elif late:
+                    return signalled, False
+            elif silent > (self.watch.beat_seconds if pulse.began else self.watch.start_seconds):
                 self.say("no step for too long: ending the round")
                 step.end()
-                return True
-        return False
+                return signalled, True
+        return signalled, False
 
-    def _on_signal(self, name: str, step: _Step) -> None:
-        reason = "the time limit is near" if name == "SIGUSR1" else f"{name} from the scheduler"
-        self.say(f"{name} at {_now()}: asking the ranks to save and stop")
-        self._control.ask("stop", reason, again=True)
+    def _reason_to_stop(self) -> str | None:
+        """Why the ranks must save now; None while they need not."""
+        left = self._calendar.seconds_left()
+        near = left is not None and left <= self.stop_seconds()
+        if not self._signals:
+            return "the time limit is near" if near else None
+        name = self._signals[0]
+        if name != "SIGUSR1":
+            return f"{name} from the scheduler"
+        self._calendar.look()
+        if self._calendar.now.preempted:
+            return "the scheduler takes the nodes back"
+        limit = self._calendar.now.limit_seconds
+        if not near and limit is not None and limit <= self.lead_seconds + self.look_seconds:
+            self._signals.clear()
+            self.say(
+                "SIGUSR1 came at once, because the job is shorter than its lead: stopping later, by the clock"
+            )
+            return None
+        return "the time limit is near"
+
+    def _ask_to_stop(self, reason: str, step: Step) -> None:
+        asked = self._control.asked("stop")
+        if asked is None or asked.again:  # what a person asked for stays: the run is not to come back
+            try:
+                self._control.ask("stop", reason, again=True)
+            except WriteError as error:
+                self.say(
+                    f"the request to stop could not be written, so that the signal alone must do: {error}"
+                )
         step.send(signal.SIGUSR1)
 
-    def _cause(
-        self, code: int | None, hung: bool, failure: RankFailure | None, after: Progress, *, again: bool
-    ) -> tuple[Cause, tuple[str, ...]]:
-        state, left = "RUNNING", self._seconds_left()
-        lost: tuple[str, ...] = ()
-        with contextlib.suppress(SlurmError):
-            state = self.job.fields().get("JobState", "RUNNING")
-            answering = self.job.answering()
-            lost = tuple(host for host in self.job.nodes if host not in answering)
-        ended_by_slurm = state not in ("RUNNING", "CONFIGURING")
-        if code == EXIT_USAGE:
-            return Cause.CONFIGURATION, ()
-        if ended_by_slurm and (left is None or left > 0):
-            return (Cause.CANCELLED if state == "CANCELLED" else Cause.PREEMPTED), ()
-        if code == EXIT_DONE:
-            return (Cause.DONE if after.done else Cause.REQUESTED), ()
-        if code == EXIT_STOPPED:
-            return (Cause.STOPPED if again else Cause.REQUESTED), ()
-        if code is None and self._signals and failure is not None and failure.code == 128 + signal.SIGUSR1:
-            return Cause.STOPPED, ()  # the signal came before Python had a handler: nothing was begun
-        if lost:
-            return Cause.NODE, lost
-        if hung:
-            return Cause.HANG, ()
-        if left is not None and left <= 0:
-            return Cause.LIMIT, ()
-        return Cause.CRASH, ()
-
-    @contextlib.contextmanager
-    def _signals_kept(self) -> Iterator[None]:
-        def remember(number: int, frame: FrameType | None) -> None:
-            self._signals.append(signal.Signals(number).name)
-            self._asked_for_end.set()
-
-        before = {
-            number: signal.signal(number, remember)
-            for number in (signal.SIGUSR1, signal.SIGTERM, signal.SIGINT)
-        }
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                if signal.getsignal(number) is remember:
-                    signal.signal(number, handler)
-
-
-class _Step:
-    """The srun of one round, its messages passed on and kept."""
-
-    def __init__(self, command: Sequence[str], environment: Mapping[str, str], errors: list[str]) -> None:
-        self._errors = errors
-        self.process = subprocess.Popen(
-            command, env={**os.environ, **environment}, stderr=subprocess.PIPE, text=True, errors="replace"
-        )
-        self._reader = threading.Thread(target=self._pass_on, daemon=True)
-        self._reader.start()
-
-    def __enter__(self) -> _Step:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self._reader.join(timeout=5.0)
-
-    def send(self, number: signal.Signals) -> None:
-        """To all ranks: srun hands it on."""
-        with contextlib.suppress(ProcessLookupError):
-            self.process.send_signal(number)
-
-    def end(self) -> None:
-        """End all ranks, by force where need be."""
-        self.send(signal.SIGTERM)
-        try:
-            self.process.wait(timeout=20.0)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
-
-    def _pass_on(self) -> None:
-        assert self.process.stderr is not None
-        for line in self.process.stderr:
-            sys.stderr.write(line)
-            sys.stderr.flush()
-            self._errors.append(line)
-            del self._errors[:-_ERRORS_KEPT]
-
-
-def _from_srun(errors: Sequence[str]) -> RankFailure | None:
-    """The first task that srun says ended badly: one that was killed leaves no report of its own."""
-    for host, tasks, how in ended_tasks("".join(errors)):
-        first = re.match(r"\[?(\d+)", tasks)
-        code = re.search(r"exit code (\d+)", how)
-        rank = int(first[1]) if first else -1
-        killed = 128 + (signal.SIGUSR1 if "User defined signal 1" in how else signal.SIGKILL)
-        return RankFailure(rank, host, int(code[1]) if code else killed, how)
-    return None
+    def _wait(self, seconds: float) -> Decision | None:
+        """Wait before the next round; what follows if it is not to come."""
+        self.say(f"waiting {seconds:.0f} s")
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            time.sleep(_POLL_SECONDS)
+            asked = self._control.asked("stop")
+            if asked is not None and not asked.again:
+                return None  # seen where rounds start
+            if (reason := self._reason_to_stop()) is not None:
+                self._calendar.look()
+                now = self._calendar.now
+                if not now.lives and now.restarts == self.job.restarts:
+                    return Decision(Action.END, "ended while waiting", exit_code=143)
+                self.say(f"{reason}: the next round is for the next allocation")
+                again = now.restarts > self.job.restarts or self.chained
+                return Decision(Action.LEAVE if again else Action.REQUEUE, reason)
+        return None
 
 
 def _now() -> str:

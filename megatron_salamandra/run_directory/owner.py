@@ -22,6 +22,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 
 from megatron_salamandra.foundation.atomic_files import WriteError
 from megatron_salamandra.foundation.json_files import JsonError, read_json_object, write_json
@@ -76,8 +77,11 @@ class RunOwner:
 
 
 @contextmanager
-def own(directory: RunDirectory) -> Iterator[RunOwner]:
+def own(directory: RunDirectory, shown: Path | None = None) -> Iterator[RunOwner]:
     """Own a run directory while the block runs; makes it if it is not there.
+
+    Args:
+        shown: what messages call it; its path unless said.
 
     An owner that was killed does not block: at once if it was on this host, was of an earlier round of the same SLURM
     job, or has been silent for ``SILENCE_SECONDS``; otherwise when it has been watched for that long.
@@ -88,8 +92,8 @@ def own(directory: RunDirectory) -> Iterator[RunOwner]:
     with ExitStack() as stack:
         try:
             directory.path.mkdir(parents=True, exist_ok=True)
-            lock = stack.enter_context(_opened_lock(directory))
-            _refuse_a_living_owner(directory, lock)
+            lock = stack.enter_context(_opened_lock(directory, shown))
+            _refuse_a_living_owner(directory, lock, shown)
             owner = RunOwner(directory, OwnerRecord.of_this_process(), lock)
             write_json(directory.owner, owner.record.to_json())
             stack.callback(release, directory, owner.token)
@@ -136,7 +140,7 @@ class _Lock:
 
 
 @contextmanager
-def _opened_lock(directory: RunDirectory) -> Iterator[_Lock]:
+def _opened_lock(directory: RunDirectory, shown: Path | None) -> Iterator[_Lock]:
     deadline = time.monotonic() + HELPERS_SECONDS
     while True:
         descriptor = os.open(directory.lock, os.O_RDWR | os.O_CREAT, 0o666)
@@ -148,7 +152,7 @@ def _opened_lock(directory: RunDirectory) -> Iterator[_Lock]:
             record = read_owner(directory)
             # No record: its holder is about to write it. A dead one: its helpers are about to end.
             if (record is not None and record.lives is not False) or time.monotonic() > deadline:
-                raise _in_use(directory, record) from None
+                raise _in_use(shown or directory.path, record) from None
             time.sleep(POLL_SECONDS)
             continue
         except OSError as error:
@@ -179,7 +183,7 @@ def _is_at(directory: RunDirectory, descriptor: int) -> bool:
         return False
 
 
-def _refuse_a_living_owner(directory: RunDirectory, lock: _Lock) -> None:
+def _refuse_a_living_owner(directory: RunDirectory, lock: _Lock, shown: Path | None) -> None:
     """Return when the recorded owner is known to be dead.
 
     Raises:
@@ -189,7 +193,7 @@ def _refuse_a_living_owner(directory: RunDirectory, lock: _Lock) -> None:
     if record is None or record.lives is False or record.is_of_an_earlier_round():
         return
     if record.lives:
-        raise _in_use(directory, record)
+        raise _in_use(shown or directory.path, record)
     seen = _heartbeat_of(directory)
     # The file system's own clock, because hosts need not agree on the time.
     os.utime(lock.descriptor)
@@ -209,7 +213,7 @@ def _refuse_a_living_owner(directory: RunDirectory, lock: _Lock) -> None:
         if found is None:
             return
         if found.token != record.token or _heartbeat_of(directory) != seen:
-            raise _in_use(directory, found)
+            raise _in_use(shown or directory.path, found)
 
 
 def _heartbeat_of(directory: RunDirectory) -> float:
@@ -247,10 +251,10 @@ def _heartbeat(directory: RunDirectory, owner: RunOwner) -> Iterator[None]:
         thread.join()
 
 
-def _in_use(directory: RunDirectory, record: OwnerRecord | None) -> RunDirectoryError:
+def _in_use(path: Path, record: OwnerRecord | None) -> RunDirectoryError:
     who = record.description if record else "another process"
     return RunDirectoryError(
-        f"run_dir = {directory.path} is being used by {who}\n"
+        f"run_dir = {path} is being used by {who}\n"
         "  wait until that run ends, stop it, or choose another run_dir"
     )
 

@@ -2,14 +2,29 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
+import statistics
 import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Protocol
 
 import pytest
 from slurm_lab import Lab, missing
+
+RECOVERY = "SALAMANDRA_RECOVERY_TIMES"
+"""Variable with the JSON lines file that recovery times are appended to; docs/operations.md has its table."""
+
+_times: list[dict[str, str | float]] = []
+
+
+class Recovers(Protocol):
+    """A run that tells how long it took from a fault to its next round, and to the next step."""
+
+    def recovery(self, fault: float) -> tuple[float, float]: ...
 
 
 @pytest.fixture(scope="session", params=["cgroup", "pgid"])
@@ -28,3 +43,57 @@ def lab(request: pytest.FixtureRequest) -> Iterator[Lab]:
     finally:
         made.call("down")
         shutil.rmtree(directory, ignore_errors=True)
+
+
+@pytest.fixture
+def note(lab: Lab, request: pytest.FixtureRequest) -> Callable[[str, Recovers, float], None]:
+    """Writes down how long a run took to come back: the fault's name, the run, ``time.time()`` of the fault."""
+    real = "training" in request.node.module.__name__
+
+    def write(fault: str, run: Recovers, moment: float) -> None:
+        to_round, to_step = run.recovery(moment)
+        entry = {
+            "fault": fault,
+            "tracking": lab.tracking,
+            "program": "trainer" if real else "stand-in",
+            "to_round": round(to_round, 1),
+            "to_step": round(to_step, 1),
+            "load": round(os.getloadavg()[0], 1),
+            "time": round(time.time()),
+        }
+        _times.append(entry)
+        if path := os.environ.get(RECOVERY):
+            with open(path, "a", encoding="utf-8") as stream:
+                stream.write(json.dumps(entry) + "\n")
+
+    return write
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """The recovery times of this session."""
+    if not _times:
+        return
+    terminalreporter.section(
+        "recovery: median seconds from the fault to the next round, and to its first step"
+    )
+    for line in recovery_table(_times):
+        terminalreporter.write_line(line)
+
+
+def recovery_table(times: list[dict[str, str | float]]) -> list[str]:
+    """Markdown, one row for each fault and program."""
+    lines = [
+        "| fault | program | times measured | to the next round, s | to the next step, s | load of the machine |",
+        "|---|---|---|---|---|---|",
+    ]
+    rows = sorted({(str(entry["fault"]), str(entry["program"])) for entry in times})
+    for fault, program in rows:
+        found = [entry for entry in times if (entry["fault"], entry["program"]) == (fault, program)]
+        medians = [
+            statistics.median(float(entry[name]) for entry in found)
+            for name in ("to_round", "to_step", "load")
+        ]
+        lines.append(
+            f"| {fault} | {program} | {len(found)} | {medians[0]:.0f} | {medians[1]:.0f} | {medians[2]:.0f} |"
+        )
+    return lines

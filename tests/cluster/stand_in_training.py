@@ -1,9 +1,10 @@
 """What a rank of a supervised run does, without a model: the protocol alone, in a third of a second.
 
-    stand_in_training.py RUN_DIR --steps 40 [--step-seconds 0.1] [--save-every 5] [--fault KIND@STEP[:ROUND]]
+    stand_in_training.py RUN_DIR --steps 40 [--step-seconds 0.1] [--save-every 5] [--fault KIND@STEP[:ROUND]]...
 
 Rank 0 counts steps, beats, obeys ``control/``, saves; every step waits for all ranks, as a collective does. A fault
-happens on the last rank, once the run has reached a step, and only in the given round (1 unless said, 0 for all).
+happens on the last rank, once the run has reached a step, and only in the given round (1 unless said, 0 for all). With
+``--deaf`` the ranks of round 1 do not stop when they are asked to.
 """
 
 from __future__ import annotations
@@ -27,13 +28,13 @@ def main() -> int:
     parser.add_argument("--steps", type=int, default=40)
     parser.add_argument("--step-seconds", type=float, default=0.1)
     parser.add_argument("--save-every", type=int, default=5)
-    parser.add_argument("--fault", default="")
+    parser.add_argument("--fault", default=[], action="append")
+    parser.add_argument("--deaf", action="store_true")
     options = parser.parse_args()
     rank, world = int(os.environ["SLURM_PROCID"]), int(os.environ["SLURM_NTASKS"])
     round_dir = Path(os.environ["SALAMANDRA_ROUND_DIR"])
-    kind, _, place = options.fault.partition("@")
-    step_of_fault, _, round_of_fault = place.partition(":")
-    faulty = bool(kind) and int(round_of_fault or 1) in (0, int(round_dir.name.split("-")[1]))
+    this_round = int(round_dir.name.split("-")[1])
+    faults = [fault for text in options.fault if (fault := read_fault(text, this_round)) is not None]
     signalled: list[int] = []
     signal.signal(signal.SIGUSR1, lambda number, frame: signalled.append(number))
     counters = [round_dir / f"step-{number}" for number in range(world)]
@@ -41,8 +42,9 @@ def main() -> int:
         while not (round_dir / "rank-00000.json").exists():
             time.sleep(0.02)
             reached = read(counters[0])
-            if rank == world - 1 and faulty and reached >= int(step_of_fault):
-                fail(kind, rank)
+            for kind, step_of_fault in faults if rank == world - 1 else []:
+                if reached >= step_of_fault:
+                    fail(kind, rank)
             counters[rank].write_text(str(reached))
         return 0
     control = ControlFiles(options.run_dir)
@@ -56,10 +58,13 @@ def main() -> int:
         while any(read(counter) < step for counter in counters):
             time.sleep(0.01)
         control.beat()
-        append_json_lines(options.run_dir / "metrics.jsonl", [{"step": step, "host": os.uname().nodename}])
+        line = {"step": step, "host": os.uname().nodename, "round": this_round, "time": time.time()}
+        append_json_lines(options.run_dir / "metrics.jsonl", [line])
         asked = control.asked("stop")
         stop = bool(signalled) or asked is not None
-        if asked is not None:
+        if options.deaf and this_round == 1:
+            stop = False
+        elif asked is not None:
             control.take_up("stop")
         if step % options.save_every == 0 or stop or step == options.steps:
             part = state.with_suffix(".part")
@@ -68,6 +73,12 @@ def main() -> int:
     code = EXIT_DONE if step >= options.steps else EXIT_STOPPED
     report_end(0, code)
     return code if code == EXIT_DONE else 0
+
+
+def read_fault(text: str, this_round: int) -> tuple[str, int] | None:
+    kind, _, place = text.partition("@")
+    step, _, of_round = place.partition(":")
+    return (kind, int(step)) if int(of_round or 1) in (0, this_round) else None
 
 
 def read(counter: Path) -> int:

@@ -29,6 +29,9 @@ def main() -> int:
         watch=Watch(start_seconds=20.0, beat_seconds=3.0, leave_seconds=3.0),
         patience=Patience(waits_seconds=(0.5, 1.0, 1.5)),
         start_seconds=1.0,
+        stop_seconds=lambda: 4.0,
+        lead_seconds=60.0,
+        look_seconds=1.0,
         say=lambda line: print(line, flush=True),
     ).run()
 

@@ -6,70 +6,22 @@ import json
 from pathlib import Path
 
 import pytest
-from slurm_lab import Lab, batch_script, wait_until
+from slurm_lab import Lab
+from supervised_run import SupervisedRun
 
 from megatron_salamandra.cluster import ControlFiles
 
 pytestmark = pytest.mark.cluster
 
 
-class Run:
-    """One supervised run of stand-in ranks."""
-
-    def __init__(
-        self, lab: Lab, directory: Path, options: str, *, nodes: int = 2, allocated: int = 2
-    ) -> None:
-        self.lab, self.directory = lab, directory / "run"
-        self.directory.mkdir()
-        self.log = directory / "job.log"
-        program = f"{Path(__file__).parent / 'supervise_stand_in.py'} {self.directory} {nodes} {options}"
-        script = batch_script(
-            directory / "job.sh",
-            program,
-            self.log,
-            f"--nodes={allocated}",
-            "--ntasks-per-node=1",
-            "--cpus-per-task=1",
-            "--no-kill",
-            "--requeue",
-            "--time=0:30:00",
-        )
-        self.job = lab.submit(script)
-
-    def steps(self) -> list[int]:
-        path = self.directory / "metrics.jsonl"
-        return [json.loads(line)["step"] for line in path.read_text().splitlines()] if path.exists() else []
-
-    def wait_for_step(self, step: int) -> None:
-        wait_until(lambda: step in self.steps(), 60, self.text)
-
-    def end(self, seconds: float = 90.0) -> str:
-        try:
-            return self.lab.end_of(self.job, seconds)
-        except AssertionError as error:
-            raise AssertionError(f"{error}\n{self.text()}") from error
-
-    def text(self) -> str:
-        return self.log.read_text() if self.log.exists() else "no log"
-
-    def causes(self) -> list[str]:
-        return [
-            json.loads(line)["outcome"]["cause"]
-            for line in (self.directory / "rounds.jsonl").read_text().splitlines()
-        ]
-
-    def last_saved(self) -> int:
-        return int(json.loads((self.directory / "state.json").read_text())["step"])
-
-
 def test_an_undisturbed_run_is_one_round(lab: Lab, tmp_path: Path) -> None:
-    run = Run(lab, tmp_path, "--steps 10")
+    run = SupervisedRun(lab, tmp_path, "--steps 10")
     assert run.end() == "COMPLETED", run.text()
     assert (run.causes(), run.steps()) == (["done"], list(range(1, 11)))
 
 
 def test_the_signal_before_the_time_limit_saves_and_the_job_comes_back(lab: Lab, tmp_path: Path) -> None:
-    run = Run(lab, tmp_path, "--steps 60 --save-every 1000")
+    run = SupervisedRun(lab, tmp_path, "--steps 60 --save-every 1000")
     run.wait_for_step(5)
     lab.on("ctl", "scancel", "--signal=USR1", "--batch", run.job)
     assert run.end() == "COMPLETED", run.text()
@@ -80,7 +32,7 @@ def test_the_signal_before_the_time_limit_saves_and_the_job_comes_back(lab: Lab,
 
 @pytest.mark.parametrize(("fault", "code"), [("crash", 1), ("kill", 137)])
 def test_a_crash_is_restarted_inside_the_allocation(lab: Lab, tmp_path: Path, fault: str, code: int) -> None:
-    run = Run(lab, tmp_path, f"--steps 30 --fault {fault}@12")
+    run = SupervisedRun(lab, tmp_path, f"--steps 30 --fault {fault}@12")
     assert run.end() == "COMPLETED", run.text()
     assert run.causes() == ["crash", "done"]
     assert lab.field(run.job, "Restarts") == "0"
@@ -91,34 +43,36 @@ def test_a_crash_is_restarted_inside_the_allocation(lab: Lab, tmp_path: Path, fa
 
 
 def test_a_frozen_rank_is_noticed_and_the_run_goes_on(lab: Lab, tmp_path: Path) -> None:
-    run = Run(lab, tmp_path, "--steps 30 --fault freeze@12")
+    run = SupervisedRun(lab, tmp_path, "--steps 30 --fault freeze@12")
     assert run.end() == "COMPLETED", run.text()
     assert run.causes() == ["hang", "done"]
 
 
 def test_a_wrong_configuration_ends_with_its_own_code_and_message(lab: Lab, tmp_path: Path) -> None:
-    run = Run(lab, tmp_path, "--steps 30 --fault configuration@1")
+    run = SupervisedRun(lab, tmp_path, "--steps 30 --fault configuration@1")
     assert run.end() == "FAILED"
     assert lab.field(run.job, "ExitCode") == "2:0"
     assert "parallel.tensor = 3" in run.text()
 
 
 def test_a_run_that_crashes_at_its_first_step_ends_after_its_patience(lab: Lab, tmp_path: Path) -> None:
-    run = Run(lab, tmp_path, "--steps 30 --save-every 1000 --fault crash@3:0")
+    run = SupervisedRun(lab, tmp_path, "--steps 30 --save-every 1000 --fault crash@3:0")
     assert run.end() == "FAILED"
     assert run.causes() == ["crash"] * 4
     assert "4 rounds in a row without progress" in run.text()
 
 
 def test_a_cancelled_run_stays_cancelled(lab: Lab, tmp_path: Path) -> None:
-    run = Run(lab, tmp_path, "--steps 600")
+    run = SupervisedRun(lab, tmp_path, "--steps 600")
     run.wait_for_step(5)
     lab.on("ctl", "scancel", run.job)
     assert run.end() == "CANCELLED"
+    assert run.causes() == ["cancelled"]
+    run.assert_nothing_left()
 
 
 def test_a_host_without_power_is_replaced_by_the_spare_one(lab: Lab, tmp_path: Path) -> None:
-    run = Run(lab, tmp_path, "--steps 60", allocated=3)
+    run = SupervisedRun(lab, tmp_path, "--steps 60", allocated=3)
     run.wait_for_step(8)
     lab.call("off", "node2")
     try:
@@ -127,13 +81,11 @@ def test_a_host_without_power_is_replaced_by_the_spare_one(lab: Lab, tmp_path: P
         assert lab.field(run.job, "Restarts") == "0"
     finally:
         lab.call("on", "node2")
-        wait_until(
-            lambda: lab.on("ctl", "sinfo", "-h", "-p", "main", "-t", "idle", "-o", "%D").strip() == "3", 60
-        )
+        lab.wait_for_idle()
 
 
 def test_a_person_stops_a_run_and_it_does_not_come_back(lab: Lab, tmp_path: Path) -> None:
-    run = Run(lab, tmp_path, "--steps 600 --save-every 1000")
+    run = SupervisedRun(lab, tmp_path, "--steps 600 --save-every 1000")
     run.wait_for_step(5)
     ControlFiles(run.directory).ask("stop", "lunch")
     assert run.end() == "COMPLETED", run.text()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -45,6 +47,57 @@ class Lab:
     def on(self, host: str, *command: str) -> str:
         """Output of a command that runs on a host."""
         return self.call("in", host, *command)
+
+    def hosts(self) -> list[str]:
+        """Nodes that have power."""
+        return [
+            host
+            for host in (f"node{number}" for number in range(1, self.nodes + 1))
+            if (self.directory / "run" / f"{host}.pid").exists()
+        ]
+
+    def wait_for_idle(self, seconds: float = 90.0) -> None:
+        """Until every node waits for a job."""
+        wait_until(
+            lambda: (
+                self.on("ctl", "sinfo", "-h", "-p", "main", "-t", "idle", "-o", "%D").strip()
+                == str(self.nodes)
+            ),
+            seconds,
+            lambda: self.on("ctl", "sinfo", "-N", "-o", "%N %T %E"),
+        )
+
+    def restore(self) -> None:
+        """Give every host back its power, daemon and link, end all jobs, and wait until all nodes are idle."""
+        if not self._runs("ctl", "slurmctld -D"):
+            self.call("daemon", "ctl")
+            wait_until(self.controller_answers, 60)
+        self.on("ctl", "scancel", "--state=PENDING,RUNNING,SUSPENDED", "--user=root")
+        for number in range(1, self.nodes + 1):
+            host = f"node{number}"
+            if host not in self.hosts():
+                self.call("on", host)
+                continue
+            self.call("link", host, "up")
+            if not self._runs(host, "slurmd -D"):
+                self.call("daemon", host)
+        for number in range(1, self.nodes + 1):
+            with contextlib.suppress(AssertionError):  # it is in order
+                self.on("ctl", "scontrol", "update", f"NodeName=node{number}", "State=RESUME")
+        self.wait_for_idle()
+
+    def _runs(self, host: str, program: str) -> bool:
+        try:
+            return bool(self.on(host, "pgrep", "--full", program).strip())
+        except AssertionError:
+            return False
+
+    def controller_answers(self) -> bool:
+        try:
+            self.on("ctl", "scontrol", "ping")
+        except AssertionError:
+            return False
+        return True
 
     def submit(self, script: Path, *options: str) -> str:
         """Number of the job."""
@@ -90,9 +143,10 @@ def batch_script(path: Path, program: str, log: Path, *directives: str) -> Path:
     """A batch script in whose place a Python program runs."""
     lines = [
         "#!/bin/bash",
-        *(f"#SBATCH {directive}" for directive in (*directives, f"--output={log}", "--open-mode=append")),
-        f"export PYTHONPATH={REPOSITORY}:{REPOSITORY / 'data_prep'}:{REPOSITORY / 'kernels'}",
-        f"exec {sys.executable} {program}",
+        *(f"#SBATCH {directive}" for directive in (*directives, f'--output="{log}"', "--open-mode=append")),
+        f"export PYTHONPATH={shlex.quote(f'{REPOSITORY}:{REPOSITORY}/data_prep:{REPOSITORY}/kernels')}",
+        "trap '' USR1",
+        f"exec {shlex.quote(sys.executable)} {program}",
     ]
     path.write_text("\n".join(lines) + "\n")
     return path

@@ -6,6 +6,8 @@
 #   ... slurm_lab.sh in ctl|nodeN COMMAND...    run a command on a host
 #   ... slurm_lab.sh off nodeN | on nodeN       cut a host's power, and give it back
 #   ... slurm_lab.sh link nodeN up|down         unplug its network, and plug it in
+#   ... slurm_lab.sh kill HOST PATTERN          kill -9 what matches, such as slurmd or the rank's slurmstepd
+#   ... slurm_lab.sh daemon HOST                start its daemon again
 #   ... slurm_lab.sh down
 #
 # Everything lives in $LAB. Daemons run in the foreground under the first process of their host's pid namespace, so that
@@ -126,6 +128,16 @@ link() {
   [ "$2" != up ] || inside ctl scontrol reconfigure
 }
 
+kill-on() { inside "$1" pkill -KILL --full -- "$2"; }
+
+daemon() {
+  case $1 in
+    ctl) set -- ctl slurmctld -D ;;
+    *) set -- "$1" slurmd -D -N "$1" ;;
+  esac
+  inside "$1" setsid "${@:2}" </dev/null >>"$LAB/log/$1.console" 2>&1 &
+}
+
 up() {
   rm -rf "$LAB"/state "$LAB"/log "$LAB"/run "$LAB"/spool
   configure
@@ -179,7 +191,8 @@ command=$1
 shift
 case $command in
   up | down) "$command" ;;
-  on | off | link | first-process) "$command" "$@" ;;
+  on | off | link | daemon | first-process) "$command" "$@" ;;
+  kill) kill-on "$@" ;;
   in) inside "$@" ;;
   *) exit 2 ;;
 esac
