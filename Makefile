@@ -17,18 +17,19 @@ INSTALLED := $(VENV)/.installed
 # Versions newer than the pinned ones start from the newest pins.
 CONSTRAINTS := $(or $(wildcard constraints/py$(subst .,,$(PYTHON_VERSION)).txt),constraints/py312.txt)
 
-SHELL_SCRIPTS := .ci/run $(wildcard launch/*.sbatch tests/support/*.sh)
+SHELL_SCRIPTS := .ci/run $(wildcard launch/*.sbatch launch/container/*.sh tests/*/*.sh)
 DOCKERFILES := $(wildcard Dockerfile launch/Dockerfile)
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help setup quickstart test test-cluster export-readers lint types format clean
+.PHONY: help setup quickstart test test-cluster test-image export-readers lint types format clean
 
 help:
 	@echo "make quickstart   train a small model on real text, from download to exported model (runs/quickstart/)"
 	@echo "make test         lint, types, shell lint and the test suite"
 	@echo "make export-readers   read an export with the oldest and newest supported transformers (installs them)"
 	@echo "make test-cluster runs on a SLURM cluster of three hosts made on this machine (root, Debian packages)"
+	@echo "make test-image   builds the training image in both formats on a small base (root, Debian packages); FULL=1: trains in it"
 	@echo "make lint         ruff, mypy, import-linter, shellcheck, hadolint"
 	@echo "make format       rewrite the sources in the project's format"
 	@echo "make setup        only create the environment $(VENV)"
@@ -65,6 +66,13 @@ test-cluster: setup
 	elif ! command -v slurmd >/dev/null && ! { apt-get update -qq && apt-get install -y -qq --no-install-recommends \
 	  slurmctld slurmd slurm-client munge iproute2 >/dev/null; }; then echo "SKIPPED: SLURM cannot be installed here"; \
 	else $(BIN)/python -m pytest -m cluster tests/cluster $(ARGS); fi
+
+# Needs root: a build without a container engine's daemon mounts and changes roots.
+test-image: setup
+	@if [ "$$(id -u)" != 0 ]; then echo "SKIPPED: test-image needs root"; \
+	elif ! { command -v buildah && command -v debootstrap; } >/dev/null && ! { apt-get update -qq && apt-get install -y -qq \
+	  --no-install-recommends buildah debootstrap >/dev/null; }; then echo "SKIPPED: buildah cannot be installed here"; \
+	else SALAMANDRA_FULL_IMAGE=$(FULL) $(BIN)/python -m pytest -m image tests/image $(ARGS); fi
 
 lint: setup types
 	$(BIN)/ruff check .

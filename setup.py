@@ -44,7 +44,7 @@ setup(
     },
     package_data={
         "megatron_salamandra.presets": ["*.yaml", "data/*.yaml"],
-        "megatron_salamandra": ["py.typed", "cluster/profiles/*.yaml"],
+        "megatron_salamandra": ["py.typed", "revision.txt", "cluster/profiles/*.yaml"],
         "salamandra_kernels": ["py.typed"],
         "salamandra_data": ["py.typed"],
     },

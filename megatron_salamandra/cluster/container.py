@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from megatron_salamandra.cluster.profile import Container
@@ -30,6 +31,21 @@ _HANDED_ON = (
 )
 """Beginnings of the names of variables that a rank needs, for runtimes that start with an empty environment."""
 
+_NOT_THE_HOSTS = {"PYTHONPATH": "", "PYTHONHOME": "", "PYTHONNOUSERSITE": "1"}
+"""Ranks import what the image holds: nothing of the submitter's environment, and nothing of a mounted home."""
+
+_MOVE = ("bash", "-c", 'cd "$1" && shift && exec "$@"', "_")
+"""Goes to the directory that comes next, and becomes the command after it; for runtimes without such an option."""
+
+# Which variables there are is known in the task alone: srun gives each its own, and a name without a value would be
+# set to nothing, which hides every GPU if it is CUDA_VISIBLE_DEVICES. The shell becomes enroot.
+_ENROOT = """options=()
+while read -r name; do
+  case $name in {patterns}) options+=(--env "$name") ;; esac
+done < <(compgen -e)
+exec enroot start --rw "${{options[@]}}" "$@"
+"""
+
 
 class ContainerError(UserError):
     """The image or the runtime cannot be used."""
@@ -39,10 +55,11 @@ class ContainerError(UserError):
 
 @dataclass(frozen=True)
 class RankCommand:
-    """What srun gets: options of its own, and the command of each task."""
+    """What srun gets: options of its own, the command of each task, and variables for both."""
 
     srun_options: tuple[str, ...]
     command: tuple[str, ...]
+    environment: Mapping[str, str] = field(default_factory=dict)
 
 
 def in_container(
@@ -60,7 +77,8 @@ def in_container(
         command: of the rank, beginning with an interpreter of the image.
         image: path, or a name that the runtime knows; for Alps' container engine an environment file (EDF).
         directories: that the rank reads or writes, made visible under their own names.
-        environment: of the rank; the runtimes that start empty get those variables that it needs.
+        environment: that the cluster's profile adds to the job's; it wins over the image's, as all variables do that
+            ranks are known to need.
     Raises:
         ContainerError: an image without a runtime in the cluster's profile.
     """
@@ -72,32 +90,28 @@ def in_container(
             "  add `container: {runtime: apptainer}` to the profile (singularity, apptainer, enroot, pyxis, edf)"
         )
     mounts = [*container.mounts, *dict.fromkeys(f"{path}:{path}" for path in directories)]
+    here = str(working_directory)
     if container.runtime in ("singularity", "apptainer"):
-        inside = [
-            container.runtime,
-            "exec",
-            "--nv",
-            "--bind",
-            ",".join(mounts),
-            "--pwd",
-            str(working_directory),
-            image,
-        ]
-        return RankCommand((), (*inside, *command))
+        runtime = (container.runtime, "exec", "--nv", "--bind", ",".join(mounts), "--pwd", here)
+        return RankCommand((), (*runtime, image, *command), _NOT_THE_HOSTS)
     if container.runtime == "enroot":
-        names = sorted(name for name in environment if name.startswith(_HANDED_ON))
+        patterns = [f"{name}*" for name in _HANDED_ON] + sorted(environment)
+        start = _ENROOT.format(patterns=" | ".join(patterns))
         options = [part for mount in mounts for part in ("--mount", mount)]
-        options += [part for name in names for part in ("--env", name)]
-        # enroot has no option for the working directory.
-        move = ("bash", "-c", 'cd "$1" && shift && exec "$@"', "_", str(working_directory))
-        return RankCommand((), ("enroot", "start", *options, image, *move, *command))
+        options += ["--env", "PYTHONNOUSERSITE=1"]
+        return RankCommand((), ("bash", "-c", start, "enroot", *options, image, *_MOVE, here, *command))
     if container.runtime == "pyxis":
+        own = sorted({*environment, *(name for name in os.environ if name.startswith(_HANDED_ON))})
         options = [
             f"--container-image={image}",
             f"--container-mounts={','.join(mounts)}",
-            f"--container-workdir={working_directory}",
+            f"--container-workdir={here}",
+            "--no-container-mount-home",
+            # Compilers of kernels write into a home of the image, because the host's is not there.
+            "--container-writable",
             # Else the image's value of a variable wins over the job's.
-            f"--container-env={','.join(sorted(name for name in environment if name.startswith(_HANDED_ON)))}",
+            f"--container-env={','.join(own)}",
         ]
-        return RankCommand(tuple(options), tuple(command))
-    return RankCommand((f"--environment={image}",), tuple(command))
+        return RankCommand(tuple(options), tuple(command), _NOT_THE_HOSTS)
+    # The file names image, mounts and variables: its [env] alone wins over the image.
+    return RankCommand((f"--environment={image}",), (*_MOVE, here, *command), _NOT_THE_HOSTS)

@@ -128,7 +128,7 @@ def _supervisor(
         options.container,
         directories=seen,
         working_directory=Path.cwd(),
-        environment={**os.environ, **environment},
+        environment=profile.environment,
     )
     cpus = os.environ.get("SLURM_CPUS_PER_TASK", str(profile.cpus_per_task))
     of_commands = options.config is None
@@ -140,7 +140,7 @@ def _supervisor(
         nodes,
         # Since SLURM 22.05 srun does not inherit --cpus-per-task from the job: tasks would get one CPU each.
         srun_options=(f"--cpus-per-task={cpus}", *rank.srun_options),
-        environment=environment,
+        environment={**environment, **rank.environment},
         watch=_NEVER_HUNG if of_commands else Watch(),
         patience=_PATIENCE_WITH_COMMANDS if of_commands else Patience(),
         stop_seconds=lambda: pace(directory).stop_seconds(),

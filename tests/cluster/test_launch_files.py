@@ -12,7 +12,9 @@ import pytest
 
 REPOSITORY = Path(__file__).parents[2]
 SCRIPTS = sorted(
-    path for pattern in ("launch/*.sbatch", "tests/support/*.sh") for path in REPOSITORY.glob(pattern)
+    path
+    for pattern in ("launch/*.sbatch", "launch/container/*.sh", "tests/*/*.sh")
+    for path in REPOSITORY.glob(pattern)
 )
 
 
