@@ -19,6 +19,7 @@ from megatron_salamandra.config.sections import (
     CheckpointSection,
     DataSection,
     FilePath,
+    GuardSection,
     KernelsSection,
     LoggingSection,
     ModelSection,
@@ -58,6 +59,7 @@ class RunConfig(Section):
     data: DataSection
     validation: ValidationSection = ValidationSection()
     checkpoint: CheckpointSection = CheckpointSection()
+    guard: GuardSection = GuardSection()
     logging: LoggingSection = LoggingSection()
     callbacks: Annotated[tuple[CallbackSection, ...], Field(strict=False)] = Field(
         default=(), description="Classes of yours that take part in training, in this order."

@@ -334,6 +334,39 @@ class CheckpointSection(Section):
     at_end: bool = Field(default=True, description="Save after the last step of the run.")
 
 
+class GuardSection(Section):
+    """What becomes of steps whose loss or gradient norm is not a number, or far above what is usual.
+
+    Each is an incident: an event, and a file in ``run_dir/incidents`` with the documents of the step.
+    """
+
+    window: int = Field(
+        default=128,
+        ge=8,
+        description="Steps whose median and spread say what is usual, and that the budget is for.",
+    )
+    spike_threshold: float | None = Field(
+        default=10.0,
+        gt=0.0,
+        description="A step is a spike if its loss, or the logarithm of its gradient norm, is so many robust standard "
+        "deviations above the median; null looks for none.",
+    )
+    on_spike: Literal["none", "skip", "roll_back"] = Field(
+        default="none",
+        description="none (record only), skip (leave the update out), or roll_back (to the newest intact checkpoint, "
+        "and go on behind the samples of this step).",
+    )
+    on_nonfinite: Literal["fail", "skip", "roll_back"] = Field(
+        default="skip", description="The same for a loss or norm that is NaN or infinite; fail ends the run."
+    )
+    budget: int = Field(
+        default=3,
+        ge=1,
+        description="Steps of a window that may be skipped or rolled back. Beyond it spikes are recorded only, and "
+        "what is not finite ends the run.",
+    )
+
+
 class LoggingSection(Section):
     """What is reported, beyond metrics.jsonl, which has every step."""
 

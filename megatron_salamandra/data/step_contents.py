@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,6 +50,27 @@ class SampleContents:
     location: SampleLocation
     documents: tuple[DocumentPart, ...]
 
+    def to_dict(self, sample: int) -> dict[str, Any]:
+        """As JSON, for sample ``sample`` of its stream."""
+        place = self.location
+        return {
+            "sample": sample,
+            "source": place.source,
+            "language": place.language,
+            "epoch": place.epoch,
+            "window": place.window,
+            "ordinal": place.ordinal,
+            "documents": [
+                {
+                    "shard": str(part.shard),
+                    "document": part.document,
+                    "first_token": part.first_token,
+                    "tokens": part.tokens,
+                }
+                for part in self.documents
+            ],
+        }
+
 
 class RunRecord:
     """The order of samples of a run, from what its directory says.
@@ -57,13 +79,14 @@ class RunRecord:
         run_dir: of the run, with ``config.yaml``, ``blend.lock.yaml`` and, if the run goes on from another one,
             ``ordinals.lock.yaml``.
         blend: the blend plan where the data is now, if it was moved since; it must be of the same content.
+        timeline: which samples each step takes; None means as the newest checkpoint says.
 
     Raises:
         DataError: a file is missing, or ``blend`` is another blend.
         ConfigError: ``config.yaml`` cannot be read.
     """
 
-    def __init__(self, run_dir: Path, blend: Path | None = None) -> None:
+    def __init__(self, run_dir: Path, blend: Path | None = None, *, timeline: Timeline | None = None) -> None:
         directory = RunDirectory(run_dir)
         settings, lock = directory.config, directory.blend_lock
         for path in (settings, lock):
@@ -86,8 +109,10 @@ class RunRecord:
         start: dict[str, int] = {}
         if self.config.data.continue_from is not None:
             start = PhaseStart.load(run_dir).start_ordinals
-        trained = _trained_steps(run_dir)
-        self.timeline = self.config.timeline.going_on_from(trained) if trained else self.config.timeline
+        trained = None if timeline else _trained_steps(run_dir)
+        self.timeline = timeline or self.config.timeline
+        if trained:
+            self.timeline = self.timeline.going_on_from(trained)
         self.stream = RunStream(self.config, self.plans, self.timeline, start)
         self._shards: dict[Location, IndexedShard] = {}
 

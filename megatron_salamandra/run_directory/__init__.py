@@ -26,6 +26,13 @@ from megatron_salamandra.run_directory.checkpoints import (
 from megatron_salamandra.run_directory.errors import RunDirectoryError, make_logs, unwritable
 from megatron_salamandra.run_directory.events import Event, EventLog, read_events
 from megatron_salamandra.run_directory.history import check_checkpoints_are_there, last_saved_step
+from megatron_salamandra.run_directory.incidents import (
+    Incident,
+    IncidentError,
+    next_incident_number,
+    read_incident,
+    write_incident,
+)
 from megatron_salamandra.run_directory.layout import CONFIG, RunDirectory
 from megatron_salamandra.run_directory.manifest import (
     DamagedCheckpointError,
@@ -64,6 +71,8 @@ __all__ = [
     "DamagedCheckpointError",
     "Event",
     "EventLog",
+    "Incident",
+    "IncidentError",
     "LedgerRecord",
     "Manifest",
     "MetricsLog",
@@ -86,9 +95,11 @@ __all__ = [
     "last_saved_step",
     "latest_checkpoint",
     "make_logs",
+    "next_incident_number",
     "own",
     "publish_partial",
     "read_events",
+    "read_incident",
     "read_manifest",
     "read_owner",
     "read_state",
@@ -99,5 +110,6 @@ __all__ = [
     "step_of",
     "unwritable",
     "verify_checkpoint",
+    "write_incident",
     "write_manifest",
 ]

@@ -18,6 +18,7 @@
       control/             requests to the run, its heartbeat, and how ranks ended
       launch/NNNN/         a job as it was submitted
       checkpoints/         one directory for each saved step        (checkpoints.py)
+      incidents/           steps that were not like the others      (incidents.py)
       report.html          everything above on one page, written at every end
       .owner, .lock        whose the directory is while a run uses it (owner.py)
 """
@@ -111,6 +112,10 @@ class RunDirectory:
     @property
     def launches(self) -> Path:
         return self.path / "launch"
+
+    @property
+    def incidents(self) -> Path:
+        return self.path / "incidents"
 
     @property
     def report(self) -> Path:

@@ -28,6 +28,8 @@ class Decision:
     reason: str = ""
     pass_over_samples: int = 0
     """Of a roll-back: so many samples behind the checkpoint are not trained on this time."""
+    past_this_step: bool = False
+    """Of a roll-back: no sample from the checkpoint to this step is trained on again."""
 
     @classmethod
     def apply(cls) -> Decision:
@@ -40,9 +42,14 @@ class Decision:
         return cls(Action.SKIP, reason)
 
     @classmethod
-    def roll_back(cls, reason: str, *, pass_over_samples: int = 0) -> Decision:
-        """Go back to the newest complete checkpoint, and go on behind ``pass_over_samples`` samples."""
-        return cls(Action.ROLL_BACK, reason, pass_over_samples)
+    def roll_back(cls, reason: str, *, pass_over_samples: int = 0, past_this_step: bool = False) -> Decision:
+        """Go back to the newest intact checkpoint, and go on behind samples that may be the cause.
+
+        Args:
+            pass_over_samples: so many behind the checkpoint.
+            past_this_step: all up to this step's; the samples are passed over, the step is not: it comes again.
+        """
+        return cls(Action.ROLL_BACK, reason, pass_over_samples, past_this_step)
 
     @classmethod
     def stop(cls, reason: str) -> Decision:

@@ -347,8 +347,12 @@ class Trainer:
         self.progress.step = state.step
         self._enter_phase(self.timeline.phase(max(self.step, 1)))
         self.progress.skipped_updates = state.skipped_updates
-        if decision.pass_over_samples:
-            self._set_timeline(self.timeline.passing_over(self.step, decision.pass_over_samples))
+        passed_over, behind = decision.pass_over_samples, self.step
+        if decision.past_this_step:  # a phase has samples of its own
+            behind = max(self.step, self.timeline.first_step(self.timeline.phase(step)))
+            passed_over = self.timeline.samples(step) - self.timeline.samples(behind)
+        if passed_over:
+            self._set_timeline(self.timeline.passing_over(behind, passed_over))
         self.runtime.logger.warning("step %d is rolled back to %s: %s", step, directory.name, decision.reason)
         self.runtime.events.write(
             "roll_back",
@@ -356,7 +360,7 @@ class Trainer:
             to_step=self.step,
             checkpoint=directory.name,
             reason=decision.reason,
-            passed_over_samples=decision.pass_over_samples,
+            passed_over_samples=passed_over,
         )
         self.callbacks.after_roll_back(self.step)
 

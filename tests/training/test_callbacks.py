@@ -66,7 +66,7 @@ def test_a_skipped_update_leaves_every_bit_and_counts_as_a_step(runs: TrainingRu
 
 
 def test_an_update_that_would_spoil_the_weights_can_be_skipped(runs: TrainingRuns) -> None:
-    assert runs.train_until_nan("spared", 2, *SHORT, use("SkipNotFinite")) == 0
+    assert runs.train_until_nan("spared", 2, *SHORT, "guard.on_nonfinite=fail", use("SkipNotFinite")) == 0
     assert [entry["step"] for entry in runs.metrics("spared") if entry.get("skipped")] == [3]
     assert runs.losses("spared")[-1] < runs.losses("spared")[0]
 
@@ -178,7 +178,7 @@ def test_a_stop_that_one_rank_asks_for_stops_all(runs: TrainingRuns) -> None:
 
 
 def test_an_error_is_told_to_callbacks(runs: TrainingRuns) -> None:
-    assert runs.train_until_nan("told-error", 2, *SHORT, use("Diary")) == 1
+    assert runs.train_until_nan("told-error", 2, *SHORT, "guard.on_nonfinite=fail", use("Diary")) == 1
     for rank in (0, 1):
         assert diary(runs, "told-error", rank)[-2:] == [["error", "TrainingError", "True"], ["close"]]
 

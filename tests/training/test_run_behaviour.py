@@ -232,7 +232,7 @@ def test_a_truncated_shard_is_refused_by_name(runs: TrainingRuns, tmp_path: Path
 
 def test_a_loss_that_is_no_number_ends_the_run_before_the_update(runs: TrainingRuns) -> None:
     """And a save that was under way is completed: it is from before the trouble."""
-    saving = ["checkpoint.every_steps=1", "checkpoint.asynchronous=true"]
+    saving = ["checkpoint.every_steps=1", "checkpoint.asynchronous=true", "guard.on_nonfinite=fail"]
     assert runs.train_until_nan("nan-loss", 2, *SHORT, *saving) == 1
     failures = [event for event in runs.events("nan-loss") if event["event"] == "failure"]
     assert "the loss of step 3 is nan; nothing was updated" in failures[0]["error"]
@@ -241,7 +241,8 @@ def test_a_loss_that_is_no_number_ends_the_run_before_the_update(runs: TrainingR
 
 
 def test_a_gradient_that_is_no_number_ends_the_run(runs: TrainingRuns) -> None:
-    assert runs.train("nan-gradient", 1, *SHORT, "optimizer.lr=1.0e30", "training.grad_clip=0") == 1
+    hopeless = ["optimizer.lr=1.0e30", "training.grad_clip=0", "guard.on_nonfinite=fail"]
+    assert runs.train("nan-gradient", 1, *SHORT, *hopeless) == 1
     assert "the gradient norm of step 2 is nan" in runs.events("nan-gradient")[-1]["error"]
     assert len(runs.metrics("nan-gradient")) == 1
 

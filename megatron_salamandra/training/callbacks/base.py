@@ -25,6 +25,10 @@ class Callback:
     part: str = "callbacks"
     """Under which name its time between steps is reported (``seconds_between_steps``)."""
 
+    decides_alike: bool = False
+    """Whether :meth:`before_update` follows from what is measured and from :meth:`state` alone, so that ranks need not
+    ask each other."""
+
     @property
     def name(self) -> str:
         """Under which its state is kept; one callback of a run may have it."""
@@ -128,8 +132,11 @@ class CallbackList:
 
     @property
     def have_a_say(self) -> bool:
-        """True if a callback answers before updates; ranks need not agree on answers that nobody gives."""
-        return any(type(callback).before_update is not Callback.before_update for callback in self._callbacks)
+        """True if a callback's answer before an update may differ between ranks, so that they must agree."""
+        return any(
+            type(callback).before_update is not Callback.before_update and not callback.decides_alike
+            for callback in self._callbacks
+        )
 
     def take_seconds(self) -> dict[str, float]:
         """Time spent in callbacks after steps since the last call, by :attr:`Callback.part`."""
