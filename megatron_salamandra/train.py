@@ -82,11 +82,11 @@ def main(
         return code
     except UserError as error:
         report_end(rank, error.exit_code, str(error))
-        if error.of_one_rank:
+        if error.of_one_rank and not error.said:
             print(f"rank {rank} on {socket.gethostname()}: {error}", file=sys.stderr)
-        elif first and not error.said_elsewhere:
+        elif first and not error.said:
             print(error, file=sys.stderr)
-        elif signals.leaves_at_once and not first:
+        elif not error.said and signals.leaves_at_once and not first:
             # A launcher that ends all tasks with the first that fails must not end rank 0 before it has spoken.
             time.sleep(SILENT_SECONDS)
             if _ends_together():  # and this rank still lives, so rank 0 has not found it
@@ -163,6 +163,9 @@ def _run_rank(
             owner = stack.enter_context(own(directory))
             check_checkpoints_are_there(directory)
             make_logs(directory)
+        if not world.is_first:
+            # What libraries written in C++ warn of is once enough, and ranks that lose rank 0 need no stack of it.
+            os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
         # Only now: what is refused by now should not cost the import of torch on every rank.
         from megatron_salamandra.training import Runtime, StopRequested, Trainer
 

@@ -16,8 +16,8 @@ class UserError(ValueError):
     """What a command ends with when this error ends it."""
     of_one_rank: bool = False
     """True if the ranks of a run do not all find it: the one that does says so, and on which host it is."""
-    said_elsewhere: bool = False
-    """True if another rank says it, so that this one need not."""
+    said: bool = False
+    """True if it was said already, by this rank or another one, so that nobody need say it again."""
 
 
 class Notice(UserWarning):

@@ -10,6 +10,8 @@ from pathlib import Path
 
 LOGGER_NAME = "salamandra"
 FORMAT = "%(asctime)s %(levelname).1s %(message)s"
+FILE_ONLY = {"file_only": True}
+"""``extra`` of what a rank notes in its log and does not say on the console."""
 
 
 class RankLog(logging.FileHandler):
@@ -42,6 +44,7 @@ def start_logging(path: Path, rank: int) -> logging.Logger:
     to_console = logging.StreamHandler(sys.stderr)
     to_console.setFormatter(logging.Formatter(FORMAT, datefmt="%H:%M:%S"))
     to_console.setLevel(logging.INFO if rank == 0 else logging.ERROR)
+    to_console.addFilter(lambda record: not getattr(record, "file_only", False))
     logger.addHandler(to_file)
     logger.addHandler(to_console)
     if rank != 0:

@@ -21,8 +21,8 @@ from megatron_salamandra.parallel import ProcessGrid, start_process_grid
 from megatron_salamandra.platform import Platform, select_platform
 from megatron_salamandra.run_directory import EventLog, RunDirectory, RunOwner, unwritable
 from megatron_salamandra.training.environment import record_environment
-from megatron_salamandra.training.logs import start_logging, stop_logging
-from megatron_salamandra.training.refusal import refused_elsewhere, settle_who_speaks
+from megatron_salamandra.training.failures import FailedElsewhere, FailedHere, Failures, Verdict, described
+from megatron_salamandra.training.logs import FILE_ONLY, start_logging, stop_logging
 
 SIGNAL_SPREAD_SECONDS = 5.0
 """How much later than the first rank the last one may get a signal that is sent to all."""
@@ -77,10 +77,15 @@ class Runtime:
                 signals.wait(SIGNAL_SPREAD_SECONDS)
                 raise
             signals.begin()
+            failures = stack.enter_context(
+                Failures.of_joined_ranks(grid.rank, grid.local_rank, grid.world_size)
+            )
             try:
                 logger = start_logging(directory.rank_log(grid.rank), grid.rank)
             except OSError as error:
-                raise unwritable(directory, error) from error
+                refused = unwritable(directory, error)
+                failures.settle_user_error(refused)
+                raise refused from error
             stack.callback(stop_logging, logger)
             events = EventLog(directory.events, enabled=grid.rank == 0)
             logger.info("%s; %s", grid.describe(), platform.description())
@@ -92,24 +97,43 @@ class Runtime:
                 runtime._tell_stop(stop)
                 raise
             except Exception as error:
-                speaks = True
-                if isinstance(error, UserError):
-                    speaks = settle_who_speaks(error, grid.rank)
-                elif (cause := refused_elsewhere()) is not None:
-                    raise cause from error
-                nothing_done = not runtime.has_trained and not isinstance(error, UserError)
+                nothing_done = not (runtime.has_trained or isinstance(error, UserError) or failures.cause)
                 if nothing_done and signals.wait(SIGNAL_SPREAD_SECONDS):
                     # A rank that the signal found before it had joined has left at once, and this one misses it.
                     requested = StopRequested(runtime.signal_reason)
                     runtime._tell_stop(requested)
                     raise requested from error
-                alone = not isinstance(error, UserError)
-                if speaks:
-                    events.write("failure", rank=grid.rank, error=f"{type(error).__name__}: {error}")
-                if alone:
-                    path = directory.rank_log(grid.rank)
-                    logger.exception("rank %d on %s failed; log: %s", grid.rank, socket.gethostname(), path)
-                raise
+                said = runtime._say(error, failures)
+                if said is error:
+                    raise
+                raise said from error
+
+    def _say(self, error: Exception, failures: Failures) -> UserError:
+        """Say what ends the run on console, log and events, if that is this rank's part; what is to be raised for it.
+
+        What a user can mend comes to the console when the command ends.
+        """
+        rank, host, log = self.grid.rank, socket.gethostname(), self.directory.rank_log(self.grid.rank)
+        user_error = error if isinstance(error, UserError) else None
+        verdict = failures.settle_user_error(user_error) if user_error else failures.settle(error)
+        if verdict is not Verdict.QUIET:
+            self.events.write("failure", rank=rank, host=host, error=f"{type(error).__name__}: {error}")
+        if user_error is not None:
+            self.logger.error("%s", error, extra=FILE_ONLY)
+            return user_error
+        if verdict is Verdict.SAY:
+            self.logger.error("rank %d on %s failed; log: %s", rank, host, log, exc_info=error)
+            return FailedHere(described(error))
+        self.logger.error("this rank ends, because another one has", exc_info=error, extra=FILE_ONLY)
+        if verdict is Verdict.QUIET:
+            return failures.cause or FailedElsewhere("another rank has failed")
+        self.logger.error(
+            "rank %d on %s lost the connection to a rank that has ended without a word, as if it was killed; log: %s",
+            rank,
+            host,
+            log,
+        )
+        return FailedHere(described(error))
 
     def _tell_stop(self, stop: StopRequested) -> None:
         self.logger.info("stopping before the first step: %s; nothing is lost", stop)

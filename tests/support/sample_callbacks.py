@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -56,18 +58,32 @@ class Answers(Callback):
 
 
 class Refuses(Callback):
-    """Finds, on some ranks, an error that a user can mend."""
+    """Finds an error on some ranks, or has them killed.
 
-    def __init__(self, ranks: Sequence[int], in_step: bool = False) -> None:
-        self._ranks, self._in_step = ranks, in_step
+    Args:
+        in_step: after the first step, in which the other ranks go on; else before it.
+        how: ``refuse`` is an error that a user can mend, ``fail`` one that only a developer can, and ``die`` none.
+    """
+
+    def __init__(self, ranks: Sequence[int], in_step: bool = False, how: str = "refuse") -> None:
+        self._ranks, self._in_step, self._how = ranks, in_step, how
 
     def start(self) -> None:
-        if not self._in_step and self.run.rank in self._ranks:
-            raise TrainingError("a shard is damaged\n  copy it again")
+        if not self._in_step:
+            self._fail()
 
     def after_step(self, report: StepReport) -> None:
-        if self._in_step and self.run.rank in self._ranks:
-            raise TrainingError("a shard is damaged\n  copy it again")
+        if self._in_step:
+            self._fail()
+
+    def _fail(self) -> None:
+        if self.run.rank not in self._ranks:
+            return
+        if self._how == "die":
+            os.kill(os.getpid(), signal.SIGKILL)
+        if self._how == "fail":
+            raise RuntimeError("a bug of ours")
+        raise TrainingError("a shard is damaged\n  copy it again")
 
 
 class SkipNotFinite(Callback):

@@ -5,6 +5,7 @@ Small reads of objects in a row, such as document after document, become request
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
 import weakref
@@ -14,7 +15,7 @@ from typing import Protocol, cast
 
 from salamandra_data.errors import DataError
 from salamandra_data.storage.location import Location, RemotePath, ServerLimit
-from salamandra_data.storage.retries import with_retries
+from salamandra_data.storage.retries import passes_locally, with_retries
 
 BLOCK_BYTES = 128 << 10
 """Some fifty documents of 700 tokens; a request of this size is latency more than transfer."""
@@ -43,21 +44,47 @@ class LocalFile:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._file = open(path, "rb", buffering=0)  # noqa: SIM115 - outlives this method
+        self._file = with_retries(
+            f"{path}: opening it",
+            lambda: open(path, "rb", buffering=0),  # noqa: SIM115 - outlives this method
+            passes_locally,
+        )
+        self._bytes = os.fstat(self._file.fileno()).st_size
         self._close = weakref.finalize(self, self._file.close)
 
     def read_into(self, out: memoryview, position: int) -> None:
-        """As :meth:`RandomAccess.read_into`."""
+        """As :meth:`RandomAccess.read_into`; errors of a shared file system that pass are waited for."""
         while out:
-            try:
-                got = os.preadv(self._file.fileno(), [out], position)
-            except OSError as error:
-                raise DataError(
-                    f"{self._path}: reading at byte {position} failed: {error.strerror}"
-                ) from error
+            got = self._read_some(out, position)
             if got == 0:
                 raise _ends_early(self._path, position)
             out, position = out[got:], position + got
+
+    def _read_some(self, out: memoryview, position: int) -> int:
+        what = f"{self._path}: reading at byte {position}"
+        try:
+            return with_retries(what, lambda: self._pread(out, position), passes_locally)
+        except OSError as error:
+            raise DataError(f"{what} failed: {error.strerror}") from error
+
+    def _pread(self, out: memoryview, position: int) -> int:
+        try:
+            return os.preadv(self._file.fileno(), [out], position)
+        except OSError as error:
+            if error.errno == errno.ESTALE:
+                self._open_again()
+            raise
+
+    def _open_again(self) -> None:
+        """Under the same descriptor, which other threads may be reading from: a stale one stays stale."""
+        with open(self._path, "rb", buffering=0) as fresh:
+            found = os.fstat(fresh.fileno()).st_size
+            if found != self._bytes:
+                raise DataError(
+                    f"{self._path}: has {found} bytes, and had {self._bytes} when it was opened\n"
+                    "  something replaced it during the run; restore it and resume"
+                )
+            os.dup2(fresh.fileno(), self._file.fileno(), inheritable=False)
 
     def close(self) -> None:
         """As :meth:`RandomAccess.close`."""
