@@ -1,7 +1,7 @@
 """Entry point of training: ``torchrun ... -m megatron_salamandra.train CONFIG key=value ...``.
 
 The same line in the same ``run_dir`` resumes. Exit codes: 0 done, 2 bad usage or configuration,
-75 stopped early with everything saved (start the same line again), others are failures.
+75 stopped early with everything saved (start the same line again), 76 hung, others are failures.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from megatron_salamandra.foundation.errors import UserError
 from megatron_salamandra.foundation.exit_codes import EXIT_DONE, EXIT_FAILURE, EXIT_STOPPED
 from megatron_salamandra.foundation.signals import WATCHED_SIGNALS, SignalWatch
 from megatron_salamandra.foundation.world import is_first_task, read_world
+from megatron_salamandra.hangs import PROGRESS, Part
 
 if TYPE_CHECKING:
     from megatron_salamandra.training import Runtime, Trainer
@@ -135,7 +136,9 @@ def _run_rank(
     arguments: argparse.Namespace, signals: SignalWatch, build: Callable[[Runtime], Trainer] | None
 ) -> int:
     world = read_world()
+    PROGRESS.restart()
     # Not at the top: from the first line of the process on a signal is to be caught.
+    from megatron_salamandra.cluster import watch_rank
     from megatron_salamandra.config import ConfigError, load_run_config
     from megatron_salamandra.run_directory import (
         RunDirectory,
@@ -163,6 +166,8 @@ def _run_rank(
             owner = stack.enter_context(own(directory))
             check_checkpoints_are_there(directory)
             make_logs(directory)
+        watchdog = stack.enter_context(watch_rank(config, directory, world))
+        PROGRESS.enter(Part.START, "imports")
         if not world.is_first:
             # What libraries written in C++ warn of is once enough, and ranks that lose rank 0 need no stack of it.
             os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
@@ -170,7 +175,7 @@ def _run_rank(
         from megatron_salamandra.training import Runtime, StopRequested, Trainer
 
         try:
-            with Runtime.start(config, world, signals, owner) as runtime:
+            with Runtime.start(config, world, signals, owner, watchdog) as runtime:
                 return (build or Trainer.build)(runtime).run()
         except StopRequested:
             return EXIT_STOPPED

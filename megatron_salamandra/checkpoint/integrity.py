@@ -12,6 +12,7 @@ from typing import Any
 import torch.distributed as dist
 
 from megatron_salamandra.checkpoint.metadata import load_metadata
+from megatron_salamandra.hangs import PROGRESS, Part
 from megatron_salamandra.run_directory import (
     SHARDS,
     CheckpointError,
@@ -44,6 +45,11 @@ def check_together(directory: Path) -> None:
     Raises:
         CheckpointError: on all ranks alike; names the first file that is missing, too many, altered or unreadable.
     """
+    with PROGRESS.inside(Part.LOAD, directory.name):
+        _check_together(directory)
+
+
+def _check_together(directory: Path) -> None:
     told: list[Any] = [None, None]
     if dist.get_rank() == 0:
         told[0], told[1] = _attempt(lambda: _opened(directory))

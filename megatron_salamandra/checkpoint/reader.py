@@ -16,6 +16,7 @@ from megatron_salamandra.checkpoint.contents import model_key, sharded_state
 from megatron_salamandra.checkpoint.integrity import check_together
 from megatron_salamandra.checkpoint.metadata import weights_only
 from megatron_salamandra.config import RunConfig
+from megatron_salamandra.hangs import PROGRESS, Part
 from megatron_salamandra.model import unwrap
 from megatron_salamandra.run_directory import (
     SHARDS,
@@ -45,6 +46,16 @@ def load_checkpoint(
     """
     if not checked:
         check_together(directory)
+    with PROGRESS.inside(Part.LOAD, directory.name):
+        return _load(directory, config, chunks, optimizer)
+
+
+def _load(
+    directory: Path,
+    config: RunConfig,
+    chunks: list[DistributedDataParallel],
+    optimizer: MegatronOptimizer | None,
+) -> CheckpointState:
     check_same_model(directory, config.model.computation())
     state = read_state(directory)
     sharded = sharded_state(chunks, optimizer, loading=True)

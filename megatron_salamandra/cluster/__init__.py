@@ -32,6 +32,7 @@ from megatron_salamandra.cluster.rounds import (
 )
 
 if TYPE_CHECKING:
+    from megatron_salamandra.cluster.hung_ranks import HungElsewhere, watch_rank
     from megatron_salamandra.cluster.launch_options import LaunchOptions
     from megatron_salamandra.cluster.objection import Refused, refuse
     from megatron_salamandra.cluster.profile import (
@@ -57,6 +58,7 @@ __all__ = [
     "ControlFiles",
     "Decision",
     "History",
+    "HungElsewhere",
     "Incident",
     "JobNote",
     "Launch",
@@ -97,9 +99,12 @@ __all__ = [
     "seconds_of",
     "status_text",
     "time_of",
+    "watch_rank",
 ]
 
 _LATER = {
+    "HungElsewhere": "hung_ranks",
+    "watch_rank": "hung_ranks",
     "ClusterProfile": "profile",
     "ProfileError": "profile",
     "load_profile": "profile",

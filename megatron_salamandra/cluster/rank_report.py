@@ -18,9 +18,7 @@ from megatron_salamandra.foundation.atomic_files import atomic_write_text
 from megatron_salamandra.foundation.errors import UserError
 from megatron_salamandra.foundation.exit_codes import EXIT_DONE, EXIT_STOPPED
 from megatron_salamandra.foundation.json_files import read_json_object, write_json
-
-ROUND_DIR = "SALAMANDRA_ROUND_DIR"
-"""Name of the variable with the round's directory."""
+from megatron_salamandra.run_directory import ROUND_DIR
 
 _WORD = "word"
 _MESSAGE_CHARACTERS = 2000

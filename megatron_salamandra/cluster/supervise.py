@@ -20,7 +20,6 @@ from megatron_salamandra.cluster.leaving import JobEnd
 from megatron_salamandra.cluster.lost_rounds import lost_rounds, next_number, note_start
 from megatron_salamandra.cluster.pulse import Pulse
 from megatron_salamandra.cluster.rank_report import (
-    ROUND_DIR,
     first_failure,
     read_reports,
     read_word,
@@ -44,7 +43,7 @@ from megatron_salamandra.cluster.step import Step
 from megatron_salamandra.cluster.verdict import RoundEnd, cause_of
 from megatron_salamandra.foundation.atomic_files import WriteError
 from megatron_salamandra.foundation.exit_codes import EXIT_FAILURE
-from megatron_salamandra.run_directory import OwnershipLost, RunDirectory, RunOwner, own
+from megatron_salamandra.run_directory import ROUND_DIR, OwnershipLost, RunDirectory, RunOwner, own
 
 _POLL_SECONDS = 0.2
 _OWNER_SECONDS = 5.0

@@ -20,6 +20,7 @@ from megatron_salamandra.config.sections import (
     DataSection,
     FilePath,
     GuardSection,
+    HangSection,
     KernelsSection,
     LoggingSection,
     ModelSection,
@@ -61,6 +62,7 @@ class RunConfig(Section):
     checkpoint: CheckpointSection = CheckpointSection()
     guard: GuardSection = GuardSection()
     logging: LoggingSection = LoggingSection()
+    hangs: HangSection = HangSection()
     callbacks: Annotated[tuple[CallbackSection, ...], Field(strict=False)] = Field(
         default=(), description="Classes of yours that take part in training, in this order."
     )

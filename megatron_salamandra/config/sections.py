@@ -386,6 +386,32 @@ class LoggingSection(Section):
     )
 
 
+class HangSection(Section):
+    """How long a rank may stay where it is before it counts as hung: it then writes the stacks of its threads into
+    ``run_dir/control`` and ends with code 76. The time of each is counted while the process runs, so not while a job is
+    suspended. null is for ever.
+    """
+
+    step_seconds: float | None = Field(
+        default=300.0,
+        gt=0.0,
+        description="Longest step, and longest call of one callback, in seconds; ten times the median of the last "
+        "50 steps where that is longer.",
+    )
+    start_seconds: float | None = Field(
+        default=1800.0,
+        gt=0.0,
+        description="From the start of a rank to the end of its first step, in seconds, without saves and validation: "
+        "a first batch behind a cold file system, compilation.",
+    )
+    save_seconds: float | None = Field(
+        default=1800.0, gt=0.0, description="Longest beginning or completion of a save, or load, in seconds."
+    )
+    validation_seconds: float | None = Field(
+        default=1800.0, gt=0.0, description="Longest validation of one language, in seconds."
+    )
+
+
 class CallbackSection(Section):
     """One entry of ``callbacks``: a class of yours that takes part in training."""
 

@@ -8,6 +8,7 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch.distributed as dist
 from megatron.core import parallel_state, tensor_parallel
@@ -81,6 +82,12 @@ def join_world(platform: Platform) -> None:
         timeout=datetime.timedelta(seconds=COLLECTIVE_TIMEOUT_SECONDS),
         device_id=platform.device if platform.name == "cuda" else None,
     )
+
+
+def collectives_begun() -> int:
+    """How many collectives this rank has begun over all of its groups; safe to call from another thread."""
+    groups: list[Any] = list(dist.distributed_c10d._world.pg_map)
+    return sum(group._get_sequence_number_for_group() for group in groups)
 
 
 @contextmanager

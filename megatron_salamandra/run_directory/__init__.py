@@ -33,7 +33,7 @@ from megatron_salamandra.run_directory.incidents import (
     read_incident,
     write_incident,
 )
-from megatron_salamandra.run_directory.layout import CONFIG, RunDirectory
+from megatron_salamandra.run_directory.layout import CONFIG, ROUND_DIR, RunDirectory
 from megatron_salamandra.run_directory.manifest import (
     DamagedCheckpointError,
     Manifest,
@@ -63,6 +63,7 @@ from megatron_salamandra.run_directory.write_guard import WriteGuard
 __all__ = [
     "CONFIG",
     "MANIFEST",
+    "ROUND_DIR",
     "SHARDS",
     "STATE",
     "TOKENIZER",

@@ -15,7 +15,7 @@
       tensorboard/         the same numbers as curves
       logs/rank-NNNN.log   a log for each rank
       rounds.jsonl         one object per round, on a cluster
-      control/             requests to the run, its heartbeat, and how ranks ended
+      control/             requests to the run, its heartbeat, and what ranks of a round are in and how they ended
       launch/NNNN/         a job as it was submitted
       checkpoints/         one directory for each saved step        (checkpoints.py)
       incidents/           steps that were not like the others      (incidents.py)
@@ -28,6 +28,9 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
+
+ROUND_DIR = "SALAMANDRA_ROUND_DIR"
+"""Variable in which a launcher names the directory of its round, one start of all ranks, to them."""
 
 CONFIG = "config.yaml"
 """The resolved configuration: of the latest start in a run directory, of the training in a checkpoint."""
@@ -108,6 +111,15 @@ class RunDirectory:
     @property
     def control(self) -> Path:
         return self.path / "control"
+
+    @property
+    def stacks_wanted(self) -> Path:
+        """Whoever touches it gets the stacks of all ranks, in the directory of their round."""
+        return self.control / "stacks"
+
+    def round(self, name: str) -> Path:
+        """What the ranks of one start leave there."""
+        return self.control / f"round-{name}"
 
     @property
     def launches(self) -> Path:

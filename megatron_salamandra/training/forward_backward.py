@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
-from megatron.core.distributed import DistributedDataParallel
+from megatron.core.distributed import DistributedDataParallel, finalize_model_grads
 from megatron.core.pipeline_parallel import get_forward_backward_func
 from torch import Tensor
 
 from megatron_salamandra.config import RunConfig
 from megatron_salamandra.data import MicroBatch
+from megatron_salamandra.hangs import PROGRESS, Part
 from megatron_salamandra.parallel import ProcessGrid
 
 Reduced = tuple[Tensor, Tensor, dict[str, Tensor]]
@@ -43,12 +44,21 @@ class ForwardBackward(Protocol):
         """Forward and backward over the micro-batches of a step."""
 
 
+def _one_by_one(batches: list[MicroBatch]) -> Iterator[MicroBatch]:
+    """The micro-batches of a step; the rank is in the forward pass of the one that was handed out."""
+    for number, batch in enumerate(batches, 1):
+        PROGRESS.enter(Part.FORWARD, f"micro-batch {number} of {len(batches)}")
+        yield batch
+
+
 def masked_sum(loss_mask: Tensor, loss_bs: Tensor) -> Reduced:
     """Sum of a micro-batch's loss over its valid tokens, in the form the schedule expects.
 
     Returns:
         the sum (fp32, differentiable), the number of valid tokens (int32), and both for logging.
     """
+    if (place := PROGRESS.place).part is Part.FORWARD:
+        PROGRESS.enter(Part.BACKWARD, place.detail)
     total = torch.sum(loss_bs.float() * loss_mask)
     tokens = loss_mask.sum().to(torch.int32)
     return total, tokens, {"nats": total.detach(), "tokens": tokens}
@@ -70,6 +80,12 @@ def _forward_step(batches: Iterator[MicroBatch], model: Any) -> tuple[Tensor, Ca
     return output, lambda loss_bs: masked_sum(loss_mask, loss_bs)
 
 
+def reduce_gradients(*arguments: Any, **options: Any) -> None:
+    """Megatron-Core's ``finalize_model_grads``, which the schedule calls after the last backward pass."""
+    PROGRESS.enter(Part.REDUCE, "gradients")
+    finalize_model_grads(*arguments, **options)
+
+
 def run_micro_batches(
     chunks: list[DistributedDataParallel],
     batches: list[MicroBatch],
@@ -83,7 +99,7 @@ def run_micro_batches(
     After backward, gradients are means over the global number of valid tokens.
     """
     # Every model chunk walks the same micro-batches on its own.
-    iterators = [iter(batches) for _ in chunks]
+    iterators = [iter(batches) if forward_only else _one_by_one(batches) for _ in chunks]
     reports = get_forward_backward_func()(
         forward_step_func=_forward_step,
         data_iterator=iterators if len(chunks) > 1 else iterators[0],

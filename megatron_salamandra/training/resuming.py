@@ -12,6 +12,7 @@ from megatron.core.optimizer import MegatronOptimizer
 from megatron_salamandra.checkpoint import load_checkpoint, newest_intact
 from megatron_salamandra.config import ConfigError, RunConfig, load_run_config
 from megatron_salamandra.data import RunStream, SourceLedger
+from megatron_salamandra.hangs import PROGRESS, Part
 from megatron_salamandra.run_directory import (
     CONFIG,
     CheckpointError,
@@ -99,6 +100,7 @@ def initialize_weights(
     Raises:
         CheckpointError: it is damaged.
     """
+    PROGRESS.enter(Part.START, "first weights")
     place = runtime.config.initialize_from
     if place is None:
         return

@@ -11,6 +11,7 @@ import torch.distributed as dist
 
 from megatron_salamandra.config import ConfigError, RunConfig
 from megatron_salamandra.data import PhaseStart, RunStream, compare_blends
+from megatron_salamandra.hangs import PROGRESS, Part
 from megatron_salamandra.parallel import ProcessGrid
 from megatron_salamandra.run_directory import CheckpointError, RunDirectory
 from megatron_salamandra.training.earlier_run import start_after
@@ -62,6 +63,7 @@ def open_data(
         DataError: a blend's files are not what it says, the run was started on another blend, the phases have
             different tokenizers, or the earlier run cannot be read.
     """
+    PROGRESS.enter(Part.START, "opening the data")
     plans = [_load_plan(config, number) for number in range(len(config.phase_names))]
     for name, plan in zip(config.phase_names, plans, strict=True):
         if plan.tokenizer.sha256 != plans[0].tokenizer.sha256:

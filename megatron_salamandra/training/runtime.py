@@ -11,13 +11,15 @@ from dataclasses import dataclass
 import torch
 import torch.distributed as dist
 
+from megatron_salamandra.cluster import HungElsewhere
 from megatron_salamandra.config import RunConfig
 from megatron_salamandra.foundation.atomic_files import atomic_write_bytes
 from megatron_salamandra.foundation.errors import UserError
 from megatron_salamandra.foundation.exit_codes import EXIT_STOPPED
 from megatron_salamandra.foundation.signals import SignalWatch
 from megatron_salamandra.foundation.world import World
-from megatron_salamandra.parallel import ProcessGrid, start_process_grid
+from megatron_salamandra.hangs import PROGRESS, Part, Watchdog
+from megatron_salamandra.parallel import ProcessGrid, collectives_begun, start_process_grid
 from megatron_salamandra.platform import Platform, select_platform
 from megatron_salamandra.run_directory import EventLog, RunDirectory, RunOwner, unwritable
 from megatron_salamandra.training.environment import record_environment
@@ -45,19 +47,27 @@ class Runtime:
     signals: SignalWatch
     owner: RunOwner | None
     """The right to write into the directory; on rank 0."""
+    watchdog: Watchdog
+    """Of this rank."""
     has_trained: bool = False
     """True from the first step of this process on."""
 
     @classmethod
     @contextmanager
     def start(
-        cls, config: RunConfig, world: World, signals: SignalWatch, owner: RunOwner | None
+        cls,
+        config: RunConfig,
+        world: World,
+        signals: SignalWatch,
+        owner: RunOwner | None,
+        watchdog: Watchdog,
     ) -> Iterator[Runtime]:
         """Bring everything up, yield, and take it down again; failures are logged with their rank.
 
         Args:
             signals: remembers signals from the moment on at which the ranks have joined.
             owner: of the run directory; on rank 0.
+            watchdog: of this rank.
         Raises:
             PlatformError: the platform asked for is not usable here.
             StopRequested: a signal came before the first step.
@@ -66,6 +76,7 @@ class Runtime:
         directory = RunDirectory(config.run_dir)
         platform = select_platform(config.platform)
         with ExitStack() as stack:
+            PROGRESS.enter(Part.START, "joining the other ranks")
             platform.start(world.local_rank)
             stack.callback(platform.stop)
             try:
@@ -76,6 +87,9 @@ class Runtime:
                 # Perhaps a rank is missing because a signal has ended it, and this one's own is on its way.
                 signals.wait(SIGNAL_SPREAD_SECONDS)
                 raise
+            PROGRESS.peers = f"stage {grid.pipeline_rank}"
+            PROGRESS.count_collectives = collectives_begun
+            stack.callback(setattr, PROGRESS, "count_collectives", None)
             signals.begin()
             failures = stack.enter_context(
                 Failures.of_joined_ranks(grid.rank, grid.local_rank, grid.world_size)
@@ -89,7 +103,7 @@ class Runtime:
             stack.callback(stop_logging, logger)
             events = EventLog(directory.events, enabled=grid.rank == 0)
             logger.info("%s; %s", grid.describe(), platform.description())
-            runtime = cls(config, directory, platform, grid, logger, events, signals, owner)
+            runtime = cls(config, directory, platform, grid, logger, events, signals, owner, watchdog)
             try:
                 runtime.stop_if_asked()
                 yield runtime
@@ -97,6 +111,8 @@ class Runtime:
                 runtime._tell_stop(stop)
                 raise
             except Exception as error:
+                if watchdog.found:
+                    raise HungElsewhere(watchdog.found) from error
                 nothing_done = not (runtime.has_trained or isinstance(error, UserError) or failures.cause)
                 if nothing_done and signals.wait(SIGNAL_SPREAD_SECONDS):
                     # A rank that the signal found before it had joined has left at once, and this one misses it.

@@ -12,6 +12,7 @@ from megatron.core.distributed import DistributedDataParallel
 from megatron.core.optimizer import MegatronOptimizer
 
 from megatron_salamandra.data import MicroBatch, StepLoader
+from megatron_salamandra.hangs import PROGRESS, Part
 from megatron_salamandra.optim import apply_schedule, apply_update, ready_gradients
 from megatron_salamandra.training.callbacks import CallbackList
 from megatron_salamandra.training.decision import Action, Decision, strongest
@@ -80,6 +81,7 @@ class TrainStep:
                 are cleared.
         """
         started = self._clock()
+        PROGRESS.enter(Part.DATA, step=step)
         batches = loader.next_step()
         data_ready = self._clock()
         loss = self._forward_backward(batches)
@@ -88,9 +90,11 @@ class TrainStep:
         measured = self._measure(step, sums.nats / sums.tokens)
         decision = self._decide(measured)
         if decision.action is Action.APPLY:
+            PROGRESS.enter(Part.UPDATE)
             apply_update(self._optimizer, measured.grad_norm)
         self._runtime.platform.synchronize()
         ended = self._clock()
+        PROGRESS.step_done(ended - started)
         report = StepReport(
             step=step,
             loss=measured.loss,
@@ -112,6 +116,7 @@ class TrainStep:
         return StepOutcome(decision, report if done else None, sums.signals > 0, sums.stops > 0)
 
     def _forward_backward(self, batches: list[MicroBatch]) -> LossSum:
+        PROGRESS.enter(Part.FORWARD)
         for chunk in self._chunks:
             chunk.train()
             chunk.zero_grad_buffer()
@@ -120,6 +125,7 @@ class TrainStep:
 
     def _reduce(self, loss: LossSum, progress: Progress) -> _Sums:
         """Add up what the ranks have to say, so that all of them go the same way."""
+        PROGRESS.enter(Part.REDUCE, "loss")
         signalled = self._runtime.signals.received is not None
         wishes = [signalled, progress.stop_request is not None, progress.save_request]
         sums = self._runtime.sum_over_ranks([loss.nats, loss.tokens, *map(float, wishes)])
@@ -129,6 +135,7 @@ class TrainStep:
 
     def _measure(self, step: int, loss: float) -> Measurement:
         """Everything that is known of the update before it is made, equal on all ranks."""
+        PROGRESS.enter(Part.REDUCE, "gradient norm")
         rate = apply_schedule(self._optimizer, self._config, step)
         return Measurement(step, loss, ready_gradients(self._optimizer), rate)
 
@@ -153,6 +160,7 @@ class TrainStep:
         """The strongest decision of all ranks; collective where a callback has a say."""
         if not self._callbacks.have_a_say:
             return mine
+        PROGRESS.enter(Part.DECIDE, "the other ranks")
         if self._runtime.max_over_ranks(mine.action) == Action.APPLY:
             return mine
         found: list[Any] = [None] * self._runtime.grid.world_size

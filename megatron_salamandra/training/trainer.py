@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from megatron.core.distributed import DistributedDataParallel, finalize_model_grads
+from megatron.core.distributed import DistributedDataParallel
 from megatron.core.optimizer import MegatronOptimizer
 
 from megatron_salamandra.checkpoint import CheckpointWriter, SaveOutcome, load_checkpoint
@@ -12,6 +12,7 @@ from megatron_salamandra.cluster import leave_word
 from megatron_salamandra.config import RunConfig
 from megatron_salamandra.data import DocumentRules, RunStream, SourceLedger, StepLoader, validation_sets
 from megatron_salamandra.foundation.exit_codes import EXIT_DONE, EXIT_STOPPED
+from megatron_salamandra.hangs import PROGRESS, Part
 from megatron_salamandra.model import build_model_chunks, unwrap
 from megatron_salamandra.optim import build_optimizer, check_optimizer
 from megatron_salamandra.run_directory import CheckpointState, step_of
@@ -23,6 +24,7 @@ from megatron_salamandra.training.callbacks.validation import HeldOut, Validatio
 from megatron_salamandra.training.decision import Action, Decision
 from megatron_salamandra.training.environment import package_versions
 from megatron_salamandra.training.errors import TrainingError
+from megatron_salamandra.training.forward_backward import reduce_gradients
 from megatron_salamandra.training.metrics.book import MetricBook
 from megatron_salamandra.training.metrics.step_metrics import StepMetrics
 from megatron_salamandra.training.parts import TrainerParts
@@ -149,10 +151,11 @@ class Trainer:
         config = runtime.config
         check_optimizer(config)
         data = open_data(config, runtime.directory, runtime.grid, runtime.logger)
+        PROGRESS.enter(Part.START, "building the model")
         chunks = build_model_chunks(config, runtime.grid, runtime.platform)
         optimizer = build_optimizer(config, chunks, runtime.platform)
         for chunk in chunks:
-            chunk.config.finalize_model_grads_func = finalize_model_grads
+            chunk.config.finalize_model_grads_func = reduce_gradients
             chunk.config.grad_scale_func = optimizer.scale_loss
             if config.optimizer.overlap_grad_reduce:
                 chunk.config.no_sync_func = [c.no_sync for c in chunks] if len(chunks) > 1 else chunk.no_sync
@@ -217,6 +220,7 @@ class Trainer:
         state = load_checkpoint(directory, self.config, self.chunks, self.optimizer, checked=True)
         self.progress.step = state.step
         self._set_timeline(timeline_after(directory, state, self.config, self.timeline))
+        PROGRESS.enter(Part.START, f"resuming from {directory.name}", step=self.step)
         check_same_stream(directory, state, self.data)
         self._enter_phase(self.timeline.phase(max(self.step, 1)))
         self.progress.skipped_updates = state.skipped_updates
@@ -409,5 +413,6 @@ class Trainer:
             self.callbacks.close()
         if self.progress.stop_reason is not None and not self._stopped_by_signal:
             leave_word(self.progress.stop_reason)
+        PROGRESS.enter(Part.END)
         runtime.events.write("end", step=self.step, exit_code=self.exit_code)
         return self.exit_code

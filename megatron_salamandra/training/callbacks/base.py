@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from megatron_salamandra.config import ConfigError
+from megatron_salamandra.hangs import PROGRESS, Part
 from megatron_salamandra.training.decision import Decision, strongest
 from megatron_salamandra.training.report import LanguageScore, Measurement, StepReport
 from megatron_salamandra.training.run_view import Run
@@ -103,6 +104,11 @@ class Callback:
         """
 
 
+def _part(callback: Callback) -> Part:
+    """What a rank is in while a callback is called between steps."""
+    return {"validation": Part.VALIDATION, "checkpoint": Part.SAVE}.get(callback.part, Part.CALLBACKS)
+
+
 class CallbackList:
     """Calls every callback in order."""
 
@@ -146,16 +152,22 @@ class CallbackList:
     def start(self) -> None:
         """See :meth:`Callback.start`."""
         for callback in self._callbacks:
+            PROGRESS.enter(_part(callback), callback.name)
             callback.start()
 
     def before_update(self, measured: Measurement) -> Decision:
         """The strongest answer; all callbacks are asked, because each may keep statistics."""
-        return strongest([callback.before_update(measured) for callback in self._callbacks])
+        answers = []
+        for callback in self._callbacks:
+            PROGRESS.enter(Part.DECIDE, callback.name)
+            answers.append(callback.before_update(measured))
+        return strongest(answers)
 
     def after_step(self, report: StepReport) -> None:
         """See :meth:`Callback.after_step`."""
         for callback in self._callbacks:
             started = self._clock()
+            PROGRESS.enter(_part(callback), callback.name)
             callback.after_step(report)
             spent = self._clock() - started
             self._seconds[callback.part] = self._seconds.get(callback.part, 0.0) + spent
@@ -163,33 +175,40 @@ class CallbackList:
     def after_validation(self, step: int, scores: Sequence[LanguageScore]) -> None:
         """See :meth:`Callback.after_validation`."""
         for callback in self._callbacks:
-            callback.after_validation(step, scores)
+            with PROGRESS.inside(_part(callback), callback.name):
+                callback.after_validation(step, scores)
 
     def after_checkpoint(self, step: int, directory: Path) -> None:
         """See :meth:`Callback.after_checkpoint`."""
         for callback in self._callbacks:
-            callback.after_checkpoint(step, directory)
+            with PROGRESS.inside(_part(callback), callback.name):
+                callback.after_checkpoint(step, directory)
 
     def before_roll_back(self) -> None:
         """See :meth:`Callback.before_roll_back`."""
         for callback in self._callbacks:
+            PROGRESS.enter(_part(callback), callback.name)
             callback.before_roll_back()
 
     def after_roll_back(self, step: int) -> None:
         """See :meth:`Callback.after_roll_back`."""
         for callback in self._callbacks:
+            PROGRESS.enter(_part(callback), callback.name, step=step)
             callback.after_roll_back(step)
 
     def catch_up(self) -> None:
         """See :meth:`Callback.catch_up`."""
         for callback in self._callbacks:
-            callback.catch_up()
+            with PROGRESS.inside(_part(callback), callback.name):
+                callback.catch_up()
 
     def finish(self) -> None:
         """See :meth:`Callback.finish` and :meth:`Callback.after_last_save`."""
         for callback in self._callbacks:
+            PROGRESS.enter(_part(callback), callback.name)
             callback.finish()
         for callback in self._callbacks:
+            PROGRESS.enter(_part(callback), callback.name)
             callback.after_last_save()
 
     def have_work_left(self) -> bool:

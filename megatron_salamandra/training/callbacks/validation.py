@@ -11,6 +11,7 @@ import torch
 from megatron.core.distributed import DistributedDataParallel
 
 from megatron_salamandra.data import DocumentRules, MicroBatch, ValidationSet
+from megatron_salamandra.hangs import PROGRESS, Part
 from megatron_salamandra.run_directory import ValidationLog
 from megatron_salamandra.training.callbacks.base import Callback
 from megatron_salamandra.training.forward_backward import run_micro_batches
@@ -182,6 +183,7 @@ class Validation(Callback):
             chunk.eval()
         scores: list[LanguageScore] = []
         for validation_set in self._sets:
+            PROGRESS.enter(Part.VALIDATION, validation_set.source)
             if self._look_for_signals():
                 self.run.logger.info(
                     "the validation of step %d is broken off after %d of %d languages",
