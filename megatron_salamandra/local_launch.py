@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -19,10 +20,13 @@ from collections.abc import Mapping, Sequence
 from types import FrameType
 from typing import TYPE_CHECKING
 
-from megatron_salamandra.foundation.exit_codes import EXIT_STOPPED
+from megatron_salamandra.cluster import RoundWatch, Watch, tell_hang
+from megatron_salamandra.foundation.exit_codes import EXIT_HUNG, EXIT_STOPPED
 from megatron_salamandra.foundation.launch_environment import local_environment
 from megatron_salamandra.foundation.parents import bound_command
 from megatron_salamandra.foundation.signals import SignalWatch
+from megatron_salamandra.hangs import Hang
+from megatron_salamandra.run_directory import ROUND_DIR, RunDirectory
 
 if TYPE_CHECKING:
     from megatron_salamandra.config import RunConfig
@@ -37,6 +41,8 @@ FORWARDED = {
 """What this process receives, and what it sends to the ranks for it."""
 GRACE_SECONDS = 60.0
 """How long other ranks may take to save and end once one has failed, before they are killed."""
+HUNG_SECONDS = 5.0
+"""The same if it hung: those that can have written their stacks and end by themselves."""
 POLL_SECONDS = 0.05
 
 
@@ -91,8 +97,9 @@ class _Ranks:
             if process.poll() is None:
                 process.send_signal(number)
 
-    def wait(self) -> int:
-        """Wait for all; the exit code of the whole."""
+    def wait(self, watch: RoundWatch | None) -> tuple[int, Hang | None]:
+        """Wait for all; the exit code of the whole, and who held up the others if they hung."""
+        hang: Hang | None = None
         first_failure = 0
         deadline: float | None = None
         running = list(self._processes)
@@ -104,16 +111,24 @@ class _Ranks:
                 running.remove(process)
                 if code and first_failure in (0, EXIT_STOPPED):
                     first_failure = self._meaning(code)
-                    deadline = time.monotonic() + GRACE_SECONDS
-                    if first_failure != EXIT_STOPPED:  # those that stop together need no telling
+                    hung = first_failure == EXIT_HUNG
+                    deadline = time.monotonic() + (HUNG_SECONDS if hung else GRACE_SECONDS)
+                    if first_failure not in (
+                        EXIT_STOPPED,
+                        EXIT_HUNG,
+                    ):  # those that stop together need no telling
                         for other in running:
                             other.send_signal(signal.SIGTERM)
+            if watch is not None and first_failure == 0 and running and watch.is_still():
+                hang, first_failure, deadline = watch.who_is_late(), EXIT_HUNG, time.monotonic()
             if deadline is not None and time.monotonic() > deadline:
                 # The others wait for a rank that is gone.
                 for process in running:
                     process.kill()
             time.sleep(POLL_SECONDS)
-        return first_failure
+        if watch is not None and first_failure == EXIT_HUNG and hang is None:
+            hang = watch.found_by_ranks()
+        return first_failure, hang
 
     def _meaning(self, code: int) -> int:
         if code < 0 and -code in self.asked:
@@ -128,7 +143,13 @@ class _Ranks:
             process.wait()
 
 
-def run_ranks(module: str, arguments: Sequence[str], ranks: int, signals: SignalWatch | None = None) -> int:
+def run_ranks(
+    module: str,
+    arguments: Sequence[str],
+    ranks: int,
+    signals: SignalWatch | None = None,
+    config: RunConfig | None = None,
+) -> int:
     """Run ``python -m module arguments`` once per rank and return the exit code of the whole.
 
     Args:
@@ -136,15 +157,23 @@ def run_ranks(module: str, arguments: Sequence[str], ranks: int, signals: Signal
         arguments: its command line.
         ranks: number of processes.
         signals: the caller's watch, which hands over to this function.
+        config: of the run, whose heartbeat is watched then.
     Returns:
         0 if all ranks returned 0; otherwise the code of the rank that failed first, or 75 if every
         rank that did not return 0 returned that. A rank that died of a signal counts as 128 plus
-        its number. Requests to stop this process go to every rank, and if it is killed they are asked to stop.
+        its number. If ranks hang, all are ended, the late ones are named on stderr and in the run's events, and
+        the code is 76. Requests to stop this process go to every rank, and if it is killed they are asked to stop.
     """
     address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port())}
     size = {"WORLD_SIZE": str(ranks), "LOCAL_WORLD_SIZE": str(ranks)}
     environment = local_environment({**address, **size})
     command = [sys.executable, "-u", "-m", module, *arguments]
+    directory = None if config is None or config.run_dir is None else RunDirectory(config.run_dir.absolute())
+    watch: RoundWatch | None = None
+    if directory is not None and config is not None and ROUND_DIR not in environment:
+        records = directory.round(f"local-{address['MASTER_PORT']}")
+        environment[ROUND_DIR] = str(records)
+        watch = RoundWatch(directory, records, Watch.later_than(config.hangs))
     processes = _Ranks()
     # What nohup and the like ignore stays ignored.
     heard = [
@@ -161,7 +190,13 @@ def run_ranks(module: str, arguments: Sequence[str], ranks: int, signals: Signal
         for rank in range(ranks):
             processes.start(command, environment | {"RANK": str(rank), "LOCAL_RANK": str(rank)})
         processes.repeat()
-        return processes.wait()
+        code, hang = processes.wait(watch)
+        if directory is not None and watch is not None:
+            if hang is not None:
+                tell_hang(directory, hang)
+            else:
+                shutil.rmtree(watch.files.directory, ignore_errors=True)
+        return code
     finally:
         processes.end()
         for number, handler in previous.items():

@@ -18,7 +18,7 @@ def register(subparsers: Subparsers) -> None:
         "blend.lock.yaml, ordinals.lock.yaml, metrics.jsonl, validation.jsonl, events.jsonl, tensorboard/, "
         "checkpoints/, logs/). The same command resumes. On a cluster start one "
         "`python -m megatron_salamandra.train` per GPU instead: see launch/.",
-        epilog="Exit codes: 0 done, 2 bad usage or configuration, 75 stopped early with everything saved.",
+        epilog="Exit codes: 0 done, 2 bad usage or configuration, 75 stopped early with everything saved, 76 hung.",
     )
     add_arguments(parser)
     parser.set_defaults(command=parser, anywhere="overrides")
@@ -46,4 +46,4 @@ def _start_ranks(arguments: argparse.Namespace, signals: SignalWatch) -> int:
     ranks = arguments.ranks or default_ranks(config)
     config.validate_for_world(ranks)
     config.validate_packages()
-    return run_ranks("megatron_salamandra.train", [arguments.config, *overrides], ranks, signals)
+    return run_ranks("megatron_salamandra.train", [arguments.config, *overrides], ranks, signals, config)

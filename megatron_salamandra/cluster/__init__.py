@@ -32,7 +32,7 @@ from megatron_salamandra.cluster.rounds import (
 )
 
 if TYPE_CHECKING:
-    from megatron_salamandra.cluster.hung_ranks import HungElsewhere, watch_rank
+    from megatron_salamandra.cluster.hung_ranks import HungElsewhere, limits_of, tell_hang, watch_rank
     from megatron_salamandra.cluster.launch_options import LaunchOptions
     from megatron_salamandra.cluster.objection import Refused, refuse
     from megatron_salamandra.cluster.profile import (
@@ -43,11 +43,12 @@ if TYPE_CHECKING:
         seconds_of,
     )
     from megatron_salamandra.cluster.queue_checks import QueueRequest, check_queue
+    from megatron_salamandra.cluster.round_watch import RoundWatch, Watch
     from megatron_salamandra.cluster.slurm import NoJob, SlurmJob
     from megatron_salamandra.cluster.slurm_command import SlurmError
     from megatron_salamandra.cluster.status import NoRun, Save, Status, ask_run, run_status, status_text
     from megatron_salamandra.cluster.submission import Launch, launch
-    from megatron_salamandra.cluster.supervise import Progress, Supervisor, Watch
+    from megatron_salamandra.cluster.supervise import Progress, Supervisor
 
 __all__ = [
     "Action",
@@ -75,6 +76,7 @@ __all__ = [
     "Refused",
     "Round",
     "RoundBook",
+    "RoundWatch",
     "Save",
     "Session",
     "SlurmError",
@@ -88,6 +90,7 @@ __all__ = [
     "first_failure",
     "launch",
     "leave_word",
+    "limits_of",
     "load_profile",
     "profile_names",
     "read_reports",
@@ -98,13 +101,18 @@ __all__ = [
     "run_status",
     "seconds_of",
     "status_text",
+    "tell_hang",
     "time_of",
     "watch_rank",
 ]
 
 _LATER = {
     "HungElsewhere": "hung_ranks",
+    "limits_of": "hung_ranks",
+    "tell_hang": "hung_ranks",
     "watch_rank": "hung_ranks",
+    "RoundWatch": "round_watch",
+    "Watch": "round_watch",
     "ClusterProfile": "profile",
     "ProfileError": "profile",
     "load_profile": "profile",
@@ -115,7 +123,6 @@ _LATER = {
     "SlurmJob": "slurm",
     "Progress": "supervise",
     "Supervisor": "supervise",
-    "Watch": "supervise",
     "NoRun": "status",
     "Save": "status",
     "Status": "status",

@@ -58,6 +58,19 @@ class JobNote:
     ends: float | None
 
 
+@dataclass(frozen=True)
+class Beat:
+    """The last sign of life.
+
+    Attributes:
+        time: in seconds since 1970, by the clock of the file system.
+        within_seconds: how long the next one may take; None if that is not said.
+    """
+
+    time: float
+    within_seconds: float | None
+
+
 class ControlFiles:
     """The requests and the heartbeat of one run directory."""
 
@@ -133,19 +146,32 @@ class ControlFiles:
             return (self.directory / kind).stat().st_mtime
         return None
 
-    def beat(self) -> None:
-        """Say that the run moves; called by rank 0 at every step. What the disk refuses is nobody's loss."""
-        path = self.directory / HEARTBEAT
+    def beat(self, within_seconds: float | None = None) -> None:
+        """Say that the run moves; called by rank 0 at every step. What the disk refuses is nobody's loss.
+
+        Args:
+            within_seconds: how long the next beat may take.
+        """
         with contextlib.suppress(OSError):
             self.directory.mkdir(parents=True, exist_ok=True)
-            path.touch()
+            text = "" if within_seconds is None else f"{within_seconds:g}"
+            (self.directory / HEARTBEAT).write_text(text, encoding="ascii")
 
-    def last_beat(self) -> float | None:
-        """Time of the last beat in seconds since 1970, by the clock of the file system; None if there was none."""
+    def last_beat(self) -> Beat | None:
+        """The last beat; None if there was none.
+
+        Raises:
+            OSError: the file system does not say.
+        """
+        path = self.directory / HEARTBEAT
         try:
-            return (self.directory / HEARTBEAT).stat().st_mtime
-        except OSError:
+            moved, text = path.stat().st_mtime, path.read_text(encoding="ascii")
+        except FileNotFoundError:
             return None
+        within = None
+        with contextlib.suppress(ValueError):  # empty, or just being written
+            within = float(text)
+        return Beat(moved, within)
 
 
 def _user() -> str:

@@ -7,6 +7,7 @@ import os
 import sys
 
 from megatron_salamandra.cluster.rank_report import report_end
+from megatron_salamandra.cluster.rounds import RankFailure
 from megatron_salamandra.config import RunConfig
 from megatron_salamandra.foundation.errors import UserError
 from megatron_salamandra.foundation.exit_codes import EXIT_HUNG
@@ -45,6 +46,14 @@ def tell_hang(directory: RunDirectory, hang: Hang) -> None:
     with contextlib.suppress(OSError):
         print(f"hang: {hang.text}", file=sys.stderr, flush=True)
     record_hang(directory, hang)
+
+
+def failure_of(hang: Hang) -> RankFailure:
+    """The hang as the failure of the rank whose host is best avoided; of an unknown one where there is none."""
+    suspect = hang.suspect
+    if suspect is None:
+        return RankFailure(-1, "", EXIT_HUNG, hang.text)
+    return RankFailure(suspect.rank, suspect.host, EXIT_HUNG, hang.text)
 
 
 def record_hang(directory: RunDirectory, hang: Hang) -> None:

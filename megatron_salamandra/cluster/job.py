@@ -24,10 +24,11 @@ from megatron_salamandra.cluster.links import cancel_links, waiting_links
 from megatron_salamandra.cluster.profile import load_profile
 from megatron_salamandra.cluster.rank_report import read_reports
 from megatron_salamandra.cluster.round_book import RoundBook
+from megatron_salamandra.cluster.round_watch import Watch
 from megatron_salamandra.cluster.rounds import Action, Patience
 from megatron_salamandra.cluster.run_state import last_step, pace, saved_step
 from megatron_salamandra.cluster.slurm import SlurmJob
-from megatron_salamandra.cluster.supervise import Progress, Supervisor, Watch
+from megatron_salamandra.cluster.supervise import Progress, Supervisor
 from megatron_salamandra.config import ConfigError, RunConfig, load_run_config
 from megatron_salamandra.foundation.errors import UserError
 from megatron_salamandra.foundation.exit_codes import EXIT_DONE
@@ -91,6 +92,7 @@ def run_job(options: JobOptions) -> int:
         assert options.job_dir is not None  # checked with the options
         directory = RunDirectory(options.job_dir.absolute())
         progress, seen = _command_progress(directory), [Path.cwd(), directory.path]
+        watch = _NEVER_HUNG
     else:
         config = load_run_config(options.config, options.overrides)
         config.validate_for_world(nodes * job.tasks_per_node)
@@ -98,8 +100,9 @@ def run_job(options: JobOptions) -> int:
             raise ConfigError("run_dir is not set\n  name the run's directory: run_dir=runs/my-run")
         directory = RunDirectory(config.run_dir.absolute())
         progress, seen = _run_progress(directory, config), _directories(directory, config)
+        watch = Watch.later_than(config.hangs)
     links = waiting_links(options.launch_dir, job.job) if options.launch_dir is not None else ()
-    supervisor = _supervisor(options, job, nodes, directory, progress, seen, chained=bool(links))
+    supervisor = _supervisor(options, job, nodes, directory, progress, seen, watch, chained=bool(links))
     code = supervisor.run()
     rounds = RoundBook(directory.path).read()
     over = progress().done or bool(rounds and rounds[-1].decision.action is Action.END)
@@ -117,6 +120,7 @@ def _supervisor(
     directory: RunDirectory,
     progress: Callable[[], Progress],
     seen: Sequence[Path],
+    watch: Watch,
     *,
     chained: bool,
 ) -> Supervisor:
@@ -141,7 +145,7 @@ def _supervisor(
         # Since SLURM 22.05 srun does not inherit --cpus-per-task from the job: tasks would get one CPU each.
         srun_options=(f"--cpus-per-task={cpus}", *rank.srun_options),
         environment={**environment, **rank.environment},
-        watch=_NEVER_HUNG if of_commands else Watch(),
+        watch=watch,
         patience=_PATIENCE_WITH_COMMANDS if of_commands else Patience(),
         stop_seconds=lambda: pace(directory).stop_seconds(),
         lead_seconds=options.lead,

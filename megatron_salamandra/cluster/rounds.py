@@ -291,7 +291,7 @@ def _excluded(history: Sequence[Round], outcome: Outcome, allocation: Allocation
     """Hosts to keep away from: those that are known to be bad, now or in an earlier round of this job.
 
     The host of the rank that failed first is among them only where a spare node takes its place: most crashes are the
-    program's fault and would follow it.
+    program's fault and would follow it. A host that has held up the others in an earlier round of this job too is bad.
     """
     bad = list(outcome.suspects)
     for past in reversed(history):
@@ -299,7 +299,14 @@ def _excluded(history: Sequence[Round], outcome: Outcome, allocation: Allocation
             bad += past.decision.exclude
     usable = [host for host in allocation.answering if host not in bad]
     failed_on = outcome.failure.host if outcome.failure else ""
-    if failed_on in usable and len(usable) > allocation.needed_nodes:
+    hung_before = any(
+        past.job == allocation.job
+        and past.outcome.cause is outcome.cause is Cause.HANG
+        and past.outcome.failure is not None
+        and past.outcome.failure.host == failed_on
+        for past in history
+    )
+    if failed_on in usable and (hung_before or len(usable) > allocation.needed_nodes):
         bad.append(failed_on)
     return tuple(dict.fromkeys(bad))
 
@@ -324,6 +331,8 @@ def _blame(what: str, outcome: Outcome) -> str:
     failure = outcome.failure
     if failure is None:
         return what
+    if outcome.cause is Cause.HANG:
+        return f"{what}; {failure.message.strip()}"
     place = f"rank {failure.rank}" if failure.rank >= 0 else "a rank"
     host = f" on {failure.host}" if failure.host else ""
     message = f": {failure.message.strip()}" if failure.message.strip() else ""

@@ -65,7 +65,7 @@ class Status:
         step, saved: the last step that is recorded, and the last that is saved; 0 before the first.
         steps: length of the run; None if that cannot be read.
         loss, tokens: of the last step; None before the first.
-        beat_seconds: since the last step.
+        beat_seconds: since rank 0 came to where it is.
         saves: the last ones, oldest first.
         rounds: number of them.
         incidents: all of them, oldest first.
@@ -118,10 +118,13 @@ def run_status(path: Path) -> Status:
     directory = RunDirectory(path)
     events, rounds = read_events(directory.events), RoundBook(path).read()
     control = ControlFiles(path)
-    owner, saved, beat = read_owner(directory), saved_step(directory), control.last_beat()
+    owner, saved = read_owner(directory), saved_step(directory)
     last = MetricsLog(directory.metrics).recent()
     if not (directory.config.is_file() or events or rounds or owner or saved or last):
         raise NoRun(f"{path}: no run here, {directory.config.name} is missing\n  name a run directory")
+    beat = None
+    with contextlib.suppress(OSError):
+        beat = control.last_beat()
     steps = _length(directory)
     lives = owner is not None and owner.lives is not False
     lost = lives and owner is not None and owner.lives is None and is_silent(directory)
@@ -137,7 +140,7 @@ def run_status(path: Path) -> Status:
         steps=steps,
         loss=_number(last[-1].values.get("loss")) if last else None,
         tokens=_whole(last[-1].values.get("tokens")) if last else None,
-        beat_seconds=None if beat is None else max(0.0, time.time() - beat),
+        beat_seconds=None if beat is None else max(0.0, time.time() - beat.time),
         pace=pace_of(last, events),
         saves=_saves(events)[-_SAVES_SHOWN:],
         rounds=len(rounds),
@@ -201,7 +204,7 @@ def status_text(status: Status) -> str:
     if status.limit_seconds is not None and status.job is not None:
         lines.append(f"time limit of job {status.job.job} in {_span(status.limit_seconds)}")
     if status.state in ("running", "lost") and status.beat_seconds is not None:
-        lines.append(f"last step {_span(status.beat_seconds)} ago")
+        lines.append(f"last sign of life {_span(status.beat_seconds)} ago")
     if status.asked is not None:
         lines.append(f"asked to stop: {status.asked.reason} ({status.asked.by})")
     if status.saves:

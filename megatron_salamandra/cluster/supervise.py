@@ -15,16 +15,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from megatron_salamandra.cluster.control import ControlFiles, JobNote
+from megatron_salamandra.cluster.hung_ranks import failure_of, record_hang
 from megatron_salamandra.cluster.job_calendar import JobCalendar
 from megatron_salamandra.cluster.leaving import JobEnd
 from megatron_salamandra.cluster.lost_rounds import lost_rounds, next_number, note_start
-from megatron_salamandra.cluster.pulse import Pulse
 from megatron_salamandra.cluster.rank_report import (
     first_failure,
     read_reports,
     read_word,
 )
 from megatron_salamandra.cluster.round_book import RoundBook
+from megatron_salamandra.cluster.round_watch import RoundWatch, Watch
 from megatron_salamandra.cluster.rounds import (
     Action,
     Allocation,
@@ -42,27 +43,13 @@ from megatron_salamandra.cluster.slurm_command import SlurmError
 from megatron_salamandra.cluster.step import Step
 from megatron_salamandra.cluster.verdict import RoundEnd, cause_of
 from megatron_salamandra.foundation.atomic_files import WriteError
-from megatron_salamandra.foundation.exit_codes import EXIT_FAILURE
+from megatron_salamandra.foundation.exit_codes import EXIT_FAILURE, EXIT_HUNG
+from megatron_salamandra.hangs import Hang
 from megatron_salamandra.run_directory import ROUND_DIR, OwnershipLost, RunDirectory, RunOwner, own
 
 _POLL_SECONDS = 0.2
 _OWNER_SECONDS = 5.0
 _STEPS_GONE_SECONDS = 30.0
-
-
-@dataclass(frozen=True)
-class Watch:
-    """When a round counts as hung.
-
-    Attributes:
-        start_seconds: from its start to the first beat.
-        beat_seconds: between two beats.
-        leave_seconds: from the end of rank 0 to the end of all ranks.
-    """
-
-    start_seconds: float = 1800.0
-    beat_seconds: float = 300.0
-    leave_seconds: float = 60.0
 
 
 @dataclass(frozen=True)
@@ -256,7 +243,8 @@ class Supervisor:
         while True:
             self._calendar.await_answer(self.say, lambda: bool(self._signals))
             with Step(self._srun(hosts), {**self.environment, **meeting}) as step:
-                signalled, hung = self._watch(step, directory, owner)
+                watch = RoundWatch(RunDirectory(self.run_dir), directory, self.watch)
+                signalled, hang = self._watch(step, directory, watch, owner)
             reports = read_reports(directory)
             if not step.slurm_did_not_answer or reports or signalled:
                 break
@@ -267,12 +255,17 @@ class Supervisor:
         states = self._node_states()
         after = self._progress()
         codes = {report.rank: report.code for report in reports}
+        if hang is None and EXIT_HUNG in codes.values():
+            hang = watch.found_by_ranks() or Hang((), "ranks hung and left no records")
+            self.say(f"hang: {hang.text}")
+        if hang is not None:
+            record_hang(RunDirectory(self.run_dir), hang)
         end = RoundEnd(
             code=codes.get(0),
             step_code=step.code,
-            failure=first_failure(reports) or step.first_failure(),
+            failure=failure_of(hang) if hang else first_failure(reports) or step.first_failure(),
             done=after.done,
-            hung=hung,
+            hung=hang is not None,
             signalled=signalled,
             requested=not asked.again if asked is not None else bool(read_word(directory)),
             job=self._calendar.now if self._calendar.answers else None,
@@ -311,11 +304,12 @@ class Supervisor:
             *self.command,
         ]
 
-    def _watch(self, step: Step, directory: Path, owner: RunOwner) -> tuple[bool, bool]:
-        """Wait for the end of the step: whether it was asked to stop, and whether it was ended because it hung."""
+    def _watch(
+        self, step: Step, directory: Path, watch: RoundWatch, owner: RunOwner
+    ) -> tuple[bool, Hang | None]:
+        """Wait for the end of the step: whether it was asked to stop, and who held it up if it was ended for that."""
         signalled = False
         rank_0_ended: float | None = None
-        pulse = Pulse(self._control)
         owned_until = time.monotonic() + _OWNER_SECONDS
         while step.process.poll() is None:
             time.sleep(_POLL_SECONDS)
@@ -327,7 +321,6 @@ class Supervisor:
             if now > owned_until:
                 owner.check()
                 owned_until = now + _OWNER_SECONDS
-            silent = pulse.silent_seconds()
             if rank_0_ended is None and (directory / "rank-00000.json").exists():
                 rank_0_ended = now
             if rank_0_ended is not None:
@@ -336,12 +329,13 @@ class Supervisor:
                         f"rank 0 ended {self.watch.leave_seconds:.0f} s ago and others did not: ending the step"
                     )
                     step.end()
-                    return signalled, False
-            elif silent > (self.watch.beat_seconds if pulse.began else self.watch.start_seconds):
-                self.say("no step for too long: ending the round")
+                    return signalled, None
+            elif watch.is_still():
+                hang = watch.who_is_late()
+                self.say(f"hang: {hang.text}; ending the round")
                 step.end()
-                return signalled, True
-        return signalled, False
+                return signalled, hang
+        return signalled, None
 
     def _reason_to_stop(self) -> str | None:
         """Why the ranks must save now; None while they need not."""

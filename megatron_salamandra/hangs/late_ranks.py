@@ -54,12 +54,11 @@ def find_late(records: Sequence[RankRecord], stacks: Path) -> Hang:
         records: at least one.
         stacks: directory that the sentence names.
     """
-    world = records[-1].world
+    world = max(records, key=lambda record: record.written).world  # older ones may be of an earlier start
     records = [record for record in records if record.rank < world]
     newest = max(record.written for record in records)
     silent = [record for record in records if newest - record.written > _patience(record)]
     absent = sorted(set(range(world)) - {record.rank for record in records})
-    others = [record for record in records if record not in silent]
     if world == 1:
         return Hang(
             (), f"{_name(records[0])}: {records[0].place} for {records[0].seconds:.0f} s; stacks in {stacks}"
@@ -75,10 +74,11 @@ def find_late(records: Sequence[RankRecord], stacks: Path) -> Hang:
             told.append(f"{unnamed} more ranks give no sign of life")
     else:
         late = _behind(records)
-        others = [record for record in records if record not in late]
         told = [f"{_name(r)}: {r.place} for {r.seconds:.0f} s" for r in late[:_NAMED]]
         if len(late) > _NAMED:
             told.append(f"{len(late) - _NAMED} more ranks stand there or before")
+    ranks = {record.rank for record in late}
+    others = [record for record in records if record.rank not in ranks]
     return Hang(tuple(late), "; ".join([*told, *_waiting(others, alone=not told)]) + f"; stacks in {stacks}")
 
 

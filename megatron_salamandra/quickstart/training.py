@@ -67,7 +67,7 @@ def _train(job: QuickstartJob, ranks: int, overrides: list[str], last_step: int,
         f"as a command: torchrun --nproc-per-node {ranks} -m megatron_salamandra.train {shlex.join(arguments)}"
     )
     print(f"logs of the ranks: {job.run}/logs/", flush=True)
-    code = run_ranks("megatron_salamandra.train", arguments, ranks)
+    code = run_ranks("megatron_salamandra.train", arguments, ranks, config=load_run_config(CONFIG, overrides))
     expected = 0 if last_step == total else EXIT_STOPPED
     if code != expected:
         raise QuickstartError(
