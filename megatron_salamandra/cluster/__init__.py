@@ -32,6 +32,7 @@ from megatron_salamandra.cluster.rounds import (
 )
 
 if TYPE_CHECKING:
+    from megatron_salamandra.cluster.fit_nodes import Fit, NodeCheck, fit_nodes
     from megatron_salamandra.cluster.hung_ranks import HungElsewhere, limits_of, tell_hang, watch_rank
     from megatron_salamandra.cluster.launch_options import LaunchOptions
     from megatron_salamandra.cluster.objection import Refused, refuse
@@ -58,6 +59,7 @@ __all__ = [
     "ClusterProfile",
     "ControlFiles",
     "Decision",
+    "Fit",
     "History",
     "HungElsewhere",
     "Incident",
@@ -66,6 +68,7 @@ __all__ = [
     "LaunchOptions",
     "NoJob",
     "NoRun",
+    "NodeCheck",
     "Outcome",
     "Patience",
     "ProfileError",
@@ -88,6 +91,7 @@ __all__ = [
     "check_queue",
     "decide",
     "first_failure",
+    "fit_nodes",
     "launch",
     "leave_word",
     "limits_of",
@@ -113,6 +117,9 @@ _LATER = {
     "watch_rank": "hung_ranks",
     "RoundWatch": "round_watch",
     "Watch": "round_watch",
+    "Fit": "fit_nodes",
+    "NodeCheck": "fit_nodes",
+    "fit_nodes": "fit_nodes",
     "ClusterProfile": "profile",
     "ProfileError": "profile",
     "load_profile": "profile",

@@ -19,9 +19,10 @@ from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
-from megatron_salamandra.cluster.container import in_container
+from megatron_salamandra.cluster.container import RankCommand, in_container
+from megatron_salamandra.cluster.fit_nodes import NodeCheck
 from megatron_salamandra.cluster.links import cancel_links, waiting_links
-from megatron_salamandra.cluster.profile import load_profile
+from megatron_salamandra.cluster.profile import ClusterProfile, load_profile
 from megatron_salamandra.cluster.rank_report import read_reports
 from megatron_salamandra.cluster.round_book import RoundBook
 from megatron_salamandra.cluster.round_watch import Watch
@@ -59,6 +60,9 @@ class JobOptions(Options):
     spares: Annotated[int, Field(ge=0), Option("nodes of the job that are kept for those that fail")] = 0
     container: Annotated[str | None, Option("image to run in", metavar="IMAGE")] = None
     python: Annotated[str | None, Option("interpreter of the ranks; of the image, if there is one")] = None
+    node_check: Annotated[
+        bool, Option("start rounds without looking at the nodes first", flag="--no-node-check")
+    ] = True
     lead: Annotated[
         int, Field(ge=0), Option("seconds between SLURM's signal and the time limit", metavar="SECONDS")
     ] = 0
@@ -93,6 +97,7 @@ def run_job(options: JobOptions) -> int:
         directory = RunDirectory(options.job_dir.absolute())
         progress, seen = _command_progress(directory), [Path.cwd(), directory.path]
         watch = _NEVER_HUNG
+        platform = None
     else:
         config = load_run_config(options.config, options.overrides)
         config.validate_for_world(nodes * job.tasks_per_node)
@@ -101,8 +106,11 @@ def run_job(options: JobOptions) -> int:
         directory = RunDirectory(config.run_dir.absolute())
         progress, seen = _run_progress(directory, config), _directories(directory, config)
         watch = Watch.later_than(config.hangs)
+        platform = config.platform
     links = waiting_links(options.launch_dir, job.job) if options.launch_dir is not None else ()
-    supervisor = _supervisor(options, job, nodes, directory, progress, seen, watch, chained=bool(links))
+    supervisor = _supervisor(
+        options, job, nodes, directory, progress, seen, watch, platform, chained=bool(links)
+    )
     code = supervisor.run()
     rounds = RoundBook(directory.path).read()
     over = progress().done or bool(rounds and rounds[-1].decision.action is Action.END)
@@ -121,19 +129,24 @@ def _supervisor(
     progress: Callable[[], Progress],
     seen: Sequence[Path],
     watch: Watch,
+    platform: str | None,
     *,
     chained: bool,
 ) -> Supervisor:
     profile = load_profile(options.profile)
     environment = {name: value for name, value in profile.environment.items() if name not in os.environ}
-    rank = in_container(
-        _rank_command(options),
-        profile.container,
-        options.container,
-        directories=seen,
-        working_directory=Path.cwd(),
-        environment=profile.environment,
-    )
+
+    def contained(command: Sequence[str]) -> RankCommand:
+        return in_container(
+            command,
+            profile.container,
+            options.container,
+            directories=seen,
+            working_directory=Path.cwd(),
+            environment=profile.environment,
+        )
+
+    rank = contained(_rank_command(options))
     cpus = os.environ.get("SLURM_CPUS_PER_TASK", str(profile.cpus_per_task))
     of_commands = options.config is None
     return Supervisor(
@@ -150,6 +163,7 @@ def _supervisor(
         stop_seconds=lambda: pace(directory).stop_seconds(),
         lead_seconds=options.lead,
         chained=chained,
+        node_check=_node_check(options, profile, platform, job, contained),
         say=lambda line: print(line, flush=True),
     )
 
@@ -173,16 +187,38 @@ def _command_progress(directory: RunDirectory) -> Callable[[], Progress]:
     return progress
 
 
-def _rank_command(options: JobOptions) -> list[str]:
+def _python(options: JobOptions) -> list[str]:
     python = options.python or ("python3" if options.container else sys.executable)
     # -P keeps the working directory off the module path: what is installed runs, not what happens to lie there.
-    alone = ["-P"] if options.container else []
+    return [python, *(["-P"] if options.container else []), "-u", "-m"]
+
+
+def _node_check(
+    options: JobOptions,
+    profile: ClusterProfile,
+    platform: str | None,
+    job: SlurmJob,
+    contained: Callable[[Sequence[str]], RankCommand],
+) -> NodeCheck | None:
+    """How nodes are checked: as ranks run, but one task with all CPUs of a node's ranks; commands check none."""
+    if platform is None or not (options.node_check and profile.node_check):
+        return None
+    task = contained([*_python(options), "megatron_salamandra.node_check"])
+    cpus = int(os.environ.get("SLURM_CPUS_PER_TASK", profile.cpus_per_task)) * job.tasks_per_node
+    gpus = {"host": 0, "cuda": job.tasks_per_node}.get(platform)
+    environment = {name: value for name, value in profile.environment.items() if name not in os.environ}
+    # Matrix products on CPUs are to use all of them.
+    environment["OMP_NUM_THREADS"] = str(cpus)
+    return NodeCheck(task.command, (f"--cpus-per-task={cpus}", *task.srun_options), environment, gpus)
+
+
+def _rank_command(options: JobOptions) -> list[str]:
     what = (
         ["megatron_salamandra.slurm_task", *options.command]
         if options.config is None
         else ["megatron_salamandra.slurm_rank", options.config, *options.overrides]
     )
-    return [python, *alone, "-u", "-m", *what]
+    return [*_python(options), *what]
 
 
 def _directories(run: RunDirectory, config: RunConfig) -> list[Path]:

@@ -48,6 +48,9 @@ class LaunchOptions(Options):
     chain: Annotated[
         Count, Option("jobs that follow on each other, where a site forbids requeueing", metavar="N")
     ] = 1
+    node_check: Annotated[
+        bool, Option("start rounds without looking at the nodes first", flag="--no-node-check")
+    ] = True
     tasks: Annotated[
         Count | None, Option("of a command: processes on each node", default_text="1", metavar="N")
     ] = None

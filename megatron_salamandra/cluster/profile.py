@@ -95,6 +95,7 @@ class ClusterProfile(_Part):
         default_factory=dict, description="Variables of the ranks; one that the caller has set stays."
     )
     container: Container | None = None
+    node_check: bool = Field(default=True, description="Whether nodes are looked at before a round.")
 
     @field_validator("sbatch", "without_gpus", "environment", mode="before")
     @classmethod

@@ -122,7 +122,8 @@ class Round:
         number: from 1, over all jobs of the run.
         job: the scheduler's number of the job, as text.
         started, ended: UTC, ISO 8601.
-        hosts: that ran ranks.
+        hosts: that ran ranks; none if too few nodes were fit.
+        findings: what the node check found before it, a line for each node that is not good.
     """
 
     number: int
@@ -132,6 +133,7 @@ class Round:
     hosts: tuple[str, ...]
     outcome: Outcome
     decision: Decision
+    findings: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON values."""
@@ -168,6 +170,7 @@ class Round:
                         "exclude": tuple(decision["exclude"]),
                     }
                 ),
+                tuple(entry.get("findings", ())),
             )
         except (KeyError, TypeError) as error:
             raise ValueError(f"not a round: {error!r}") from error
@@ -255,7 +258,8 @@ def _after_stop(
 def _after_fault(
     history: Sequence[Round], outcome: Outcome, allocation: Allocation, patience: Patience
 ) -> Decision:
-    reason = _blame(f"{outcome.cause.value} after step {outcome.last_step}", outcome)
+    which = f" ({', '.join(outcome.suspects)})" if outcome.cause is Cause.NODE and outcome.suspects else ""
+    reason = _blame(f"{outcome.cause.value}{which} after step {outcome.last_step}", outcome)
     wait = 0.0
     empty = _empty_rounds(history, outcome)
     if empty:

@@ -197,6 +197,8 @@ def _script(
         arguments += ["--container", options.container]
     if options.chain > 1:
         arguments += ["--chained", "--launch-dir", str(place)]
+    if not options.node_check:
+        arguments.append("--no-node-check")
     return JobScript(
         profile,
         directory.path.name,

@@ -11,10 +11,11 @@ import datetime
 import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from megatron_salamandra.cluster.control import ControlFiles, JobNote
+from megatron_salamandra.cluster.fit_nodes import Fit, NodeCheck, fit_nodes
 from megatron_salamandra.cluster.hung_ranks import failure_of, record_hang
 from megatron_salamandra.cluster.job_calendar import JobCalendar
 from megatron_salamandra.cluster.leaving import JobEnd
@@ -82,6 +83,7 @@ class Supervisor:
         lead_seconds: between SLURM's signal and the time limit; a job that is not longer gets it at its start.
         chained: a further job of the run waits in the queue.
         look_seconds: between two questions to SLURM about this job.
+        node_check: how nodes are looked at before a round; None takes them as they are.
         say: writes a line to the job's log.
     """
 
@@ -99,6 +101,7 @@ class Supervisor:
     lead_seconds: float = 0.0
     chained: bool = False
     look_seconds: float = 30.0
+    node_check: NodeCheck | None = None
     say: Callable[[str], None] = print
 
     def __post_init__(self) -> None:
@@ -134,16 +137,21 @@ class Supervisor:
             before = self._progress()
             if (ended := self._nothing_to_do(before)) is not None:
                 return self._end.leave(ended)
-            hosts = self._hosts()
             number = next_number(self._control.directory, self._history)
             started = _now()
-            self.say(
-                f"round {number}: {len(hosts)} nodes ({', '.join(hosts)}), from step {before.saved_step}"
-            )
-            outcome = self._round(number, hosts, before, owner)
+            fit = self._fit(number)
+            hosts = fit.hosts
+            if hosts:
+                self.say(
+                    f"round {number}: {len(hosts)} nodes ({', '.join(hosts)}), from step {before.saved_step}"
+                )
+                outcome = self._round(number, hosts, before, owner)
+            else:
+                outcome = Outcome(Cause.NODE, None, before.saved_step, before.last_step, before.saved_step)
+            outcome = replace(outcome, suspects=tuple(dict.fromkeys((*outcome.suspects, *fit.bad))))
             owner.check()
             decision = decide(self._history, outcome, self._allocation(), self.patience)
-            self._write(Round(number, self.job.job, started, _now(), hosts, outcome, decision))
+            self._write(Round(number, self.job.job, started, _now(), hosts, outcome, decision, fit.findings))
             self.say(f"round {number} ended: {decision.reason}; {decision.action.value}")
             if decision.action is not Action.RESTART:
                 return self._end.leave(decision, preempted=outcome.cause is Cause.PREEMPTED)
@@ -190,8 +198,9 @@ class Supervisor:
         self.say(decision.reason)
         return decision
 
-    def _hosts(self) -> tuple[str, ...]:
-        """Nodes of the next round: not those that earlier rounds of this job excluded; rather those that are well."""
+    def _fit(self, number: int) -> Fit:
+        """Nodes of the next round: not those that earlier rounds of this job excluded, nor those that the node check
+        finds unfit; rather those that are well."""
         excluded = {
             host for past in self._history if past.job == self.job.job for host in past.decision.exclude
         }
@@ -200,7 +209,21 @@ class Supervisor:
             self.job.nodes,
             key=lambda host: (host in excluded, is_lost(states[host]), is_leaving(states[host])),
         )
-        return tuple(sorted(best[: self.nodes_per_round], key=self.job.nodes.index))
+        if self.node_check is None or self._signals:
+            return Fit(tuple(sorted(best[: self.nodes_per_round], key=self.job.nodes.index)))
+        self._calendar.await_answer(self.say, lambda: bool(self._signals))
+        fit = fit_nodes(
+            self.node_check,
+            [host for host in best if host not in excluded] or best,
+            [host for host in best if is_lost(states[host])],
+            self.nodes_per_round,
+            RunDirectory(self.run_dir).node_check(number),
+            self.say,
+            lambda: bool(self._signals),
+        )
+        if fit.bad:
+            self._clear_steps(wait=False)  # a check that hangs must not hang beside a rank
+        return replace(fit, hosts=tuple(sorted(fit.hosts, key=self.job.nodes.index)))
 
     def _node_states(self) -> dict[str, str]:
         with contextlib.suppress(SlurmError):

@@ -16,6 +16,7 @@
       logs/rank-NNNN.log   a log for each rank
       rounds.jsonl         one object per round, on a cluster
       control/             requests to the run, its heartbeat, and what ranks of a round are in and how they ended
+      node-check/NNNN/     what each node said of itself before a round, HOST.json
       launch/NNNN/         a job as it was submitted
       checkpoints/         one directory for each saved step        (checkpoints.py)
       incidents/           steps that were not like the others      (incidents.py)
@@ -111,6 +112,10 @@ class RunDirectory:
     @property
     def control(self) -> Path:
         return self.path / "control"
+
+    def node_check(self, round_number: int) -> Path:
+        """Where the nodes' results lie, one file for each host; rounds count from 1."""
+        return self.path / "node-check" / f"{round_number:04d}"
 
     @property
     def stacks_wanted(self) -> Path:

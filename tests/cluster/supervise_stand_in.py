@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 
-from megatron_salamandra.cluster import Patience, Progress, SlurmJob, Supervisor, Watch
+from megatron_salamandra.cluster import NodeCheck, Patience, Progress, SlurmJob, Supervisor, Watch
 
 
 def main() -> int:
@@ -32,8 +33,16 @@ def main() -> int:
         stop_seconds=lambda: 4.0,
         lead_seconds=60.0,
         look_seconds=1.0,
+        node_check=node_check(),
         say=lambda line: print(line, flush=True),
     ).run()
+
+
+def node_check() -> NodeCheck | None:
+    """As the test asks for by SALAMANDRA_LAB_CHECK, the seconds that a node has to answer."""
+    seconds = os.environ.get("SALAMANDRA_LAB_CHECK")
+    program = str(Path(__file__).parent / "stand_in_node_check.py")
+    return NodeCheck([sys.executable, program], gpus=0, seconds=float(seconds)) if seconds else None
 
 
 if __name__ == "__main__":

@@ -1,0 +1,30 @@
+"""Is this node fit to train: checks of one node, and verdicts on many. Imports torch only in processes of its own."""
+
+from __future__ import annotations
+
+from megatron_salamandra.node_check.host_state import ClockServer
+from megatron_salamandra.node_check.one_node import check_node, summary
+from megatron_salamandra.node_check.result import Check, NodeResult, State
+from megatron_salamandra.node_check.storage import TOKEN, locks_problem, write_speed
+from megatron_salamandra.node_check.verdict import Choice, Grade, Verdict, choose, judge
+
+RESULT_LINE = "node-check-result "
+"""Beginning of the line on which a node tells its result."""
+
+__all__ = [
+    "RESULT_LINE",
+    "TOKEN",
+    "Check",
+    "Choice",
+    "ClockServer",
+    "Grade",
+    "NodeResult",
+    "State",
+    "Verdict",
+    "check_node",
+    "choose",
+    "judge",
+    "locks_problem",
+    "summary",
+    "write_speed",
+]
