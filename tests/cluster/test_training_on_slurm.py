@@ -36,6 +36,7 @@ class TrainingRun:
             f"#SBATCH --nodes=2\n#SBATCH --ntasks-per-node=1\n#SBATCH --cpus-per-task=1\n#SBATCH --signal=B:USR1@60\n"
             f"#SBATCH --requeue\n#SBATCH --no-kill\n#SBATCH --open-mode=append\n#SBATCH --output={self.log}\n"
             f"export PYTHONPATH={REPOSITORY}:{REPOSITORY / 'data_prep'}:{REPOSITORY / 'kernels'} OMP_NUM_THREADS=1\n"
+            "export SALAMANDRA_NODE_CHECK=off\n"
             f"exec bash {REPOSITORY / 'launch/pretrain.sbatch'} {SMALL_CONFIG} data.blend={blend} run_dir={path} "
             f"{' '.join([*OVERRIDES, *more])}\n"
         )
