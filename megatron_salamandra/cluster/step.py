@@ -21,6 +21,23 @@ _NO_ANSWER = re.compile(
 )
 
 
+def srun_command(hosts: Sequence[str], tasks_per_node: int, options: Sequence[str]) -> list[str]:
+    """``srun`` for all ranks of a round; what they run follows on it."""
+    return [
+        "srun",
+        "--label",
+        "--unbuffered",
+        "--kill-on-bad-exit=1",
+        # The step of an earlier round may not be over for SLURM: a host that lost its power never says so.
+        "--overlap",
+        f"--nodes={len(hosts)}",
+        f"--ntasks={len(hosts) * tasks_per_node}",
+        f"--ntasks-per-node={tasks_per_node}",
+        f"--nodelist={','.join(hosts)}",
+        *options,
+    ]
+
+
 class Step:
     """All ranks of one round, as one job step.
 

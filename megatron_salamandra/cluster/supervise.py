@@ -41,7 +41,7 @@ from megatron_salamandra.cluster.rounds import (
 from megatron_salamandra.cluster.scheduler_signals import scheduler_signals
 from megatron_salamandra.cluster.slurm import SlurmJob, is_leaving, is_lost
 from megatron_salamandra.cluster.slurm_command import SlurmError
-from megatron_salamandra.cluster.step import Step
+from megatron_salamandra.cluster.step import Step, srun_command
 from megatron_salamandra.cluster.verdict import RoundEnd, cause_of
 from megatron_salamandra.foundation.atomic_files import WriteError
 from megatron_salamandra.foundation.exit_codes import EXIT_FAILURE, EXIT_HUNG
@@ -49,7 +49,7 @@ from megatron_salamandra.hangs import Hang
 from megatron_salamandra.run_directory import ROUND_DIR, OwnershipLost, RunDirectory, RunOwner, own
 
 _POLL_SECONDS = 0.2
-_OWNER_SECONDS = 5.0
+_LOOK_SECONDS = 2.0
 _STEPS_GONE_SECONDS = 30.0
 
 
@@ -265,7 +265,8 @@ class Supervisor:
             return Outcome(Cause.CRASH, None, before.saved_step, before.last_step, before.saved_step, failure)
         while True:
             self._calendar.await_answer(self.say, lambda: bool(self._signals))
-            with Step(self._srun(hosts), {**self.environment, **meeting}) as step:
+            srun = srun_command(hosts, self.job.tasks_per_node, self.srun_options)
+            with Step([*srun, *self.command], {**self.environment, **meeting}) as step:
                 watch = RoundWatch(RunDirectory(self.run_dir), directory, self.watch)
                 signalled, hang = self._watch(step, directory, watch, owner)
             reports = read_reports(directory)
@@ -311,29 +312,13 @@ class Supervisor:
             while self.job.end_steps() and wait and time.monotonic() < deadline:
                 time.sleep(5 * _POLL_SECONDS)
 
-    def _srun(self, hosts: tuple[str, ...]) -> list[str]:
-        return [
-            "srun",
-            "--label",
-            "--unbuffered",
-            "--kill-on-bad-exit=1",
-            # The step of an earlier round may not be over for SLURM: a host that lost its power never says so.
-            "--overlap",
-            f"--nodes={len(hosts)}",
-            f"--ntasks={len(hosts) * self.job.tasks_per_node}",
-            f"--ntasks-per-node={self.job.tasks_per_node}",
-            f"--nodelist={','.join(hosts)}",
-            *self.srun_options,
-            *self.command,
-        ]
-
     def _watch(
         self, step: Step, directory: Path, watch: RoundWatch, owner: RunOwner
     ) -> tuple[bool, Hang | None]:
         """Wait for the end of the step: whether it was asked to stop, and who held it up if it was ended for that."""
         signalled = False
-        rank_0_ended: float | None = None
-        owned_until = time.monotonic() + _OWNER_SECONDS
+        first_report: float | None = None
+        looked = time.monotonic()
         while step.process.poll() is None:
             time.sleep(_POLL_SECONDS)
             if not signalled and (reason := self._reason_to_stop()) is not None:
@@ -341,15 +326,17 @@ class Supervisor:
                 self.say(f"{reason} at {_now()}: asking the ranks to save and stop")
                 self._ask_to_stop(reason, step)
             now = time.monotonic()
-            if now > owned_until:
-                owner.check()
-                owned_until = now + _OWNER_SECONDS
-            if rank_0_ended is None and (directory / "rank-00000.json").exists():
-                rank_0_ended = now
-            if rank_0_ended is not None:
-                if now - rank_0_ended > self.watch.leave_seconds:
+            if now > looked + _LOOK_SECONDS:
+                looked = now
+                # A file system that is away is no loss of the directory.
+                with contextlib.suppress(OSError, WriteError):
+                    owner.check()
+                if first_report is None and any(directory.glob("rank-*.json")):
+                    first_report = now
+            if first_report is not None:
+                if now - first_report > self.watch.leave_seconds:
                     self.say(
-                        f"rank 0 ended {self.watch.leave_seconds:.0f} s ago and others did not: ending the step"
+                        f"a rank ended {now - first_report:.0f} s ago and others did not: ending the step"
                     )
                     step.end()
                     return signalled, None

@@ -39,7 +39,12 @@ def main() -> int:
     signal.signal(signal.SIGUSR1, lambda number, frame: signalled.append(number))
     counters = [round_dir / f"step-{number}" for number in range(world)]
     if rank:
+        next_round = round_dir.with_name(f"round-{this_round + 1:04d}")
         while not (round_dir / "rank-00000.json").exists():
+            if (
+                next_round.exists()
+            ):  # a rank that was cut off: the others are gone, as the next collective shows
+                return 1
             time.sleep(0.02)
             reached = read(counters[0])
             for kind, step_of_fault in faults if rank == world - 1 else []:

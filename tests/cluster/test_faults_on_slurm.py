@@ -196,7 +196,7 @@ def test_a_suspended_job_is_not_taken_for_hung(lab: Lab, tmp_path: Path) -> None
     lab.on("ctl", "scontrol", "suspend", run.job)
     wait_until(lambda: lab.field(run.job, "JobState") == "SUSPENDED", 30)
     reached = run.steps()[-1]
-    end = time.monotonic() + 8  # beyond the 3 s after which a silent round counts as hung
+    end = time.monotonic() + 12  # beyond the 8 s after which a silent round counts as hung
     wait_until(lambda: time.monotonic() > end, 60)
     assert run.steps()[-1] <= reached + 1
     lab.on("ctl", "scontrol", "resume", run.job)

@@ -72,7 +72,7 @@ class Lab:
         if not self._runs("ctl", "slurmctld -D"):
             self.call("daemon", "ctl")
             wait_until(self.controller_answers, 60)
-        self.on("ctl", "scancel", "--state=PENDING,RUNNING,SUSPENDED", "--user=root")
+        self.on("ctl", "scancel", "--user=root")
         for number in range(1, self.nodes + 1):
             host = f"node{number}"
             if host not in self.hosts():
