@@ -300,9 +300,13 @@ class Supervisor:
         cause = cause_of(end)
         if cause not in (Cause.DONE, Cause.STOPPED, Cause.REQUESTED, Cause.CANCELLED, Cause.PREEMPTED):
             self._clear_steps(wait=not end.lost)
-        suspects = end.lost if cause is Cause.NODE else ()
+        suspects: tuple[str, ...] = ()
+        blamed = end.failure
+        if cause is Cause.NODE:
+            # Whoever did not say why it ended was killed by srun, because the node was gone.
+            suspects, blamed = end.lost, first_failure(reports)
         return Outcome(
-            cause, end.code, before.saved_step, after.last_step, after.saved_step, end.failure, suspects
+            cause, end.code, before.saved_step, after.last_step, after.saved_step, blamed, suspects
         )
 
     def _clear_steps(self, *, wait: bool) -> None:

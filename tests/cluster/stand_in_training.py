@@ -38,12 +38,10 @@ def main() -> int:
     signalled: list[int] = []
     signal.signal(signal.SIGUSR1, lambda number, frame: signalled.append(number))
     counters = [round_dir / f"step-{number}" for number in range(world)]
+    next_round = round_dir.with_name(f"round-{this_round + 1:04d}")
     if rank:
-        next_round = round_dir.with_name(f"round-{this_round + 1:04d}")
         while not (round_dir / "rank-00000.json").exists():
-            if (
-                next_round.exists()
-            ):  # a rank that was cut off: the others are gone, as the next collective shows
+            if next_round.exists():  # cut off: the others are gone, as the next collective shows
                 return 1
             time.sleep(0.02)
             reached = read(counters[0])
@@ -62,6 +60,8 @@ def main() -> int:
         counters[0].write_text(str(step))
         while any(read(counter) < step for counter in counters):
             time.sleep(0.01)
+            if next_round.exists():
+                return 1
         control.beat()
         line = {"step": step, "host": os.uname().nodename, "round": this_round, "time": time.time()}
         append_json_lines(options.run_dir / "metrics.jsonl", [line])

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from megatron_salamandra.cluster import NodeCheck, Patience, Progress, SlurmJob, Supervisor, Watch
+from megatron_salamandra.foundation.errors import UserError
 
 
 def main() -> int:
@@ -46,4 +47,8 @@ def node_check() -> NodeCheck | None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except UserError as error:
+        print(error, file=sys.stderr)
+        sys.exit(error.exit_code)
