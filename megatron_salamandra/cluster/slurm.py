@@ -113,9 +113,15 @@ class SlurmJob:
         Raises:
             SlurmError: it does not answer, or has forgotten the job.
         """
-        return JobNow.from_fields(
-            dict(_FIELD.findall(answer(["scontrol", "show", "job", self.job, "--oneliner"])))
-        )
+        return JobNow.from_fields(self.fields())
+
+    def fields(self) -> dict[str, str]:
+        """What ``scontrol show job`` says: ``JobState``, ``EndTime``, ``NodeList``, ...
+
+        Raises:
+            SlurmError: it does not answer, or has forgotten the job.
+        """
+        return dict(_FIELD.findall(answer(["scontrol", "show", "job", self.job, "--oneliner"])))
 
     def node_states(self) -> dict[str, str]:
         """State of each node of the allocation, as ``sinfo`` has it: ``allocated``, ``draining``, ``down*``, ...
@@ -129,16 +135,19 @@ class SlurmJob:
         states = dict(line.split()[:2] for line in lines.splitlines() if len(line.split()) >= 2)
         return {node: states.get(node, "unknown") for node in self.nodes}
 
-    def end_steps(self) -> list[str]:
+    def end_steps(self, *, but: str) -> list[str]:
         """Kill what is left of this job's steps, but not its batch script; returns their names.
 
         A step outlives its srun: an srun that was killed, or a rank that was frozen, would go on beside the next round.
 
+        Args:
+            but: name of steps that stay.
         Raises:
             SlurmError: SLURM does not answer.
         """
-        names = answer(["squeue", "--noheader", "--steps", "--jobs", self.job, "--format", "%i"]).split()
-        left = [name for name in names if name.rpartition(".")[2].isdecimal()]
+        lines = answer(["squeue", "--noheader", "--steps", "--jobs", self.job, "--format", "%i %j"])
+        steps = [line.split() for line in lines.splitlines() if len(line.split()) > 1]
+        left = [name for name, what in steps if name.rpartition(".")[2].isdecimal() and what != but]
         if left:
             answer(["scancel", *left])
         return left

@@ -39,6 +39,7 @@ from megatron_salamandra.cluster.rounds import (
     decide,
 )
 from megatron_salamandra.cluster.scheduler_signals import scheduler_signals
+from megatron_salamandra.cluster.sentinel import STEP_NAME, Sentinels
 from megatron_salamandra.cluster.slurm import SlurmJob, is_leaving, is_lost
 from megatron_salamandra.cluster.slurm_command import SlurmError
 from megatron_salamandra.cluster.step import Step, srun_command
@@ -111,6 +112,7 @@ class Supervisor:
         self._history: list[Round] = []
         self._calendar = JobCalendar(self.job, self.look_seconds)
         self._end = JobEnd(self.job, self._calendar, self.say)
+        self._sentinels = Sentinels(self.job, self.look_seconds)
         self._known = Progress(0, 0, False)
         self._ends_soon = False
 
@@ -127,6 +129,8 @@ class Supervisor:
             except OwnershipLost as error:
                 self.say(f"this supervisor was left behind: {error}")
                 return EXIT_FAILURE
+            finally:
+                self._sentinels.end()
 
     def _rounds(self, owner: RunOwner) -> int:
         if (ended := self._catch_up()) is not None:
@@ -265,6 +269,7 @@ class Supervisor:
             return Outcome(Cause.CRASH, None, before.saved_step, before.last_step, before.saved_step, failure)
         while True:
             self._calendar.await_answer(self.say, lambda: bool(self._signals))
+            self._sentinels.post([host for host, state in self._node_states().items() if not is_lost(state)])
             srun = srun_command(hosts, self.job.tasks_per_node, self.srun_options)
             with Step([*srun, *self.command], {**self.environment, **meeting}) as step:
                 watch = RoundWatch(RunDirectory(self.run_dir), directory, self.watch)
@@ -313,7 +318,7 @@ class Supervisor:
         """No rank of this round may live beside one of the next. A host that is gone never says that its ranks are."""
         deadline = time.monotonic() + _STEPS_GONE_SECONDS
         with contextlib.suppress(SlurmError):
-            while self.job.end_steps() and wait and time.monotonic() < deadline:
+            while self.job.end_steps(but=STEP_NAME) and wait and time.monotonic() < deadline:
                 time.sleep(5 * _POLL_SECONDS)
 
     def _watch(

@@ -1,0 +1,99 @@
+"""Brings a job back into the queue whose supervisor went down with its host.
+
+    python -m megatron_salamandra.cluster.sentinel JOB RESTARTS HOST SECONDS
+
+With ``--no-kill`` a job outlives every node that fails, the one with the batch script too: SLURM takes that node out of
+the job and lets the others wait until the time limit, with nobody there to start a round. So the supervisor has
+sentinels on up to two other nodes, each a job step of its own, which look every SECONDS whether the supervisor's host
+is still of the job.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+
+from megatron_salamandra.cluster.slurm import SlurmJob
+from megatron_salamandra.cluster.slurm_command import SlurmError, answer
+
+STEP_NAME = "salamandra-sentinel"
+"""Name of its job step, by which it is told from the ranks'."""
+_SENTINELS = 2
+
+
+class Sentinels:
+    """The sentinels of one supervisor.
+
+    Args:
+        look_seconds: between two looks.
+    """
+
+    def __init__(self, job: SlurmJob, look_seconds: float) -> None:
+        self._job, self._look_seconds = job, look_seconds
+        self._host = os.environ.get("SLURMD_NODENAME", job.nodes[0])
+        self._steps: dict[str, subprocess.Popen[bytes]] = {}
+
+    def post(self, hosts: Sequence[str]) -> None:
+        """Have sentinels on up to two of the hosts that answer; to be called before every round."""
+        others = [host for host in hosts if host != self._host]
+        wanted = dict.fromkeys([*others[-1:], *others[:1]])
+        for host in [host for host, step in self._steps.items() if step.poll() is not None]:
+            del self._steps[host]
+        for host in list(wanted)[: max(0, _SENTINELS - len(self._steps))]:
+            if host not in self._steps:
+                self._steps[host] = self._start(host)
+
+    def end(self) -> None:
+        """Relieve them."""
+        for step in self._steps.values():
+            step.terminate()
+        for step in self._steps.values():
+            try:
+                step.wait(timeout=5.0)
+            except subprocess.TimeoutExpired:
+                step.kill()
+        self._steps.clear()
+
+    def _start(self, host: str) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
+            [
+                *("srun", f"--job-name={STEP_NAME}", "--overlap", "--nodes=1", "--ntasks=1"),
+                *("--ntasks-per-node=1", "--cpus-per-task=1", "--gres=none", f"--nodelist={host}"),
+                *(sys.executable, "-m", "megatron_salamandra.cluster.sentinel"),
+                *(self._job.job, str(self._job.restarts), self._host, str(self._look_seconds)),
+            ],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+
+
+def watch(job: str, restarts: int, host: str, look_seconds: float) -> int:
+    """Wait until the supervisor's host is lost, then requeue the job; returns when there is nothing left to watch."""
+    missed = 0
+    while missed < 2:  # in a row: a node may be between two states
+        time.sleep(look_seconds)
+        try:
+            fields = SlurmJob(job, restarts, (host,), 1).fields()
+            if fields.get("JobState") != "RUNNING" or int(fields.get("Restarts", "0")) != restarts:
+                return 0
+            hosts = answer(["scontrol", "show", "hostnames", fields.get("NodeList", host)]).split()
+        except SlurmError:
+            continue
+        missed = 0 if host in hosts else missed + 1
+    while True:
+        try:
+            answer(["scontrol", "requeue", job])
+            return 0
+        except SlurmError as error:
+            if "Unable to contact" not in str(error):
+                return 1
+            time.sleep(look_seconds)
+
+
+if __name__ == "__main__":
+    job, restarts, host, seconds = sys.argv[1:]
+    sys.exit(watch(job, int(restarts), host, float(seconds)))
