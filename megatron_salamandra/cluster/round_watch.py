@@ -15,8 +15,8 @@ from megatron_salamandra.run_directory import RunDirectory
 
 _MARGIN_SECONDS = 60.0
 _LOOK_SECONDS = 1.0
-_GAP_SECONDS = 10.0
-"""More than this between two looks does not count: this process did not run, or the file system stood still."""
+_GAP_SECONDS = 5.0
+"""More than this between two looks does not count: the job is suspended, or the file system stood still."""
 _MOST_ANSWER_SECONDS = 30.0
 
 
@@ -27,7 +27,7 @@ class Watch:
     Attributes:
         start_seconds: from its start to the first beat.
         beat_seconds: between two beats where the ranks do not say how long they may take.
-        leave_seconds: from the end of rank 0 to the end of all ranks.
+        leave_seconds: from the end of rank 0, or of the first rank that failed, to the end of all ranks.
     """
 
     start_seconds: float = 1800.0
@@ -83,8 +83,8 @@ class RoundWatch:
             self._looked = None
             return False
         after = self._clock()
-        if self._looked is not None and after - now < _GAP_SECONDS:
-            self._still += min(now - self._looked, _GAP_SECONDS)
+        if self._looked is not None and after - self._looked < _GAP_SECONDS:
+            self._still += now - self._looked
         self._looked = after
         if not self._known:
             self._known, self._beat = True, beat  # of an earlier round
