@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import statistics
+import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -37,11 +38,15 @@ def lab(request: pytest.FixtureRequest) -> Iterator[Lab]:
     # Not below pytest's directory: munge wants every directory above its socket open to all.
     directory = Path(tempfile.mkdtemp(prefix=f"lab-{request.param}-"))
     made = Lab(directory, 3, request.param)
+    # A small disk that all hosts see, because they are made after it.
+    made.small_disk.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(made.small_disk)], check=True)
     try:
         made.call("up")
         yield made
     finally:
         made.call("down")
+        subprocess.run(["umount", "--lazy", str(made.small_disk)], check=False)
         shutil.rmtree(directory, ignore_errors=True)
 
 

@@ -18,27 +18,29 @@ class SupervisedRun:
         options: of the stand-in.
         nodes: that train; the job has ``allocated``.
         more: options of sbatch that win over the others.
-        name: of the run directory below ``directory``; one that is there goes on.
+        path: for the script and the log, and for the run directory unless ``directory`` says another place.
+        name: of the run directory; one that is there goes on.
     """
 
     def __init__(
         self,
         lab: Lab,
-        directory: Path,
+        path: Path,
         options: str,
         *,
         nodes: int = 2,
         allocated: int = 2,
         more: tuple[str, ...] = (),
         name: str = "run",
+        directory: Path | None = None,
     ) -> None:
-        self.lab, self.directory = lab, directory / name
+        self.lab, self.directory = lab, (directory or path) / name
         self.directory.mkdir(exist_ok=True)
-        number = len(list(directory.glob("job-*.sh")))
-        self.log = directory / f"job-{number}.log"
+        number = len(list(path.glob("job-*.sh")))
+        self.log = path / f"job-{number}.log"
         program = shlex.quote(str(Path(__file__).parent / "supervise_stand_in.py"))
         script = batch_script(
-            directory / f"job-{number}.sh",
+            path / f"job-{number}.sh",
             f"{program} {shlex.quote(str(self.directory))} {nodes} {options}",
             self.log,
             f"--nodes={allocated}",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -9,6 +10,8 @@ from pathlib import Path
 import pytest
 from slurm_lab import Lab, wait_until
 from supervised_run import SupervisedRun
+
+from megatron_salamandra.cluster import ControlFiles
 
 pytestmark = pytest.mark.cluster
 
@@ -265,3 +268,76 @@ def test_rounds_that_crash_at_one_step_after_the_other(lab: Lab, tmp_path: Path)
     assert run.end() == "COMPLETED", run.text()
     assert run.causes() == ["crash", "crash", "crash", "hang", "done"]
     run.assert_whole(60)
+
+
+def test_the_disk_is_full_for_a_while(lab: Lab, tmp_path: Path, note: Note) -> None:
+    place = lab.small_disk / "full"
+    place.mkdir()
+    run = SupervisedRun(lab, tmp_path, "--steps 60", directory=place)
+    run.wait_for_step(12)
+    filler = lab.small_disk / "filler"
+    with contextlib.suppress(OSError), filler.open("wb", buffering=0) as stream:
+        while True:
+            stream.write(bytes(512))
+    run.wait_for_text("round 1 ended: crash")
+    fault = time.time()
+    filler.unlink()
+    assert run.end() == "COMPLETED", run.text()
+    run.assert_whole(60)
+    note("disk full, from the moment on when there is room", run, fault)
+
+
+def test_paths_with_spaces(lab: Lab, tmp_path: Path) -> None:
+    place = tmp_path / "my work"
+    place.mkdir()
+    run = SupervisedRun(lab, place, "--steps 30 --fault kill@12", name="my run")
+    assert run.end() == "COMPLETED", run.text()
+    assert run.causes() == ["crash", "done"]
+    run.assert_whole(30)
+
+
+def test_a_stop_while_the_job_waits_in_the_queue_is_followed(lab: Lab, tmp_path: Path) -> None:
+    run, _ = run_until(lab, tmp_path, "--steps 600", 12)
+    lab.on("ctl", "scancel", "--signal=USR1", "--batch", run.job)
+    wait_until(lambda: lab.field(run.job, "JobState") == "PENDING", 60, run.text)
+    ControlFiles(run.directory).ask("stop", "no more hours")
+    assert run.end() == "COMPLETED", run.text()
+    assert run.causes() == ["stopped", "requested"]
+    assert "not started: asked to stop by" in run.text()
+    run.assert_nothing_left()
+
+
+def test_a_persons_stop_outlives_a_crash(lab: Lab, tmp_path: Path) -> None:
+    """Nobody followed it, because the ranks died first."""
+    run, _ = run_until(lab, tmp_path, "--steps 600 --deaf", 12)
+    ControlFiles(run.directory).ask("stop", "lunch")
+    lab.call("kill", "node2", f"stand_in_training.py {run.directory}")
+    assert run.end() == "COMPLETED", run.text()
+    assert run.causes() == ["crash", "requested"]
+
+
+def test_jobs_that_wait_for_each_other_go_on_with_one_run(lab: Lab, tmp_path: Path) -> None:
+    """As with --dependency=singleton, where a site forbids requeueing."""
+    links = [
+        SupervisedRun(
+            lab, tmp_path, "--steps 60", more=("--job-name=chain", "--dependency=singleton", "--no-requeue")
+        )
+        for _ in range(3)
+    ]
+    links[0].wait_for_step(12)
+    lab.on("ctl", "scancel", "--signal=USR1", "--batch", links[0].job)
+    assert [link.end(240) for link in links] == ["FAILED", "COMPLETED", "COMPLETED"], links[1].text()
+    assert "submit the same command again" in links[0].text()
+    assert links[0].causes() == ["stopped", "done"]
+    assert "nothing to do" in links[2].text()
+    links[0].assert_whole(60)
+
+
+def test_the_signal_while_ranks_start(lab: Lab, tmp_path: Path) -> None:
+    run = SupervisedRun(lab, tmp_path, "--steps 30")
+    run.wait_for_text("round 1: ")
+    lab.on("ctl", "scancel", "--signal=USR1", "--batch", run.job)
+    assert run.end() == "COMPLETED", run.text()
+    assert run.causes()[-1] == "done"
+    assert run.restarts() == 1
+    run.assert_whole(30)

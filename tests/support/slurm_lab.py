@@ -25,6 +25,11 @@ class Lab:
     nodes: int
     tracking: str
 
+    @property
+    def small_disk(self) -> Path:
+        """A disk of 1 MiB that all hosts see."""
+        return self.directory / "small"
+
     def call(self, *arguments: str) -> str:
         environment = {
             **os.environ,

@@ -84,6 +84,7 @@ MessageTimeout=5
 TCPTimeout=2
 KillWait=5
 MinJobAge=600
+$([ "$PROCTRACK" = cgroup ] || echo RequeueExit=75)
 NodeName=node[1-$NODES] CPUs=$CPUS Boards=1 SocketsPerBoard=2 CoresPerSocket=$((CPUS / 2)) ThreadsPerCore=1 RealMemory=100000 State=UNKNOWN
 PartitionName=main Nodes=ALL Default=YES MaxTime=INFINITE DefMemPerCPU=1 PriorityTier=10 PreemptMode=OFF
 PartitionName=low Nodes=ALL MaxTime=INFINITE DefMemPerCPU=1 PriorityTier=1 PreemptMode=REQUEUE GraceTime=20
