@@ -45,11 +45,12 @@ if TYPE_CHECKING:
     )
     from megatron_salamandra.cluster.queue_checks import QueueRequest, check_queue
     from megatron_salamandra.cluster.round_watch import RoundWatch, Watch
+    from megatron_salamandra.cluster.run_state import Progress
     from megatron_salamandra.cluster.slurm import NoJob, SlurmJob
     from megatron_salamandra.cluster.slurm_command import SlurmError
     from megatron_salamandra.cluster.status import NoRun, Save, Status, ask_run, run_status, status_text
     from megatron_salamandra.cluster.submission import Launch, launch
-    from megatron_salamandra.cluster.supervise import Progress, Supervisor
+    from megatron_salamandra.cluster.supervise import Supervisor
 
 __all__ = [
     "Action",
@@ -128,7 +129,7 @@ _LATER = {
     "NoJob": "slurm",
     "SlurmError": "slurm_command",
     "SlurmJob": "slurm",
-    "Progress": "supervise",
+    "Progress": "run_state",
     "Supervisor": "supervise",
     "NoRun": "status",
     "Save": "status",

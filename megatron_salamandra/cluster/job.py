@@ -27,9 +27,9 @@ from megatron_salamandra.cluster.rank_report import read_reports
 from megatron_salamandra.cluster.round_book import RoundBook
 from megatron_salamandra.cluster.round_watch import Watch
 from megatron_salamandra.cluster.rounds import Action, Patience
-from megatron_salamandra.cluster.run_state import last_step, pace, saved_step
+from megatron_salamandra.cluster.run_state import Progress, last_step, pace, saved_step
 from megatron_salamandra.cluster.slurm import SlurmJob
-from megatron_salamandra.cluster.supervise import Progress, Supervisor
+from megatron_salamandra.cluster.supervise import Supervisor
 from megatron_salamandra.config import ConfigError, RunConfig, load_run_config
 from megatron_salamandra.foundation.errors import UserError
 from megatron_salamandra.foundation.exit_codes import EXIT_DONE

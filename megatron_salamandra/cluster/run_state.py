@@ -20,6 +20,21 @@ _LAST_STEPS = 50
 
 
 @dataclass(frozen=True)
+class Progress:
+    """How far a run is.
+
+    Attributes:
+        last_step: the last step of which there is a record.
+        saved_step: step of the newest complete checkpoint, 0 without one.
+        done: whether every step of the run is trained and saved.
+    """
+
+    last_step: int
+    saved_step: int
+    done: bool
+
+
+@dataclass(frozen=True)
 class Pace:
     """What the run's own history says of its times.
 

@@ -38,6 +38,7 @@ from megatron_salamandra.cluster.rounds import (
     Round,
     decide,
 )
+from megatron_salamandra.cluster.run_state import Progress
 from megatron_salamandra.cluster.scheduler_signals import scheduler_signals
 from megatron_salamandra.cluster.sentinel import STEP_NAME, Sentinels
 from megatron_salamandra.cluster.slurm import SlurmJob, is_leaving, is_lost
@@ -52,21 +53,6 @@ from megatron_salamandra.run_directory import ROUND_DIR, OwnershipLost, RunDirec
 _POLL_SECONDS = 0.2
 _LOOK_SECONDS = 2.0
 _STEPS_GONE_SECONDS = 30.0
-
-
-@dataclass(frozen=True)
-class Progress:
-    """How far a run is.
-
-    Attributes:
-        last_step: the last step of which there is a record.
-        saved_step: step of the newest complete checkpoint, 0 without one.
-        done: whether every step of the run is trained and saved.
-    """
-
-    last_step: int
-    saved_step: int
-    done: bool
 
 
 @dataclass
