@@ -206,7 +206,7 @@ def _broken_off(sessions: Sequence[Session], rounds: Sequence[Round], lives: boo
 
 
 def _is_fatal(event: Event) -> bool:
-    return event.kind == "failure" and "what" not in event.details
+    return event.kind == "hang" or (event.kind == "failure" and "what" not in event.details)
 
 
 def _told_by_a_round(moment: datetime.datetime | None, rounds: Sequence[Round]) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from typing import Any
 
 import torch
 
@@ -42,6 +43,14 @@ class Platform(ABC):
     @abstractmethod
     def synchronize(self) -> None:
         """Wait until all queued work of this rank is finished (needed before reading a clock)."""
+
+    @abstractmethod
+    def mark(self) -> Any:
+        """This point of the rank's work, to be measured from or to; costs no waiting."""
+
+    @abstractmethod
+    def seconds_between(self, first: Any, second: Any) -> float:
+        """Time between two marks, of work that is finished (:meth:`synchronize`)."""
 
     @abstractmethod
     def peak_memory_bytes(self) -> int:

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import contextlib
 import resource
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -166,6 +167,12 @@ class HostPlatform(Platform):
 
     def synchronize(self) -> None:
         return None
+
+    def mark(self) -> Any:
+        return time.perf_counter()
+
+    def seconds_between(self, first: Any, second: Any) -> float:
+        return float(second - first)
 
     def peak_memory_bytes(self) -> int:
         # Linux reports the resident maximum in KiB.

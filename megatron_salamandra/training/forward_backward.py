@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
-from megatron.core.distributed import DistributedDataParallel, finalize_model_grads
+from megatron.core.distributed import DistributedDataParallel
 from megatron.core.pipeline_parallel import get_forward_backward_func
 from torch import Tensor
 
@@ -78,12 +78,6 @@ def _forward_step(batches: Iterator[MicroBatch], model: Any) -> tuple[Tensor, Ca
         loss_mask=loss_mask,
     )
     return output, lambda loss_bs: masked_sum(loss_mask, loss_bs)
-
-
-def reduce_gradients(*arguments: Any, **options: Any) -> None:
-    """Megatron-Core's ``finalize_model_grads``, which the schedule calls after the last backward pass."""
-    PROGRESS.enter(Part.REDUCE, "gradients")
-    finalize_model_grads(*arguments, **options)
 
 
 def run_micro_batches(

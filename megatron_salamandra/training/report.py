@@ -49,6 +49,8 @@ class StepReport:
     """Rank 0's wall time by part: data, forward_backward, optimizer, step."""
     memory_bytes: int = 0
     """Rank 0's peak memory."""
+    busy_seconds: float = 0.0
+    """This rank's time from the beginning of the step until it first waits for all others; not equal on all ranks."""
 
     @property
     def tokens_per_second(self) -> float:

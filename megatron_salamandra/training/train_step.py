@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch.distributed as dist
-from megatron.core.distributed import DistributedDataParallel
+from megatron.core.distributed import DistributedDataParallel, finalize_model_grads
 from megatron.core.optimizer import MegatronOptimizer
 
 from megatron_salamandra.data import MicroBatch, StepLoader
@@ -72,6 +72,9 @@ class TrainStep:
         self._run_micro_batches = forward_backward
         self._callbacks = callbacks
         self._clock = clock
+        self._computed: object | None = None
+        for chunk in chunks:
+            chunk.config.finalize_model_grads_func = self._reduce_gradients
 
     def run(self, loader: StepLoader, step: int, progress: Progress) -> StepOutcome:
         """Do ``step``, whose batches the loader hands out next; collective.
@@ -82,6 +85,7 @@ class TrainStep:
         """
         started = self._clock()
         PROGRESS.enter(Part.DATA, step=step)
+        began, self._computed = self._runtime.platform.mark(), None
         batches = loader.next_step()
         data_ready = self._clock()
         loss = self._forward_backward(batches)
@@ -111,6 +115,11 @@ class TrainStep:
                 "step": ended - started,
             },
             memory_bytes=self._runtime.platform.peak_memory_bytes(),
+            busy_seconds=(
+                self._runtime.platform.seconds_between(began, self._computed)
+                if self._computed
+                else ended - started
+            ),
         )
         done = decision.action in (Action.APPLY, Action.SKIP)
         return StepOutcome(decision, report if done else None, sums.signals > 0, sums.stops > 0)
@@ -122,6 +131,12 @@ class TrainStep:
             chunk.zero_grad_buffer()
         self._optimizer.zero_grad()
         return self._run_micro_batches(self._chunks, batches, self._config, self._runtime.grid)
+
+    def _reduce_gradients(self, *arguments: Any, **options: Any) -> None:
+        """Megatron-Core's ``finalize_model_grads``, which the schedule calls after the last backward pass."""
+        PROGRESS.enter(Part.REDUCE, "gradients")
+        self._computed = self._runtime.platform.mark()
+        finalize_model_grads(*arguments, **options)
 
     def _reduce(self, loss: LossSum, progress: Progress) -> _Sums:
         """Add up what the ranks have to say, so that all of them go the same way."""

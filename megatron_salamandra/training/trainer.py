@@ -20,11 +20,11 @@ from megatron_salamandra.timeline import Timeline
 from megatron_salamandra.training.callbacks import CallbackList
 from megatron_salamandra.training.callbacks.checkpointing import Checkpointing
 from megatron_salamandra.training.callbacks.configured import configured_callbacks
+from megatron_salamandra.training.callbacks.stragglers import Stragglers
 from megatron_salamandra.training.callbacks.validation import HeldOut, Validation
 from megatron_salamandra.training.decision import Action, Decision
 from megatron_salamandra.training.environment import package_versions
 from megatron_salamandra.training.errors import TrainingError
-from megatron_salamandra.training.forward_backward import reduce_gradients
 from megatron_salamandra.training.metrics.book import MetricBook
 from megatron_salamandra.training.metrics.step_metrics import StepMetrics
 from megatron_salamandra.training.parts import TrainerParts
@@ -118,7 +118,7 @@ class Trainer:
             measure=StepMetrics(
                 runtime.platform.peak_flops(config.precision), lambda: self.callbacks.take_seconds()
             ),
-            others=[*configured_callbacks(config), *parts.callbacks],
+            others=[Stragglers(runtime.sum_over_ranks), *configured_callbacks(config), *parts.callbacks],
             more_sinks=parts.sinks,
             validation=Validation(
                 runtime,
@@ -155,7 +155,6 @@ class Trainer:
         chunks = build_model_chunks(config, runtime.grid, runtime.platform)
         optimizer = build_optimizer(config, chunks, runtime.platform)
         for chunk in chunks:
-            chunk.config.finalize_model_grads_func = reduce_gradients
             chunk.config.grad_scale_func = optimizer.scale_loss
             if config.optimizer.overlap_grad_reduce:
                 chunk.config.no_sync_func = [c.no_sync for c in chunks] if len(chunks) > 1 else chunk.no_sync

@@ -63,6 +63,23 @@ def train_until_nan(overrides: Sequence[str]) -> int:
     return main([str(SMALL_CONFIG), *overrides], lambda runtime: Trainer.build(runtime, parts))
 
 
+def train_with_a_slow_rank(overrides: Sequence[str]) -> int:
+    """Like :func:`train`, but the last rank sleeps in every forward pass."""
+    import time
+
+    from megatron_salamandra.train import main
+    from megatron_salamandra.training import Trainer, TrainerParts
+    from megatron_salamandra.training.forward_backward import LossSum, run_micro_batches
+
+    def slow(*arguments: Any) -> LossSum:
+        if os.environ["RANK"] == str(int(os.environ["WORLD_SIZE"]) - 1):
+            time.sleep(0.5)
+        return run_micro_batches(*arguments)
+
+    parts = TrainerParts(forward_backward=slow)
+    return main([str(SMALL_CONFIG), *overrides], lambda runtime: Trainer.build(runtime, parts))
+
+
 def train_by_a_clock(overrides: Sequence[str]) -> int:
     """Like :func:`train`, but no time passes except 1 s per step for waiting for batches, 10 s for clearing gradients
     and 100 s for forward and backward.
