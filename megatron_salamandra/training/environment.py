@@ -48,6 +48,7 @@ def record_environment(path: Path, grid: ProcessGrid, platform: Platform) -> Non
         "packages": package_versions(),
         "platform": platform.description(),
         "layout": grid.describe(),
+        "ranks": grid.world_size,
         "hosts": sorted(set(hosts)),
         "slurm": scheduler,
         "command": sys.argv,

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from training_runs import TrainingRuns
 
+from megatron_salamandra import cli
 from megatron_salamandra.config import GuardSection
 from megatron_salamandra.data import RunRecord
 from megatron_salamandra.run_directory import (
@@ -174,3 +175,36 @@ def test_incidents_are_numbered_and_wrong_files_are_named(tmp_path: Path) -> Non
     (tmp_path / "incidents" / "0002-step-00000007.json").write_text('{"number": 2}')
     with pytest.raises(IncidentError, match=r"0002-step-00000007.json is no record"):
         read_incident(tmp_path / "incidents", 2)
+
+
+def test_a_replay_tells_data_from_machines(runs: TrainingRuns, capsys: pytest.CaptureFixture[str]) -> None:
+    """A learning rate of 1e30 spoils step 2 every time; a loss that was spoilt on its way is fine the next time."""
+    hopeless = ["optimizer.lr=1.0e30", "training.grad_clip=0", "guard.budget=1", "checkpoint.every_steps=1"]
+    assert runs.train("of-the-recipe", 1, *SHORT, *hopeless) == 1
+    explain = ["explain", str(runs.root / "of-the-recipe"), "--incident", "1"]
+    assert cli.main([*explain, "--replay"]) == 0
+    assert "the same to the bit" in capsys.readouterr().out
+    assert cli.main(explain) == 0
+    shown = capsys.readouterr().out
+    assert "incident 1: step 2, not finite, skip: the gradient norm is nan" in shown and "document" in shown
+    assert runs.train_until_nan("of-a-machine", 2, *SHORT, "checkpoint.every_steps=2") == 0
+    assert cli.main(["explain", str(runs.root / "of-a-machine"), "--incident", "1", "--replay"]) == 1
+    assert "not the same" in capsys.readouterr().out
+    assert runs.metrics("of-a-machine")[-1]["step"] == 6  # the run itself was not touched
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "needs --step or --incident"),
+        (["--step", "1", "--incident", "1"], "and not both"),
+        (["--step", "1", "--replay"], "name it with --incident"),
+        (["--incident", "1", "--ranks", "2"], "--ranks is for --replay"),
+        (["--incident", "7"], "no incident 7; it has none"),
+    ],
+)
+def test_what_cannot_be_explained_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str], message: str
+) -> None:
+    assert cli.main(["explain", str(tmp_path), *words]) != 0
+    assert message in capsys.readouterr().err
