@@ -25,6 +25,7 @@ from megatron_salamandra.foundation.world import is_first_task, read_world
 from megatron_salamandra.hangs import PROGRESS, Part
 
 if TYPE_CHECKING:
+    from megatron_salamandra.run_directory import RunDirectory
     from megatron_salamandra.training import Runtime, Trainer
 
 SILENT_SECONDS = 3.0
@@ -163,7 +164,10 @@ def _run_rank(
         owner = None
         if world.is_first:
             signals.before_leaving(lambda: release(directory))
+            # Entered first, so that it comes after the directory was given back.
+            report = stack.enter_context(ExitStack())
             owner = stack.enter_context(own(directory))
+            report.callback(_write_report, directory)
             check_checkpoints_are_there(directory)
             make_logs(directory)
         watchdog = stack.enter_context(watch_rank(config, directory, world))
@@ -179,6 +183,14 @@ def _run_rank(
                 return (build or Trainer.build)(runtime).run()
         except StopRequested:
             return EXIT_STOPPED
+
+
+def _write_report(directory: RunDirectory) -> None:
+    from megatron_salamandra.report import write_report_in_time
+    from megatron_salamandra.run_directory import read_owner
+
+    if read_owner(directory) is None:  # a run that was taken over may not write there any more
+        write_report_in_time(directory.path)
 
 
 if __name__ == "__main__":

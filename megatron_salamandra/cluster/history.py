@@ -14,6 +14,7 @@ from typing import Any
 
 from megatron_salamandra.cluster.rounds import Cause, Round
 from megatron_salamandra.foundation.exit_codes import EXIT_DONE, EXIT_STOPPED
+from megatron_salamandra.foundation.json_files import whole_in
 from megatron_salamandra.run_directory import Event
 
 _BEGINNINGS = ("start", "resume")
@@ -104,7 +105,7 @@ def run_history(events: Sequence[Event], rounds: Sequence[Round], *, lives: bool
     sessions = _sessions(events, rounds)
     found = [
         *_of_rounds(rounds, sessions),
-        *_of_events(events, rounds),
+        *_of_events(events, rounds, sessions),
         *_broken_off(sessions, rounds, lives),
     ]
     first = datetime.datetime.min.replace(tzinfo=datetime.UTC)
@@ -128,7 +129,7 @@ def _sessions(events: Sequence[Event], rounds: Sequence[Round]) -> list[Session]
             continue
         if event.kind in _BEGINNINGS:
             step = _step(event.details) or 0
-            if sessions and (reached := _whole(event.details.get("reached"))) is not None:
+            if sessions and (reached := whole_in(event.details.get("reached"))) is not None:
                 sessions[-1] = replace(sessions[-1], last_step=reached)
             sessions.append(Session(moment, moment, None, step, None, None, ""))
         elif sessions and sessions[-1].exit_code is None:
@@ -139,7 +140,7 @@ def _sessions(events: Sequence[Event], rounds: Sequence[Round]) -> list[Session]
 def _with(session: Session, event: Event, moment: datetime.datetime) -> Session:
     session = replace(session, ended=max(session.ended, moment))
     if event.kind == "end":
-        code = _whole(event.details.get("exit_code"))
+        code = whole_in(event.details.get("exit_code"))
         return replace(session, exit_code=code, last_step=_step(event.details))
     if event.kind == "stop" or _is_fatal(event):
         reason = event.details.get("reason") or event.details.get("error") or ""
@@ -173,7 +174,9 @@ def _of_rounds(rounds: Sequence[Round], sessions: Sequence[Session]) -> Iterator
         yield Incident(ended, outcome.cause.value, outcome.last_step, entry.decision.reason, repeated, idle)
 
 
-def _of_events(events: Sequence[Event], rounds: Sequence[Round]) -> Iterator[Incident]:
+def _of_events(
+    events: Sequence[Event], rounds: Sequence[Round], sessions: Sequence[Session]
+) -> Iterator[Incident]:
     for event in events:
         if event.kind in _ROUTINE:
             continue
@@ -187,8 +190,17 @@ def _of_events(events: Sequence[Event], rounds: Sequence[Round]) -> Iterator[Inc
             kind = f"{details.pop('what')} failed"
         step = _step(event.details)
         if kind == "roll_back" and step is not None:
-            repeated = max(0, step - 1 - (_whole(details.get("to_step")) or 0))
-        yield Incident(moment, kind.replace("_", " "), step, _text(details), repeated)
+            repeated = max(0, step - 1 - (whole_in(details.get("to_step")) or 0))
+        idle = _idle_after(moment, sessions) if event.kind == "stop" or _is_fatal(event) else None
+        yield Incident(moment, kind.replace("_", " "), step, _text(details), repeated, idle)
+
+
+def _idle_after(moment: datetime.datetime | None, sessions: Sequence[Session]) -> float | None:
+    """From the end of the start that ``moment`` is of to the next one; None if there is none."""
+    for before, after in pairwise(sessions):
+        if moment is not None and before.started <= moment <= before.ended:
+            return _idle(before, after)
+    return None
 
 
 def _broken_off(sessions: Sequence[Session], rounds: Sequence[Round], lives: bool) -> Iterator[Incident]:
@@ -248,8 +260,4 @@ def _value(value: Any) -> str:
 
 
 def _step(details: Mapping[str, Any]) -> int | None:
-    return _whole(details.get("step"))
-
-
-def _whole(value: Any) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) else None
+    return whole_in(details.get("step"))

@@ -10,8 +10,10 @@ implementation of rounds, of stopping and of the environment.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import math
 import os
+import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -46,6 +48,9 @@ _PATIENCE_WITH_COMMANDS = Patience(waits_seconds=(60.0,))
 """A command that failed is tried once more: whatever was wrong with the node may have passed."""
 _NEVER_HUNG = Watch(start_seconds=math.inf, beat_seconds=math.inf)
 """Commands do not beat; the time limit ends those that hang."""
+
+_REPORT_SECONDS = 25.0
+"""Less than SLURM leaves a cancelled job (KillWait, 30 s unless a site says otherwise)."""
 
 
 class JobOptions(Options):
@@ -165,6 +170,7 @@ def _supervisor(
         chained=chained,
         node_check=_node_check(options, profile, platform, job, contained),
         say=lambda line: print(line, flush=True),
+        at_end=lambda: _write_report(directory),
     )
 
 
@@ -185,6 +191,13 @@ def _command_progress(directory: RunDirectory) -> Callable[[], Progress]:
         return Progress(0, 0, codes == [EXIT_DONE])
 
     return progress
+
+
+def _write_report(directory: RunDirectory) -> None:
+    """In a process of its own, so that whatever becomes of it neither fails the job nor holds it up."""
+    command = [sys.executable, "-m", "megatron_salamandra.report", str(directory.path)]
+    with contextlib.suppress(OSError, subprocess.SubprocessError):
+        subprocess.run(command, timeout=_REPORT_SECONDS, check=False)
 
 
 def _python(options: JobOptions) -> list[str]:

@@ -25,10 +25,13 @@ class JobEnd:
     Args:
         calendar: what SLURM says of the job.
         say: writes a line to the job's log.
+        at_end: is done before the job ends or goes back into the queue, unless its nodes are being taken back.
     """
 
-    def __init__(self, job: SlurmJob, calendar: JobCalendar, say: Callable[[str], None]) -> None:
-        self._job, self._calendar, self._say = job, calendar, say
+    def __init__(
+        self, job: SlurmJob, calendar: JobCalendar, say: Callable[[str], None], at_end: Callable[[], None]
+    ) -> None:
+        self._job, self._calendar, self._say, self._at_end = job, calendar, say, at_end
 
     def leave(self, decision: Decision, *, preempted: bool = False) -> int:
         """Do it; the exit code of this process, and so of the job.
@@ -36,6 +39,8 @@ class JobEnd:
         Args:
             preempted: SLURM takes the nodes back; where it would not start the job again by itself, that is asked for.
         """
+        if not preempted:
+            self._at_end()
         if decision.action is Action.REQUEUE:
             return self._requeue(decision)
         if preempted:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
+from megatron_salamandra.foundation.json_files import number_in
 from megatron_salamandra.run_directory import (
     Event,
     MetricsLog,
@@ -75,23 +75,21 @@ def pace_of(steps: Sequence[StepRecord], events: Sequence[Event]) -> Pace:
     """The pace of a run, of its last steps and all its events."""
     steps = steps[-_LAST_STEPS:]
     seconds = [found for step in steps if (found := _seconds(step)) is not None]
-    rates = [found for step in steps if (found := _number(step.values.get("tokens_per_second"))) is not None]
+    rates = [
+        found for step in steps if (found := number_in(step.values.get("tokens_per_second"))) is not None
+    ]
     saves = [event.details.get("seconds") for event in events if event.kind == "checkpoint"]
     return Pace(
         sum(seconds) / len(seconds) if seconds else None,
-        _number(saves[-1]) if saves else None,
+        number_in(saves[-1]) if saves else None,
         sorted(rates)[len(rates) // 2] if rates else None,
     )
 
 
 def _seconds(step: StepRecord) -> float | None:
     parts, between = step.values.get("seconds"), step.values.get("seconds_between_steps")
-    whole = _number(parts.get("step")) if isinstance(parts, dict) else None
+    whole = number_in(parts.get("step")) if isinstance(parts, dict) else None
     if whole is None:
         return None
     others = between.values() if isinstance(between, dict) else ()
-    return whole + sum(_number(value) or 0.0 for value in others)
-
-
-def _number(value: Any) -> float | None:
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+    return whole + sum(number_in(value) or 0.0 for value in others)

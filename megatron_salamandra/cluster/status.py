@@ -18,6 +18,7 @@ from megatron_salamandra.cluster.run_state import Pace, pace_of, saved_step
 from megatron_salamandra.config import load_run_config
 from megatron_salamandra.foundation.errors import UserError
 from megatron_salamandra.foundation.exit_codes import EXIT_DONE, EXIT_USAGE
+from megatron_salamandra.foundation.json_files import number_in, whole_in
 from megatron_salamandra.run_directory import (
     Event,
     MetricsLog,
@@ -138,8 +139,8 @@ def run_status(path: Path) -> Status:
         step=step,
         saved=saved,
         steps=steps,
-        loss=_number(last[-1].values.get("loss")) if last else None,
-        tokens=_whole(last[-1].values.get("tokens")) if last else None,
+        loss=number_in(last[-1].values.get("loss")) if last else None,
+        tokens=whole_in(last[-1].values.get("tokens")) if last else None,
         beat_seconds=None if beat is None else max(0.0, time.time() - beat.time),
         pace=pace_of(last, events),
         saves=_saves(events)[-_SAVES_SHOWN:],
@@ -179,9 +180,9 @@ def _state(past: History, rounds: Sequence[Round], step: int, saved: int, steps:
 def _saves(events: Sequence[Event]) -> tuple[Save, ...]:
     found = (event for event in events if event.kind == "checkpoint")
     return tuple(
-        Save(step, event.time, _number(event.details.get("seconds")))
+        Save(step, event.time, number_in(event.details.get("seconds")))
         for event in found
-        if (step := _whole(event.details.get("step"))) is not None
+        if (step := whole_in(event.details.get("step"))) is not None
     )
 
 
@@ -230,14 +231,6 @@ def _incident_text(incident: Incident) -> str:
 
 def _span(seconds: float) -> str:
     return str(datetime.timedelta(seconds=round(seconds)))
-
-
-def _number(value: Any) -> float | None:
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
-
-
-def _whole(value: Any) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
 def ask_run(path: Path, kind: str, reason: str) -> None:

@@ -72,6 +72,7 @@ class Supervisor:
         look_seconds: between two questions to SLURM about this job.
         node_check: how nodes are looked at before a round; None takes them as they are.
         say: writes a line to the job's log.
+        at_end: is done before the job ends or goes back into the queue.
     """
 
     job: SlurmJob
@@ -90,6 +91,7 @@ class Supervisor:
     look_seconds: float = 30.0
     node_check: NodeCheck | None = None
     say: Callable[[str], None] = print
+    at_end: Callable[[], None] = lambda: None
 
     def __post_init__(self) -> None:
         self._control = ControlFiles(self.run_dir)
@@ -97,7 +99,7 @@ class Supervisor:
         self._signals: list[str] = []
         self._history: list[Round] = []
         self._calendar = JobCalendar(self.job, self.look_seconds)
-        self._end = JobEnd(self.job, self._calendar, self.say)
+        self._end = JobEnd(self.job, self._calendar, self.say, self.at_end)
         self._sentinels = Sentinels(self.job, self.look_seconds)
         self._known = Progress(0, 0, False)
         self._ends_soon = False

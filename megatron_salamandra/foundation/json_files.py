@@ -86,3 +86,20 @@ def parse_json_lines(lines: Iterable[bytes]) -> Iterator[dict[str, Any]]:
                 continue
         if isinstance(record, dict):
             yield record
+
+
+def number_in(value: object) -> float | None:
+    """The number that a JSON value is; None if it is something else, a truth value, or too large for a float."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    try:
+        return float(value)
+    except OverflowError:
+        return None
+
+
+def whole_in(value: object) -> int | None:
+    """The whole number that a JSON value is; None if it is something else, a truth value, or beyond 64 bits."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        return None
+    return value if -(1 << 63) <= value < 1 << 63 else None

@@ -18,6 +18,7 @@ from megatron_salamandra.quickstart.preparation import preparation_stages
 from megatron_salamandra.quickstart.rank_layout import choose_ranks
 from megatron_salamandra.quickstart.stage_book import BOOK_NAME, Stage, StageBook, holds_a_book, remove
 from megatron_salamandra.quickstart.training import run_overrides, training_stages
+from megatron_salamandra.run_directory import RunDirectory
 
 
 def run_quickstart(job: QuickstartJob) -> None:
@@ -111,5 +112,8 @@ def _close(job: QuickstartJob, book: StageBook) -> None:
         print(f"  {language}: {text!r}")
     print(f"\nall stages together, when they ran: {sum(book.seconds().values()) / 60:.1f} min")
     print(f"  the run         {job.run}   (tensorboard --logdir {job.run}/tensorboard)")
+    print(
+        f"  its report      {RunDirectory(job.run).report}   (one page for a browser; salamandra report writes it anew)"
+    )
     print(f"  the model       {job.hf}   (salamandra generate --hf {job.hf} --prompt 'Bon dia')")
     print(f"  this table      {job.report}   (as a plot: {job.plot})")

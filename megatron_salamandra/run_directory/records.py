@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from megatron_salamandra.foundation.json_files import whole_in
 from megatron_salamandra.run_directory.diary import Diary
 
 
@@ -104,6 +105,6 @@ class ValidationLog:
 
 def _steps(entries: Iterator[dict[str, Any]]) -> Iterator[StepRecord]:
     for entry in entries:
-        step = entry.pop("step", None)
-        if isinstance(step, int):
+        step = whole_in(entry.pop("step", None))
+        if step is not None:
             yield StepRecord(step, entry)

@@ -113,6 +113,7 @@ def test_a_run_directory_says_how_it_was_made(runs: TrainingRuns, logged: str) -
     assert sorted(path.name for path in (directory / "logs").iterdir()) == ["rank-0000.log", "rank-0001.log"]
     assert [event["event"] for event in runs.events(logged)] == ["start", "checkpoint", "end"]
     assert list((directory / "tensorboard").glob("events.out.tfevents.*"))
+    assert "finished" in (directory / "report.html").read_text()
 
 
 def test_tensorboard_holds_the_same_numbers(runs: TrainingRuns, logged: str) -> None:
