@@ -258,6 +258,7 @@ class Supervisor:
         while True:
             self._calendar.await_answer(self.say, lambda: bool(self._signals))
             self._sentinels.post([host for host, state in self._node_states().items() if not is_lost(state)])
+            owner.check()  # SLURM may have started the job again elsewhere while it could not be reached
             srun = srun_command(hosts, self.job.tasks_per_node, self.srun_options)
             with Step([*srun, *self.command], {**self.environment, **meeting}) as step:
                 watch = RoundWatch(RunDirectory(self.run_dir), directory, self.watch)

@@ -83,8 +83,9 @@ def own(directory: RunDirectory, shown: Path | None = None) -> Iterator[RunOwner
     Args:
         shown: what messages call it; its path unless said.
 
-    An owner that was killed does not block: at once if it was on this host, was of an earlier round of the same SLURM
-    job, or has been silent for ``SILENCE_SECONDS``; otherwise when it has been watched for that long.
+    An owner that was killed does not block: at once if it was on this host or was of an earlier round of the same SLURM
+    job (after ``HELPERS_SECONDS`` where a host that was cut off still holds the lock), or has been silent for
+    ``SILENCE_SECONDS``; otherwise when it has been watched for that long.
 
     Raises:
         RunDirectoryError: another run owns it (it is named), or it cannot be written.
@@ -150,8 +151,12 @@ def _opened_lock(directory: RunDirectory, shown: Path | None) -> Iterator[_Lock]
         except BlockingIOError:
             os.close(descriptor)
             record = read_owner(directory)
+            if record is not None and record.is_of_an_earlier_round():
+                # SLURM ended it, but for a host that is cut off: its token keeps that one from writing.
+                if time.monotonic() > deadline:
+                    directory.lock.unlink(missing_ok=True)
             # No record: its holder is about to write it. A dead one: its helpers are about to end.
-            if (record is not None and record.lives is not False) or time.monotonic() > deadline:
+            elif (record is not None and record.lives is not False) or time.monotonic() > deadline:
                 raise _in_use(shown or directory.path, record) from None
             time.sleep(POLL_SECONDS)
             continue

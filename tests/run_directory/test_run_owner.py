@@ -166,6 +166,23 @@ def test_the_round_of_a_job_that_slurm_ended_does_not_block(
         owner.check()
 
 
+def test_a_host_that_was_cut_off_does_not_keep_the_job_that_slurm_started_elsewhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It holds the kernel's lock, which may be shared between hosts, and lives; only its token can keep it out."""
+    monkeypatch.setattr(owner_module, "HELPERS_SECONDS", 0.3)
+    monkeypatch.setenv("SLURM_JOB_ID", "77")
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "0")
+    with own(RunDirectory(tmp_path)) as cut_off:
+        monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+        with own(RunDirectory(tmp_path)) as owner:
+            owner.check()
+            with pytest.raises(OwnershipLost):
+                cut_off.check()
+            with pytest.raises(RunDirectoryError, match="is being used by"), own(RunDirectory(tmp_path)):
+                pass
+
+
 def test_an_owner_that_was_cut_off_finds_that_it_may_not_write(tmp_path: Path) -> None:
     with own(RunDirectory(tmp_path)) as owner:
         left_on_another_host(tmp_path)
