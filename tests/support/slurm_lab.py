@@ -8,10 +8,13 @@ import shlex
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+
+import pytest
 
 SCRIPT = Path(__file__).parent / "slurm_lab.sh"
 REPOSITORY = Path(__file__).parents[2]
@@ -19,11 +22,16 @@ REPOSITORY = Path(__file__).parents[2]
 
 @dataclass
 class Lab:
-    """A running cluster; hosts are ``ctl`` and ``node1`` onwards."""
+    """A running cluster; hosts are ``ctl`` and ``node1`` onwards.
+
+    Attributes:
+        shape: of its nodes, as variables of slurm_lab.sh: CPUS, GPUS, MEMORY, PARTITION.
+    """
 
     directory: Path
     nodes: int
     tracking: str
+    shape: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def small_disk(self) -> Path:
@@ -36,6 +44,7 @@ class Lab:
             "LAB": str(self.directory),
             "NODES": str(self.nodes),
             "PROCTRACK": self.tracking,
+            **self.shape,
         }
         done = subprocess.run(
             ["bash", str(SCRIPT), *arguments],
@@ -123,6 +132,22 @@ class Lab:
         return self.field(job, "JobState")
 
 
+@contextlib.contextmanager
+def laboratory(nodes: int, tracking: str, **shape: str) -> Iterator[Lab]:
+    """A cluster while the block runs; the test is skipped where there can be none."""
+    if why := missing():
+        pytest.skip(why)
+    # Not below pytest's directory: munge wants every directory above its socket open to all.
+    directory = Path(tempfile.mkdtemp(prefix=f"lab-{tracking}-"))
+    lab = Lab(directory, nodes, tracking, shape)
+    try:
+        lab.call("up")
+        yield lab
+    finally:
+        lab.call("down")
+        shutil.rmtree(directory, ignore_errors=True)
+
+
 def wait_until(true: Callable[[], bool], seconds: float, explain: Callable[[], str] = str) -> None:
     """Look again and again, and fail when the time is over."""
     end = time.monotonic() + seconds
@@ -141,7 +166,29 @@ def missing() -> str:
         for name in ("slurmctld", "slurmd", "munged", "ip", "unshare", "nsenter")
         if not shutil.which(name)
     ]
-    return f"not installed: {', '.join(absent)} (make test-cluster installs them)" if absent else ""
+    if absent:
+        return f"not installed: {', '.join(absent)} (make test-cluster installs them)"
+    # Exactly what a host is made of; containers often forbid it to root.
+    host = [
+        "unshare",
+        "--net",
+        "--uts",
+        "--mount",
+        "--pid",
+        "--fork",
+        "--kill-child",
+        "--propagation",
+        "private",
+    ]
+    links = "mount -t proc proc /proc && ip link add br0 type bridge && ip link add v0 type veth peer name v1"
+    done = subprocess.run(
+        [*host, "sh", "-c", f"hostname lab && {links}"],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    return f"hosts cannot be made here: {done.stderr.strip()}" if done.returncode else ""
 
 
 def batch_script(path: Path, program: str, log: Path, *directives: str) -> Path:

@@ -13,11 +13,14 @@
 # Everything lives in $LAB. Daemons run in the foreground under the first process of their host's pid namespace, so that
 # killing that one process ends a host as a power cut does, and nothing is left behind.
 set -u
-: "${LAB:?a directory}" "${NODES:=3}" "${CPUS:=16}" "${PROCTRACK:=cgroup}"
+: "${LAB:?a directory}" "${NODES:=3}" "${PROCTRACK:=cgroup}"
+: "${CPUS:=16}" "${GPUS:=0}" "${MEMORY:=100000}" "${PARTITION:=main}" # of a node; the partition is the default one
 net=10.77.0
+gres=
+[ "$GPUS" = 0 ] || gres=Gres=gpu:$GPUS
 run=$LAB/run
 self=$(readlink -f "$0")
-export LAB NODES CPUS PROCTRACK SLURM_CONF=$LAB/etc/slurm.conf
+export LAB NODES CPUS GPUS MEMORY PARTITION PROCTRACK SLURM_CONF=$LAB/etc/slurm.conf
 
 first_process() { cat "$run/$1.pid"; }
 
@@ -48,6 +51,12 @@ ConstrainCores=no
 ConstrainDevices=no
 ConstrainRAMSpace=no
 X
+  : >"$LAB/etc/gres.conf"
+  mkdir -p "$LAB/gpus"
+  for i in $(seq "$GPUS"); do # SLURM counts their files
+    : >"$LAB/gpus/$i"
+    echo "Name=gpu File=$LAB/gpus/$i" >>"$LAB/etc/gres.conf"
+  done
   cat >"$SLURM_CONF" <<X
 ClusterName=lab
 SlurmctldHost=ctl($net.1)
@@ -85,8 +94,9 @@ TCPTimeout=2
 KillWait=5
 MinJobAge=600
 $([ "$PROCTRACK" = cgroup ] || echo RequeueExit=75)
-NodeName=node[1-$NODES] CPUs=$CPUS Boards=1 SocketsPerBoard=2 CoresPerSocket=$((CPUS / 2)) ThreadsPerCore=1 RealMemory=100000 State=UNKNOWN
-PartitionName=main Nodes=ALL Default=YES MaxTime=INFINITE DefMemPerCPU=1 PriorityTier=10 PreemptMode=OFF
+${gres:+GresTypes=gpu}
+NodeName=node[1-$NODES] CPUs=$CPUS Boards=1 SocketsPerBoard=2 CoresPerSocket=$((CPUS / 2)) ThreadsPerCore=1 RealMemory=$MEMORY${gres:+ $gres} State=UNKNOWN
+PartitionName=$PARTITION Nodes=ALL Default=YES MaxTime=INFINITE DefMemPerCPU=1 PriorityTier=10 PreemptMode=OFF
 PartitionName=low Nodes=ALL MaxTime=INFINITE DefMemPerCPU=1 PriorityTier=1 PreemptMode=REQUEUE GraceTime=20
 X
 }
@@ -148,7 +158,7 @@ up() {
   : >"$run/ctl.wired"
   for i in $(seq "$NODES"); do on "node$i"; done
   for _ in $(seq 600); do
-    [ "$(inside ctl sinfo -h -p main -t idle -o %D 2>/dev/null)" != "$NODES" ] || return 0
+    [ "$(inside ctl sinfo -h -p "$PARTITION" -t idle -o %D 2>/dev/null)" != "$NODES" ] || return 0
     sleep .1
   done
   inside ctl sinfo
