@@ -106,8 +106,8 @@ class Curve:
         reach = max(1, len(self.spans) // 60)
         points = []
         for number, span in enumerate(self.spans):
-            # As far to the left as to the right, so that a slope is not bent at the ends.
-            near = min(reach, number, len(self.spans) - 1 - number)
+            # Near the beginning as far to the right as to the left, or its steep slope would be bent.
+            near = min(reach, number)
             around = self.spans[number - near : number + near + 1]
             points.append((span.middle, sum(one.total for one in around) / sum(one.count for one in around)))
         return points

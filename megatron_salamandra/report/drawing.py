@@ -176,9 +176,12 @@ def _ticks(axis: _Axis) -> list[float]:
         return tens if len(tens) > 1 else [axis.low, math.sqrt(axis.low * axis.high), axis.high]
     rough = (axis.high - axis.low) / _TICKS
     power = 10.0 ** math.floor(math.log10(rough))
-    size = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= rough * 0.999)
-    first = math.ceil(axis.low / size - 1e-9)
-    return [number * size for number in range(first, math.floor(axis.high / size + 1e-9) + 1)]
+    for factor in (5, 2, 1, 0.5):
+        size = factor * power
+        first, last = math.ceil(axis.low / size - 1e-9), math.floor(axis.high / size + 1e-9)
+        if last - first >= _TICKS - 2:
+            break
+    return [number * size for number in range(first, last + 1)]
 
 
 def _step_ticks(axis: _Axis) -> list[float]:
