@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
+from pathlib import Path
 
 _STEPS_REMEMBERED = 50
 
@@ -115,6 +116,11 @@ class Limits:
             (limit for limit in (self.start, self.step, self.save, self.validation) if limit), default=None
         )
 
+    def longest(self) -> float | None:
+        """The greatest of them; None if one is for ever."""
+        limits = (self.start, self.step, self.save, self.validation)
+        return None if None in limits else max(limit for limit in limits if limit)
+
 
 class RankProgress:
     """Where this rank is and how long its steps take."""
@@ -131,6 +137,8 @@ class RankProgress:
         """Ranks that call themselves the same do the same collectives and micro-batches."""
         self.count_collectives: Callable[[], int] | None = None
         """How many collectives this rank has begun."""
+        self.write_collectives: Callable[[Path], object] | None = None
+        """Writes what is known of the last ones."""
         self._step_seconds: deque[float] = deque(maxlen=_STEPS_REMEMBERED)
 
     @property

@@ -137,6 +137,10 @@ class RoundFiles:
         """Where a rank writes its stacks."""
         return self.stacks / f"rank-{rank:05d}.txt"
 
+    def collectives_of(self, rank: int) -> Path:
+        """Where a rank writes its last collectives, if its backend records them."""
+        return self.stacks / f"rank-{rank:05d}.collectives.json"
+
     def mark(self, text: str) -> None:
         """Say that a hang was found; several ranks may."""
         with contextlib.suppress(UserError, OSError):

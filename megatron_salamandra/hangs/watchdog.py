@@ -178,6 +178,9 @@ class Watchdog:
         stream.write(f"\n{time.strftime('%Y-%m-%d %H:%M:%S')} {self._sentence(PROGRESS.place)}\n")
         stream.flush()
         faulthandler.dump_traceback(file=stream, all_threads=True)
+        if PROGRESS.write_collectives is not None:
+            with contextlib.suppress(Exception):  # a library's own, while it may be in any state
+                PROGRESS.write_collectives(self.files.collectives_of(self._rank))
 
     def _dump_if_nobody_else_can(self, stream: IO[str]) -> None:
         """Have the stacks written without the interpreter's lock, should something hold that for ever."""

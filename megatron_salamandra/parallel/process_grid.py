@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import math
 import os
 import socket
 from collections.abc import Iterator
@@ -16,8 +17,9 @@ from megatron.core import parallel_state, tensor_parallel
 from megatron_salamandra.config import ParallelSection
 from megatron_salamandra.platform import Platform
 
-COLLECTIVE_TIMEOUT_SECONDS = 1800
-"""How long a collective may wait; the slowest legitimate wait is a first batch behind a cold file system."""
+_LATER_SECONDS = 300.0
+"""So much later than a rank's own watchdog a collective gives up: the watchdog names who is late, and this does not."""
+_FOR_EVER = datetime.timedelta(days=7)
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,7 @@ def _free_port() -> int:
         return int(listener.getsockname()[1])
 
 
-def join_world(platform: Platform) -> None:
+def join_world(platform: Platform, timeout: datetime.timedelta = _FOR_EVER) -> None:
     """Join the process group that ``torchrun`` or ``srun`` described in the environment.
 
     Without ``WORLD_SIZE`` in the environment the process becomes a world of one, so that
@@ -79,7 +81,7 @@ def join_world(platform: Platform) -> None:
         )
     dist.init_process_group(
         backend=platform.backend,
-        timeout=datetime.timedelta(seconds=COLLECTIVE_TIMEOUT_SECONDS),
+        timeout=timeout,
         device_id=platform.device if platform.name == "cuda" else None,
     )
 
@@ -91,22 +93,28 @@ def collectives_begun() -> int:
 
 
 @contextmanager
-def start_process_grid(parallel: ParallelSection, seed: int, platform: Platform) -> Iterator[ProcessGrid]:
+def start_process_grid(
+    parallel: ParallelSection, seed: int, platform: Platform, *, timeout_seconds: float | None = 1800.0
+) -> Iterator[ProcessGrid]:
     """Join the world, split it into tensor, pipeline and data groups, and leave both at the end.
 
     Args:
         parallel: sizes; data parallelism is what remains of the world.
         seed: for Megatron-Core's random state tracker. The model draws nothing while training
             (no dropout), but recomputation asks the tracker for its states.
+        timeout_seconds: after which a rank's watchdog ends it; collectives give up somewhat later. None is for ever.
     """
     joined_here = not dist.is_initialized()
-    join_world(platform)
+    timeout = _FOR_EVER
+    if timeout_seconds is not None:
+        timeout = datetime.timedelta(seconds=timeout_seconds + _LATER_SECONDS)
+    join_world(platform, timeout)
     parallel_state.initialize_model_parallel(
         tensor_model_parallel_size=parallel.tensor,
         pipeline_model_parallel_size=parallel.pipeline,
         virtual_pipeline_model_parallel_size=parallel.virtual_pipeline,
         create_gloo_process_groups=False,
-        distributed_timeout_minutes=COLLECTIVE_TIMEOUT_SECONDS // 60,
+        distributed_timeout_minutes=math.ceil(timeout.total_seconds() / 60),
     )
     try:
         tensor_parallel.model_parallel_cuda_manual_seed(seed)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -43,6 +44,21 @@ class Platform(ABC):
     @abstractmethod
     def synchronize(self) -> None:
         """Wait until all queued work of this rank is finished (needed before reading a clock)."""
+
+    @abstractmethod
+    def record_collectives(self, directory: Path) -> None:
+        """Have the last collectives of every group recorded, and written below ``directory`` if one times out.
+
+        To be called before ranks join; does nothing where the backend has no recorder.
+        """
+
+    @abstractmethod
+    def write_collectives(self, path: Path) -> None:
+        """Write what is recorded of the last collectives; nothing where there is no recorder.
+
+        Raises:
+            OSError: the file cannot be written.
+        """
 
     @abstractmethod
     def mark(self) -> Any:

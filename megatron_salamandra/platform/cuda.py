@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,6 +21,10 @@ PEAK_DENSE_BF16_FLOPS = {
     "B200": 2250e12,
     "GB200": 2500e12,
 }
+
+
+_RECORDED_COLLECTIVES = 2000
+"""Of each rank, in a ring: a few steps of a deep model; a few hundred bytes each."""
 
 
 class CudaPlatform(Platform):
@@ -55,6 +60,23 @@ class CudaPlatform(Platform):
 
     def synchronize(self) -> None:
         torch.cuda.synchronize()
+
+    def record_collectives(self, directory: Path) -> None:
+        trace = str(directory / "nccl-trace-rank-")
+        # Both names: torch calls them TORCH_FR_* since 2.9.
+        for names, value in {
+            ("TORCH_FR_BUFFER_SIZE", "TORCH_NCCL_TRACE_BUFFER_SIZE"): str(_RECORDED_COLLECTIVES),
+            ("TORCH_FR_DUMP_TEMP_FILE", "TORCH_NCCL_DEBUG_INFO_TEMP_FILE"): trace,
+            ("TORCH_NCCL_DUMP_ON_TIMEOUT",): "1",
+        }.items():
+            if not any(name in os.environ for name in names):
+                os.environ.update(dict.fromkeys(names, value))
+
+    def write_collectives(self, path: Path) -> None:
+        dump = getattr(torch._C._distributed_c10d, "_dump_nccl_trace_json", None)
+        if dump is not None:
+            text = dump()
+            path.write_bytes(text if isinstance(text, bytes) else str(text).encode())
 
     def mark(self) -> Any:
         # On the device: the host runs ahead of it, so that its clock says nothing of a slow device.

@@ -18,6 +18,7 @@ import contextlib
 import resource
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -166,6 +167,12 @@ class HostPlatform(Platform):
         return CPU
 
     def synchronize(self) -> None:
+        return None
+
+    def record_collectives(self, directory: Path) -> None:
+        return None  # gloo has no recorder
+
+    def write_collectives(self, path: Path) -> None:
         return None
 
     def mark(self) -> Any:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 import torch.distributed as dist
 
-from megatron_salamandra.cluster import HungElsewhere
+from megatron_salamandra.cluster import HungElsewhere, limits_of
 from megatron_salamandra.config import RunConfig
 from megatron_salamandra.foundation.atomic_files import atomic_write_bytes
 from megatron_salamandra.foundation.errors import UserError
@@ -79,9 +79,15 @@ class Runtime:
             PROGRESS.enter(Part.START, "joining the other ranks")
             platform.start(world.local_rank)
             stack.callback(platform.stop)
+            platform.record_collectives(watchdog.files.stacks)
             try:
                 grid = stack.enter_context(
-                    start_process_grid(config.parallel, config.training.seed, platform)
+                    start_process_grid(
+                        config.parallel,
+                        config.training.seed,
+                        platform,
+                        timeout_seconds=limits_of(config).longest(),
+                    )
                 )
             except Exception:
                 # Perhaps a rank is missing because a signal has ended it, and this one's own is on its way.
@@ -89,7 +95,9 @@ class Runtime:
                 raise
             PROGRESS.peers = f"stage {grid.pipeline_rank}"
             PROGRESS.count_collectives = collectives_begun
+            PROGRESS.write_collectives = platform.write_collectives
             stack.callback(setattr, PROGRESS, "count_collectives", None)
+            stack.callback(setattr, PROGRESS, "write_collectives", None)
             signals.begin()
             failures = stack.enter_context(
                 Failures.of_joined_ranks(grid.rank, grid.local_rank, grid.world_size)

@@ -18,8 +18,10 @@ import time
 from pathlib import Path
 
 from megatron_salamandra.cluster import ControlFiles, report_end
-from megatron_salamandra.foundation.exit_codes import EXIT_DONE, EXIT_STOPPED
+from megatron_salamandra.foundation.exit_codes import EXIT_DONE, EXIT_HUNG, EXIT_STOPPED
 from megatron_salamandra.foundation.json_files import append_json_lines
+from megatron_salamandra.hangs import PROGRESS, Limits, Part, RoundFiles, Watchdog
+from megatron_salamandra.run_directory import RunDirectory
 
 
 def main() -> int:
@@ -37,6 +39,28 @@ def main() -> int:
     faults = [fault for text in options.fault if (fault := read_fault(text, this_round)) is not None]
     signalled: list[int] = []
     signal.signal(signal.SIGUSR1, lambda number, frame: signalled.append(number))
+    watchdog = Watchdog(
+        RunDirectory(options.run_dir),
+        RoundFiles(round_dir),
+        rank,
+        world,
+        # Long: the supervisor is to find the hang. It also sets how often ranks write where they are.
+        Limits(10.0, 10.0, 10.0, 10.0),
+        lambda text: report_end(rank, EXIT_HUNG, text),
+    )
+    with watchdog:
+        return train(options, rank, world, round_dir, faults, signalled)
+
+
+def train(
+    options: argparse.Namespace,
+    rank: int,
+    world: int,
+    round_dir: Path,
+    faults: list[tuple[str, int]],
+    signalled: list[int],
+) -> int:
+    this_round = int(round_dir.name.split("-")[1])
     counters = [round_dir / f"step-{number}" for number in range(world)]
     next_round = round_dir.with_name(f"round-{this_round + 1:04d}")
     if rank:
@@ -44,7 +68,8 @@ def main() -> int:
             if next_round.exists():  # cut off: the others are gone, as the next collective shows
                 return 1
             time.sleep(0.02)
-            reached = read(counters[0])
+            if (reached := read(counters[0])) != PROGRESS.place.step:
+                PROGRESS.enter(Part.FORWARD, step=reached)
             for kind, step_of_fault in faults if rank == world - 1 else []:
                 if reached >= step_of_fault:
                     fail(kind, rank)
@@ -57,6 +82,7 @@ def main() -> int:
     while step < options.steps and not stop:
         time.sleep(options.step_seconds)
         step += 1
+        PROGRESS.enter(Part.REDUCE, step=step)
         counters[0].write_text(str(step))
         while any(read(counter) < step for counter in counters):
             time.sleep(0.01)

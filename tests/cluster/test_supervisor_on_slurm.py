@@ -46,6 +46,21 @@ def test_a_frozen_rank_is_noticed_and_the_run_goes_on(lab: Lab, tmp_path: Path) 
     run = SupervisedRun(lab, tmp_path, "--steps 30 --fault freeze@12")
     assert run.end() == "COMPLETED", run.text()
     assert run.causes() == ["hang", "done"]
+    failure = run.rounds()[0]["outcome"]["failure"]
+    assert (failure["rank"], failure["host"]) == (1, "node2")
+    assert "rank 1 on node2: no sign of life for" in run.text()
+    assert "1 other rank waits in reduce of step 12" in run.text()
+    stacks = run.directory / "control/round-0001/stacks"
+    assert "stand_in_training.py" in (stacks / "rank-00000.txt").read_text()
+
+
+def test_the_place_of_a_host_that_held_up_the_others_is_taken_by_the_spare_one(
+    lab: Lab, tmp_path: Path
+) -> None:
+    run = SupervisedRun(lab, tmp_path, "--steps 30 --fault freeze@12", allocated=3)
+    assert run.end() == "COMPLETED", run.text()
+    assert run.causes() == ["hang", "done"]
+    assert [entry["hosts"] for entry in run.rounds()] == [["node1", "node2"], ["node1", "node3"]]
 
 
 def test_a_wrong_configuration_ends_with_its_own_code_and_message(lab: Lab, tmp_path: Path) -> None:

@@ -86,10 +86,13 @@ class TrainingRun:
             notes = self.directory.control.glob("round-*/began.json")
             return max((note.stat().st_mtime for note in notes), default=0.0)
 
-        control = ControlFiles(self.directory.path)
+        def last_beat() -> float:
+            beat = ControlFiles(self.directory.path).last_beat()
+            return beat.time if beat is not None else 0.0
+
         wait_until(lambda: began() > fault, 300, self.text)
-        wait_until(lambda: (control.last_beat() or 0.0) > began(), 300, self.text)
-        return began() - fault, (control.last_beat() or 0.0) - fault
+        wait_until(lambda: last_beat() > began(), 300, self.text)
+        return began() - fault, last_beat() - fault
 
     def rank_of(self, host: str) -> int:
         """Process number, inside its host, of the rank there."""
@@ -151,6 +154,20 @@ def test_a_killed_rank(lab: Lab, blend: Path, tmp_path: Path, undisturbed: Losse
     assert run.causes() == ["crash", "done"]
     assert run.losses() == undisturbed
     assert lab.field(run.job, "Restarts") == "0"
+
+
+def test_a_frozen_rank(lab: Lab, blend: Path, tmp_path: Path, undisturbed: Losses, note: Note) -> None:
+    run = TrainingRun(lab, blend, tmp_path / "run", "hangs.step_seconds=30")
+    run.wait_for_step(23)
+    fault = time.time()
+    lab.on("node2", "kill", "-STOP", str(run.rank_of("node2")))
+    note("a rank is frozen", run, fault)
+    assert run.end() == "COMPLETED", run.text()
+    assert run.causes() == ["hang", "done"]
+    assert run.losses() == undisturbed
+    assert "rank 1 on node2: no sign of life for" in run.text()
+    failure = RoundBook(run.directory.path).read()[0].outcome.failure
+    assert failure is not None and (failure.rank, failure.host) == (1, "node2")
 
 
 def test_preemption(lab: Lab, blend: Path, tmp_path: Path, undisturbed: Losses, note: Note) -> None:
