@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import shutil
+import socket
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -62,21 +63,29 @@ FP32_STATE_BYTES = 12
 
 @dataclass(frozen=True)
 class SaveOutcome:
-    """What became of one save. ``error`` is None when the checkpoint is complete."""
+    """What became of one save, the same on all ranks but for the times.
+
+    Attributes:
+        seconds: from its beginning until its end was seen.
+        stall_seconds: of these, how long training stood still.
+        error: what failed, on which rank and host; None when the checkpoint is complete.
+    """
 
     step: int
     directory: Path
     seconds: float
+    stall_seconds: float
     error: str | None
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Save:
-    """A save that is running: where it is assembled, and when it began."""
+    """A save that is running: where it is assembled, when it began, and how long training has stood still for it."""
 
     step: int
     partial: Path
     started: float
+    stall_seconds: float = 0.0
 
 
 class CheckpointWriter:
@@ -147,7 +156,7 @@ class CheckpointWriter:
         partial, error = self._on_rank_zero(lambda: self._start_directory(step, state_bytes))
         self._raise_if_lost()
         if partial is None:
-            return [*outcomes, SaveOutcome(step, step_directory(self._root, step), 0.0, error)]
+            return [*outcomes, SaveOutcome(step, step_directory(self._root, step), 0.0, 0.0, error)]
         start_result_queue()
         strategy = TorchDistSaveShardedStrategy("torch_dist", 1, thread_count=WRITER_PROCESSES)
         parallel_strategy = FullyParallelSaveStrategyWrapper(
@@ -167,7 +176,7 @@ class CheckpointWriter:
             request = request._replace(async_fn=described)
         request.add_finalize_fn(lambda: self._publish(step, partial, state, writes))
         self._queue.schedule_async_request(request)
-        self._running.append(_Save(step, partial, started))
+        self._running.append(_Save(step, partial, started, time.perf_counter() - started))
         return [*outcomes, *self.poll(wait=not self._policy.asynchronous)]
 
     def poll(self, *, wait: bool) -> list[SaveOutcome]:
@@ -181,18 +190,22 @@ class CheckpointWriter:
         if not self._running:
             return []
         save = self._running[0]
+        looked = time.perf_counter()
         error: str | None = None
         try:
             if not self._queue.maybe_finalize_async_calls(blocking=wait):
+                save.stall_seconds += time.perf_counter() - looked
                 return []
         # Writers' failures come on every rank alike; torch's CheckpointException is no Exception.
         except (Exception, CheckpointException) as failure:
-            error = f"{type(failure).__name__}: {failure}"
+            error = _agreed(failure)
             self._on_rank_zero(lambda: drop_partial(save.partial))
         self._running.pop(0)
         self._raise_if_lost()
+        ended = time.perf_counter()
         directory = step_directory(self._root, save.step)
-        return [SaveOutcome(save.step, directory, time.perf_counter() - save.started, error)]
+        stall = save.stall_seconds + ended - looked
+        return [SaveOutcome(save.step, directory, ended - save.started, stall, error)]
 
     def _raise_if_lost(self) -> None:
         if self._lost is not None:
@@ -204,7 +217,7 @@ class CheckpointWriter:
         try:
             mine: dict[str, dict[str, Any]] | str = take_description(partial, rank) if writes else {}
         except (OSError, ValueError) as failure:
-            mine = f"rank {rank}: {failure}"
+            mine = f"rank {rank} on {socket.gethostname()}: {failure}"
         gathered: list[Any] = [None] * dist.get_world_size()
         dist.all_gather_object(gathered, mine)
         failures = [item for item in gathered if isinstance(item, str)]
@@ -278,6 +291,20 @@ class CheckpointWriter:
         answer, error, lost = told
         self._lost = self._lost or lost
         return answer, error
+
+
+def _agreed(failure: BaseException) -> str:
+    """What failed, in the same words on all ranks: of which rank on which host, where only some failed; collective."""
+    errors: dict[int, str] = {}
+    if isinstance(failure, CheckpointException):
+        errors = {rank: str(error) or repr(error) for rank, (error, _) in failure.failures.items()}
+    gathered: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(gathered, (socket.gethostname(), errors, f"{type(failure).__name__}: {failure}"))
+    # Not every rank is told of the others' failures.
+    failed = {rank: text for _, theirs, _ in gathered for rank, text in theirs.items()}
+    if not failed:
+        return str(gathered[0][2])
+    return "; ".join(f"rank {rank} on {gathered[rank][0]}: {failed[rank]}" for rank in sorted(failed))
 
 
 def bytes_of_state(chunks: list[DistributedDataParallel]) -> int:

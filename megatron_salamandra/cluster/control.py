@@ -96,7 +96,10 @@ class ControlFiles:
 
     @staticmethod
     def _read(kind: Request, path: Path) -> Asked | None:
-        if not path.exists():
+        try:
+            if not path.exists():
+                return None
+        except OSError:  # a file system that is away for a while
             return None
         with contextlib.suppress(UserError, KeyError):
             contents = read_json_object(path)

@@ -174,10 +174,11 @@ def _opened_lock(directory: RunDirectory, shown: Path | None) -> Iterator[_Lock]
     try:
         yield _Lock(descriptor, holds)
     finally:
-        if holds and _is_at(directory, descriptor):
-            directory.lock.unlink(
-                missing_ok=True
-            )  # before the lock is given back: it is ours, and nobody else's
+        # Before the lock is given back: it is ours, and nobody else's. A place that cannot be written any more, or is
+        # gone, must not spoil the end of a run.
+        with contextlib.suppress(OSError):
+            if holds and _is_at(directory, descriptor):
+                directory.lock.unlink()
         os.close(descriptor)
 
 

@@ -34,6 +34,26 @@ def train_on_a_full_disk(overrides: Sequence[str]) -> int:
         return train(overrides)
 
 
+def train_with_a_failing_disk(overrides: Sequence[str]) -> int:
+    """Like :func:`train`, but the disk of rank 1 fails when its first file of tensors is synced."""
+    import errno
+    from pathlib import Path
+    from unittest import mock
+
+    real_fsync = os.fsync
+    if os.environ["RANK"] != "1":
+        return train(overrides)
+
+    def fsync(descriptor: int) -> None:
+        path = Path(os.readlink(f"/proc/self/fd/{descriptor}"))
+        if path.name.startswith("__1_") and "step-00000002" in str(path):
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        real_fsync(descriptor)
+
+    with mock.patch("os.fsync", fsync):
+        return train(overrides)
+
+
 def train_with_little_room(overrides: Sequence[str]) -> int:
     """Like :func:`train`, but no file can grow beyond 12 kB."""
     import resource

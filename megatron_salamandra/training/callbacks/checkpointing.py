@@ -9,6 +9,7 @@ from megatron_salamandra.checkpoint import CheckpointWriter, SaveOutcome
 from megatron_salamandra.config import CheckpointSection
 from megatron_salamandra.run_directory import CheckpointError
 from megatron_salamandra.training.callbacks.base import Callback
+from megatron_salamandra.training.logs import FILE_ONLY
 from megatron_salamandra.training.report import StepReport
 
 
@@ -93,10 +94,27 @@ class Checkpointing(Callback):
         run = self.run
         for outcome in outcomes:
             if outcome.error is None:
-                run.logger.info("saved %s in %.1f s", outcome.directory, outcome.seconds)
-                run.events.write("checkpoint", step=outcome.step, seconds=round(outcome.seconds, 3))
+                run.logger.info(
+                    "saved %s in %.1f s; training stood still for %.1f s of them",
+                    outcome.directory,
+                    outcome.seconds,
+                    outcome.stall_seconds,
+                )
+                run.events.write(
+                    "checkpoint",
+                    step=outcome.step,
+                    seconds=round(outcome.seconds, 3),
+                    stall_seconds=round(outcome.stall_seconds, 3),
+                )
                 self._announce(outcome.step, outcome.directory)
             else:
                 self._failed_step = outcome.step
-                run.logger.error("the checkpoint of step %d was NOT saved: %s", outcome.step, outcome.error)
-                run.events.write("failure", step=outcome.step, what="checkpoint", error=outcome.error)
+                # All ranks know it, and one says it.
+                run.logger.error(
+                    "the checkpoint of step %d was NOT saved: %s",
+                    outcome.step,
+                    outcome.error,
+                    extra=None if run.is_writer else FILE_ONLY,
+                )
+                if run.is_writer:
+                    run.events.write("failure", step=outcome.step, what="checkpoint", error=outcome.error)
