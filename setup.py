@@ -103,7 +103,7 @@ setup(
             "types-PyYAML",
         ],
     },
-    entry_points={"console_scripts": ["salamandra = megatron_salamandra.cli:command"]},
+    entry_points={"console_scripts": ["salamandra = megatron_salamandra.start:command"]},
     classifiers=[
         "License :: OSI Approved :: Apache Software License",
         "Operating System :: POSIX :: Linux",

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import shutil
+import socket
 
 import pytest
+from rank_jobs import train_with_a_failing_disk
 from training_runs import TrainingRuns
+
+from megatron_salamandra.run_directory import RunDirectory
 
 SHORT = ["training.steps=6", "optimizer.warmup_steps=2", "checkpoint.every_steps=2"]
 
@@ -88,3 +92,19 @@ def test_full_disk_during_a_save_leaves_older_checkpoints_and_no_half_written_on
     assert "No space left on device" in failures[0]["error"] or "OSError" in failures[0]["error"]
     names = sorted(path.name for path in (runs.root / copy_of_trained / "checkpoints").iterdir())
     assert names == ["step-00000004"]
+
+
+def test_the_failing_disk_of_one_rank_is_told_once_with_rank_and_host(runs: TrainingRuns) -> None:
+    """In the background, where not every rank hears of the writers of others; the next save works."""
+    overrides = [*SHORT, "checkpoint.asynchronous=true"]
+    assert runs.run_job(train_with_a_failing_disk, "failing-disk", 2, *overrides) == 0
+    (failure,) = [event for event in runs.events("failing-disk") if event["event"] == "failure"]
+    assert failure["step"] == 2
+    assert failure["error"].startswith(f"rank 1 on {socket.gethostname()}: ")
+    assert "Input/output error" in failure["error"] or "OSError" in failure["error"]
+    for rank in (0, 1):
+        log = RunDirectory(runs.root / "failing-disk").rank_log(rank).read_text()
+        assert log.count(f"NOT saved: {failure['error']}") == 1
+    saved = [event for event in runs.events("failing-disk") if event["event"] == "checkpoint"]
+    assert [event["step"] for event in saved] == [4, 6]
+    assert all(0 < event["stall_seconds"] <= event["seconds"] for event in saved)

@@ -235,3 +235,33 @@ def test_logs_that_cannot_be_written_are_refused_before_ranks_join(tmp_path: Pat
         (tmp_path / blocked).mkdir(parents=True)
     with pytest.raises(RunDirectoryError, match=f"cannot be written: .*{blocked}"):
         make_logs(RunDirectory(tmp_path))
+
+
+@pytest.mark.parametrize("number", [errno.EROFS, errno.ESTALE, errno.EIO])
+def test_a_directory_that_cannot_be_written_any_more_does_not_spoil_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def unlink(path: Path, missing_ok: bool = False) -> None:
+        raise OSError(number, os.strerror(number), str(path))
+
+    with own(RunDirectory(tmp_path)):
+        monkeypatch.setattr(Path, "unlink", unlink)
+
+
+def test_a_directory_that_has_gone_does_not_spoil_the_end(tmp_path: Path) -> None:
+    with own(RunDirectory(tmp_path / "run")) as owner:
+        (tmp_path / "run").rename(tmp_path / "elsewhere")
+        with pytest.raises(OwnershipLost, match="is gone"):
+            owner.check()
+
+
+def test_a_link_and_a_relative_path_lead_to_the_same_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "link").symlink_to("run")
+    monkeypatch.chdir(tmp_path)
+    with own(RunDirectory(tmp_path / "link")):
+        for place in (Path("run"), Path("link"), tmp_path / "run" / ".." / "run"):
+            with pytest.raises(RunDirectoryError, match="is being used by"), own(RunDirectory(place)):
+                pass

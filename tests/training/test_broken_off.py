@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from synthetic_blend import LANGUAGES
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from training_runs import TrainingRuns
 
 from megatron_salamandra.run_directory import RunDirectory, ValidationLog
@@ -134,3 +135,33 @@ def test_a_run_that_was_cut_off_publishes_nothing(runs: TrainingRuns, asynchrono
     assert len(runs.metrics(name)) <= 4
     owner = json.loads((runs.root / name / ".owner").read_text())
     assert owner["host"] == "node9"
+
+
+def test_after_crashes_between_saves_every_diary_has_each_step_once(runs: TrainingRuns) -> None:
+    """Two crashes at step 6, before its save: steps 4 and 5 are done three times."""
+    name = "crashes"
+    common = [
+        "training.steps=7",
+        "optimizer.warmup_steps=2",
+        "checkpoint.every_steps=3",
+        "validation.every_steps=1",
+    ]
+    crash = f"callbacks={json.dumps([{'path': 'sample_callbacks:Diary', 'options': {'fail_at': 6}}])}"
+    for _ in range(2):
+        assert runs.train(name, 1, *common, "logging.tensorboard=true", crash) == 1
+        assert [entry["step"] for entry in runs.metrics(name)] == [1, 2, 3, 4, 5]
+    assert [event["rank"] for event in details(runs, name, "failure")] == [0, 0]
+    assert runs.train(name, 1, *common, "logging.tensorboard=true") == 0
+    steps = list(range(1, 8))
+    assert [entry["step"] for entry in runs.metrics(name)] == steps
+    assert validated(runs, name) == steps
+    curves = EventAccumulator(str(runs.root / name / "tensorboard"))
+    curves.Reload()
+    points = {tag: curves.Scalars(tag) for tag in ("train/loss", "validation_loss/macro")}
+    assert [point.step for point in points["train/loss"]] == steps
+    assert [point.step for point in points["validation_loss/macro"]] == steps
+    assert [point.value for point in points["train/loss"]] == pytest.approx(runs.losses(name))
+    # Events tell what happened, also twice; a save of a step comes once.
+    assert [event["step"] for event in details(runs, name, "checkpoint")] == [3, 6, 7]
+    assert runs.train("no-crashes", 1, *common) == 0
+    assert runs.losses(name) == runs.losses("no-crashes")

@@ -58,16 +58,35 @@ def test_a_signal_finds_a_lone_rank_at_its_first_line(blend: Path, tmp_path: Pat
         *(f"data.blend={blend}", f"run_dir={run.path}"),
     ]
     with started(arguments) as process:
-        caught = Path(f"/proc/{process.pid}/status")
-
-        def catches_the_signal() -> bool:
-            (mask,) = [line.split()[1] for line in caught.read_text().splitlines() if "SigCgt" in line]
-            return bool(int(mask, 16) >> (signal.SIGUSR1 - 1) & 1)
-
-        wait_until(catches_the_signal)
+        wait_until(lambda: catches(process.pid, signal.SIGUSR1))
         assert not run.path.exists()  # not even the configuration was read
         process.send_signal(signal.SIGUSR1)
         assert process.wait(timeout=60) == 75
+
+
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGUSR1, 75), (signal.SIGTERM, 75), (signal.SIGINT, 130)]
+)
+def test_a_signal_finds_the_command_at_its_first_line(
+    blend: Path, tmp_path: Path, number: signal.Signals, code: int
+) -> None:
+    """Before it has imported what minds signals later."""
+    run = RunDirectory(tmp_path / "run")
+    program = "from megatron_salamandra.start import command; command()"
+    arguments = [sys.executable, "-c", program, "train", str(SMALL_CONFIG), f"data.blend={blend}"]
+    with started([*arguments, f"run_dir={run.path}"]) as process:
+        wait_until(lambda: catches(process.pid, signal.SIGUSR1))
+        process.send_signal(number)
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode == code, errors
+    assert len(errors.split("\n")) <= 3 and "Traceback" not in errors
+    assert not run.path.exists()
+
+
+def catches(pid: int, number: signal.Signals) -> bool:
+    status = Path(f"/proc/{pid}/status").read_text().splitlines()
+    (mask,) = [line.split()[1] for line in status if "SigCgt" in line]
+    return bool(int(mask, 16) >> (number - 1) & 1)
 
 
 def test_a_second_run_is_refused_and_a_closed_terminal_saves_the_first(blend: Path, tmp_path: Path) -> None:
