@@ -61,7 +61,8 @@ def note(lab: Lab, request: pytest.FixtureRequest) -> Callable[[str, Recovers, f
             "fault": fault,
             "tracking": lab.tracking,
             "program": "trainer" if real else "stand-in",
-            "to_round": round(to_round, 1),
+            # A round may begin, and wait for SLURM, before the moment that is counted from.
+            "to_round": max(0.0, round(to_round, 1)),
             "to_step": round(to_step, 1),
             "load": round(os.getloadavg()[0], 1),
             "time": round(time.time()),
