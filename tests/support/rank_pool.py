@@ -1,4 +1,5 @@
-"""Ranks that outlive a test: importing torch and Megatron-Core once per rank, not once per case.
+"""Ranks that outlive a test, made from a process that has imported torch and Megatron-Core: once per session, not once
+per rank and case.
 
 A pool starts worker processes on demand. A job is a picklable function that every rank of a
 world runs with the launcher's environment variables set; each job joins and leaves its own
@@ -15,12 +16,26 @@ import socket
 import traceback
 from collections.abc import Callable
 from multiprocessing.connection import Connection, wait
+from pathlib import Path
 from typing import Any
 
 JOB_TIMEOUT_SECONDS = 240.0
 JOBS_PER_WORKER = 8
 """Workers are replaced after so many jobs: gloo leaves threads behind that wake all the time, and in the
 end slow down everything."""
+IMPORTED_ONCE = (
+    "megatron.core.datasets.indexed_dataset",
+    "megatron.core.distributed",
+    "megatron.core.models.gpt",
+    "megatron.core.optimizer",
+    "megatron_salamandra.model",
+    "megatron_salamandra.optim",
+    "megatron_salamandra.train",
+    "megatron_salamandra.training.trainer",
+    "torch.distributed.checkpoint",
+    "torch.utils.tensorboard",
+)
+"""What every rank needs. None of it starts a thread, so that a process that has it can be forked."""
 
 
 def _free_port() -> int:
@@ -54,7 +69,9 @@ class RankPool:
     """A set of rank processes that runs one job at a time."""
 
     def __init__(self) -> None:
-        self._context = mp.get_context("spawn")
+        # Where there is a GPU, what is imported may look at it, and no fork of such a process can use it.
+        self._context = mp.get_context("spawn" if Path("/dev/nvidiactl").exists() else "forkserver")
+        self._context.set_forkserver_preload(list(IMPORTED_ONCE))
         self._workers: list[tuple[Any, Connection]] = []
         self._jobs = 0
 
