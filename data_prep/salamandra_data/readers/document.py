@@ -250,6 +250,29 @@ def json_document_filter(first: bytes, second: bytes | None = None) -> str | Non
     return "." if start == b"{" or not _is_json(second) else None
 
 
+def is_joined_by_commas(first: bytes, second: bytes | None = None) -> bool:
+    """Whether a file holds JSON objects with commas between them, the way that they stand in a list.
+
+    A comma too many in the first line alone does not make it one.
+
+    Args:
+        first: the first line with content.
+        second: the next one; None if there is no other.
+    """
+    text = first.removeprefix(b"\xef\xbb\xbf").strip().decode(errors="replace")
+    if not text.startswith("{"):
+        return False
+    try:
+        _, end = json.JSONDecoder().raw_decode(text)
+    except (RecursionError, ValueError):
+        return False
+    rest = text[end:].lstrip()
+    if not rest.startswith(","):
+        return False
+    next_object = rest[1:].lstrip() or (second or b"").strip().decode(errors="replace")
+    return next_object.startswith("{") and (second is None or not _is_json(second))
+
+
 def _is_json(raw: bytes) -> bool:
     try:
         orjson.loads(raw)
@@ -264,7 +287,7 @@ def _continues(raw: bytes) -> bool:
     try:
         json.loads(text)
     except json.JSONDecodeError as error:
-        return error.pos >= len(text) - 1
+        return error.pos >= len(text) - 1 and error.msg != "Extra data"
     except (RecursionError, ValueError):
         return False
     return False

@@ -20,6 +20,7 @@ from salamandra_data.readers.document import (
     Document,
     DocumentKeys,
     Malformed,
+    is_joined_by_commas,
     json_document_filter,
     parse_json_line,
 )
@@ -129,6 +130,13 @@ class DocumentFile:
             filled += [] if content.isspace() else [content]
             if len(filled) == 2:
                 break
+        if filled and is_joined_by_commas(filled[0], *filled[1:]):
+            name = self.path.name
+            raise DataError(
+                f"{self.path}: its JSON objects are joined by commas, not one on each line\n"
+                "  make it JSON lines, for example: "
+                f"sed 's/,*[[:space:]]*$//; s/.*/[&]/' {name} | jq -c '.[]' > new.jsonl"
+            )
         if filled and (jq_filter := json_document_filter(filled[0], *filled[1:])):
             raise DataError(
                 f"{self.path}: is one JSON document over several lines or records, not one JSON object per line\n"

@@ -36,7 +36,7 @@ from salamandra_data.shards.shard_files import (
     shards_tokenizer,
     tokenizer_file,
 )
-from salamandra_data.shards.shard_writer import ShardWriter
+from salamandra_data.shards.shard_writer import EncodedDocuments, ShardWriter
 from salamandra_data.shards.verification import VerificationReport, lost_shards, verify_shards
 
 __all__ = [
@@ -44,6 +44,7 @@ __all__ = [
     "TOKENIZER_FILE_NAME",
     "ChunkChecksums",
     "Cut",
+    "EncodedDocuments",
     "EncoderRecord",
     "FoundDocument",
     "IndexedShard",

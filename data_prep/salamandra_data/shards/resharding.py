@@ -19,7 +19,7 @@ from salamandra_data.shards.document_row import Cut, DocumentRow, Piece
 from salamandra_data.shards.layout import bin_path, idx_path, manifest_path
 from salamandra_data.shards.manifest import ChunkChecksums, LabelCounts, ShardManifest
 from salamandra_data.shards.shard_files import keep_tokenizer, same_tokens, shards_tokenizer
-from salamandra_data.shards.shard_writer import ShardWriter
+from salamandra_data.shards.shard_writer import EncodedDocuments, ShardWriter
 from salamandra_data.shards.token_text import TokenText
 from salamandra_data.storage import Location
 from salamandra_data.working_directory import working_directory
@@ -120,7 +120,7 @@ class _Copy:
                 raw = self._stream.read(int(block.sum(dtype=np.int64)) * shard.dtype.itemsize)
                 self._checksums[piece.shard].update(raw)
                 ids = np.frombuffer(raw, dtype=shard.dtype)
-                writer.add_documents(ids, block.tolist(), utf8_bytes=0, sources={}, licences={})
+                writer.add_documents(EncodedDocuments(ids, block.astype(np.int64)))
                 counted += self._token_text.count_bytes(ids, block)
                 self.documents, self.bytes = self.documents + len(block), self.bytes + ids.nbytes
                 self.tokens += ids.size

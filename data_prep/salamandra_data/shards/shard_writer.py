@@ -7,6 +7,7 @@ import os
 from array import array
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -35,6 +36,25 @@ from salamandra_data.shards.manifest import (
 
 _INDEX_BLOCK = 1 << 20
 _MAX_DOCUMENT_TOKENS = 2**31 - 1
+
+
+@dataclass(frozen=True)
+class EncodedDocuments:
+    """Some documents of a shard, one after the other.
+
+    Attributes:
+        ids: [sum of lengths], any integer dtype; each document ends with the end-of-document id.
+        lengths: [documents], tokens of each, int64.
+        utf8_bytes: size of their texts together, without the end-of-document ids.
+        sources: documents of each named source.
+        licences: documents of each named licence.
+    """
+
+    ids: NDArray[Any]
+    lengths: NDArray[np.int64]
+    utf8_bytes: int = 0
+    sources: Mapping[str, int] = field(default_factory=dict)
+    licences: Mapping[str, int] = field(default_factory=dict)
 
 
 class ShardWriter:
@@ -121,34 +141,20 @@ class ShardWriter:
             DataError: no ids, an id outside the vocabulary, or no end-of-document id.
             WriteError: a write failed.
         """
+        row = ids if isinstance(ids, np.ndarray) else np.asarray(ids, dtype=np.int64)
         self.add_documents(
-            ids,
-            [len(ids)],
-            utf8_bytes=utf8_bytes,
-            sources={} if source is None else {source: 1},
-            licences={} if licence is None else {licence: 1},
+            EncodedDocuments(
+                row,
+                np.array([len(row)]),
+                utf8_bytes,
+                sources={} if source is None else {source: 1},
+                licences={} if licence is None else {licence: 1},
+            )
         )
 
-    def add_documents(
-        self,
-        ids: NDArray[Any] | Sequence[int],
-        lengths: Sequence[int] | NDArray[np.int64],
-        *,
-        utf8_bytes: int,
-        sources: Mapping[str, int],
-        licences: Mapping[str, int],
-    ) -> None:
-        """Append several documents at once, under the conditions of :meth:`add_document`.
-
-        Args:
-            ids: [sum of lengths], the documents one after the other.
-            lengths: [documents], tokens of each.
-            utf8_bytes: size of their texts together.
-            sources: documents of each named source.
-            licences: documents of each named licence.
-        """
-        row = ids if isinstance(ids, np.ndarray) else np.asarray(ids, dtype=np.int64)
-        sizes = np.asarray(lengths, dtype=np.int64)
+    def add_documents(self, documents: EncodedDocuments) -> None:
+        """Append several documents at once, under the conditions of :meth:`add_document`."""
+        row, sizes = documents.ids, documents.lengths
         ends = np.cumsum(sizes)
         shortest, longest = int(sizes.min()), int(sizes.max())
         if shortest < 1 or longest > _MAX_DOCUMENT_TOKENS or row.shape != (int(ends[-1]),):
@@ -178,9 +184,9 @@ class ShardWriter:
         self._lengths.frombytes(sizes.astype(np.int32).tobytes())
         self.documents += sizes.size
         self.tokens += row.size
-        self.utf8_bytes += utf8_bytes
-        self._sources.add(sources)
-        self._licences.add(licences)
+        self.utf8_bytes += documents.utf8_bytes
+        self._sources.add(documents.sources)
+        self._licences.add(documents.licences)
 
     def close(self, encoder: EncoderRecord | None = None) -> ShardManifest:
         """Finish and publish the three files, the manifest last.

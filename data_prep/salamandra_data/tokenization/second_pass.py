@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from array import array
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
 from salamandra_data.execution import Counters
-from salamandra_data.shards import EncoderRecord, ShardManifest, ShardWriter
+from salamandra_data.shards import EncodedDocuments, EncoderRecord, ShardManifest, ShardWriter
 from salamandra_data.tokenization.backends import GuardedEncoder, TextBatch, guarded_encoder
 from salamandra_data.tokenization.document_hash import is_chosen
 from salamandra_data.tokenization.encoder import SENTENCEPIECE_VERSION, cached_encoder
@@ -129,11 +128,7 @@ class SecondPass:
             if licence is not None:
                 licences[licence] += count
         output.add_documents(
-            rows.ids,
-            rows.lengths,
-            utf8_bytes=sum(map(len, texts)),
-            sources=sources,
-            licences=licences,
+            EncodedDocuments(rows.ids, rows.lengths, sum(map(len, texts)), sources, licences)
         )
 
     def _encoder(self) -> GuardedEncoder:
@@ -168,16 +163,8 @@ class SecondPass:
 class _Output(Protocol):
     """What takes encoded documents: a shard, or the files of a range."""
 
-    def add_documents(
-        self,
-        ids: NDArray[Any],
-        lengths: NDArray[np.int64],
-        *,
-        utf8_bytes: int,
-        sources: Mapping[str, int],
-        licences: Mapping[str, int],
-    ) -> None:
-        """As :meth:`ShardWriter.add_documents`."""
+    def add_documents(self, documents: EncodedDocuments) -> None:
+        """Append documents, to be checked as by :meth:`ShardWriter.add_documents`."""
 
 
 @dataclass(frozen=True)
@@ -207,13 +194,12 @@ class EncodedRange:
                 last = max(first + 1, int(np.searchsorted(ends, start + _JOINED_TOKENS, side="right")))
                 ids = np.fromfile(file, dtype=np.int32, count=int(ends[last - 1]) - start, offset=4 * start)
                 is_last = last == self.documents
-                writer.add_documents(
-                    ids,
-                    lengths[first:last].astype(np.int64),
-                    utf8_bytes=self.utf8_bytes if is_last else 0,
-                    sources=self.sources if is_last else {},
-                    licences=self.licences if is_last else {},
-                )
+                documents = EncodedDocuments(ids, lengths[first:last].astype(np.int64))
+                if is_last:
+                    documents = replace(
+                        documents, utf8_bytes=self.utf8_bytes, sources=self.sources, licences=self.licences
+                    )
+                writer.add_documents(documents)
                 first = last
         except OSError as error:
             raise damaged_error(file, error.strerror or str(error)) from error
@@ -252,25 +238,18 @@ class EncodedRangeWriter:
             if kind is None:
                 raise scratch_error(self._path, refused) from refused
 
-    def add_documents(
-        self,
-        ids: NDArray[Any],
-        lengths: NDArray[np.int64],
-        *,
-        utf8_bytes: int,
-        sources: Mapping[str, int],
-        licences: Mapping[str, int],
-    ) -> None:
-        """As :meth:`ShardWriter.add_documents`, which checks the ids when ranges are joined."""
+    def add_documents(self, documents: EncodedDocuments) -> None:
+        """Append documents, whose ids :meth:`ShardWriter.add_documents` checks when ranges are joined."""
+        ids = documents.ids
         try:
             self._stream.write(np.ascontiguousarray(ids, dtype=np.int32).data.cast("B"))
         except OSError as error:
             raise scratch_error(self._path, error) from error
-        self._lengths.frombytes(lengths.astype(np.int32).tobytes())
+        self._lengths.frombytes(documents.lengths.astype(np.int32).tobytes())
         self._tokens += ids.size
-        self._utf8_bytes += utf8_bytes
-        self._sources.update(sources)
-        self._licences.update(licences)
+        self._utf8_bytes += documents.utf8_bytes
+        self._sources.update(documents.sources)
+        self._licences.update(documents.licences)
 
     def finish(self, encoder: GuardedEncoder) -> None:
         """Note that the range is complete, once all its documents are there.

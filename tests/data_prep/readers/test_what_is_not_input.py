@@ -7,6 +7,7 @@ import gzip
 import json
 import lzma
 import os
+import subprocess
 from pathlib import Path
 
 import pyarrow
@@ -51,6 +52,46 @@ def test_one_json_document_is_not_read_as_lines(
         documents(tmp_path / name)
     assert f"{name}: is one JSON document" in str(caught.value)
     assert f"\n  make it JSON lines, for example: jq -c '{jq_filter}' {name}" in str(caught.value)
+
+
+ONE, TWO = map(json.dumps, RECORDS)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        f"{ONE},{TWO}",
+        f"{ONE} , {TWO},\n",
+        f"{ONE},{TWO}\n{ONE},{TWO}\n",
+        f"{ONE},\n{TWO},\n{ONE}\n",
+        f"{ONE},\n\n{TWO},\n",
+        f'{{"text": "}},{{", "language": "ca"}},{TWO},\n{ONE},',
+    ],
+)
+def test_objects_joined_by_commas_are_refused_with_what_makes_them_lines(
+    tmp_path: Path, content: str
+) -> None:
+    (tmp_path / "a.jsonl").write_text(content)
+    with pytest.raises(DataError, match="a.jsonl: its JSON objects are joined by commas") as caught:
+        documents(tmp_path / "a.jsonl")
+    # What jq is given are lists of the objects.
+    sed, _, jq = str(caught.value).partition("for example: ")[2].partition(" | ")
+    assert jq == "jq -c '.[]' > new.jsonl"
+    listed = subprocess.run(["bash", "-c", sed], cwd=tmp_path, capture_output=True, check=True).stdout
+    decoder = json.JSONDecoder()
+    there, rest = [], content
+    while rest := rest.lstrip(" ,\n"):
+        record, end = decoder.raw_decode(rest)
+        there.append(record)
+        rest = rest[end:]
+    assert [record for line in listed.splitlines() for record in json.loads(line)] == there
+
+
+@pytest.mark.parametrize("second", [ONE, "not JSON"])
+def test_a_comma_too_many_makes_one_malformed_line(tmp_path: Path, second: str) -> None:
+    (tmp_path / "a.jsonl").write_text(f"{ONE},\n{second}\n{TWO}\n")
+    found = documents(tmp_path / "a.jsonl")
+    assert isinstance(found[0], Malformed) and [entry.line for entry in found] == [1, 2, 3]
 
 
 @pytest.mark.parametrize(
