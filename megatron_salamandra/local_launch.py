@@ -12,7 +12,6 @@ import contextlib
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -25,6 +24,7 @@ from megatron_salamandra.foundation.exit_codes import EXIT_HUNG, EXIT_STOPPED
 from megatron_salamandra.foundation.launch_environment import local_environment
 from megatron_salamandra.foundation.parents import bound_command
 from megatron_salamandra.foundation.signals import SignalWatch
+from megatron_salamandra.foundation.world import free_port
 from megatron_salamandra.hangs import Hang
 from megatron_salamandra.run_directory import ROUND_DIR, RunDirectory
 
@@ -44,12 +44,6 @@ GRACE_SECONDS = 60.0
 HUNG_SECONDS = 5.0
 """The same if it hung: those that can have written their stacks and end by themselves."""
 POLL_SECONDS = 0.05
-
-
-def _free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
 
 
 def default_ranks(config: RunConfig) -> int:
@@ -164,7 +158,7 @@ def run_ranks(
         its number. If ranks hang, all are ended, the late ones are named on stderr and in the run's events, and
         the code is 76. Requests to stop this process go to every rank, and if it is killed they are asked to stop.
     """
-    address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port())}
+    address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
     size = {"WORLD_SIZE": str(ranks), "LOCAL_WORLD_SIZE": str(ranks)}
     environment = local_environment({**address, **size})
     command = [sys.executable, "-u", "-m", module, *arguments]

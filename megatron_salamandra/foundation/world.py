@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import errno
 import os
+import random
 import socket
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 from megatron_salamandra.foundation.errors import UserError
 from megatron_salamandra.foundation.exit_codes import EXIT_USAGE
@@ -21,6 +24,8 @@ _TASKS = {
     "PALS_NRANKS": "PALS_RANKID",
 }
 _HIGHEST_PORT = 65535
+_LOWEST_FREE_PORT = 12000
+_PORTS_OF_CONNECTIONS = Path("/proc/sys/net/ipv4/ip_local_port_range")
 
 
 class LaunchError(UserError):
@@ -105,6 +110,30 @@ _REMEDY = (
 
 def _missing(name: str, meaning: str) -> LaunchError:
     return LaunchError(f"WORLD_SIZE is set, but {name} ({meaning}) is not\n  {_REMEDY}")
+
+
+def free_port() -> int:
+    """A port at which nobody listens, for ranks that will do so some seconds later.
+
+    It is none of those that the system gives to connections, of which each pair of ranks makes many: one of them would
+    take it until then.
+    """
+    for port in random.SystemRandom().sample(range(_LOWEST_FREE_PORT, _first_port_of_connections()), 100):
+        with socket.socket() as listener, suppress(OSError):
+            listener.bind(("", port))
+            return port
+    raise LaunchError(
+        "no free port was found\n  set MASTER_ADDR and MASTER_PORT, and start ranks with torchrun"
+    )
+
+
+def _first_port_of_connections() -> int:
+    try:
+        first = int(_PORTS_OF_CONNECTIONS.read_text().split()[0])
+    except (OSError, ValueError, IndexError):
+        return 32768
+    # Where connections have nearly all ports, there is no better choice.
+    return first if first >= _LOWEST_FREE_PORT + 1000 else _HIGHEST_PORT
 
 
 def _refuse_a_busy_port(port: int) -> None:

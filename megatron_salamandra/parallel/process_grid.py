@@ -5,7 +5,6 @@ from __future__ import annotations
 import datetime
 import math
 import os
-import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ import torch.distributed as dist
 from megatron.core import parallel_state, tensor_parallel
 
 from megatron_salamandra.config import ParallelSection
+from megatron_salamandra.foundation.world import free_port
 from megatron_salamandra.platform import Platform
 
 _LATER_SECONDS = 300.0
@@ -61,12 +61,6 @@ class ProcessGrid:
         )
 
 
-def _free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
-
-
 def join_world(platform: Platform, timeout: datetime.timedelta = _FOR_EVER) -> None:
     """Join the process group that ``torchrun`` or ``srun`` described in the environment.
 
@@ -77,7 +71,7 @@ def join_world(platform: Platform, timeout: datetime.timedelta = _FOR_EVER) -> N
         return
     if "WORLD_SIZE" not in os.environ:
         os.environ.update(
-            RANK="0", LOCAL_RANK="0", WORLD_SIZE="1", MASTER_ADDR="127.0.0.1", MASTER_PORT=str(_free_port())
+            RANK="0", LOCAL_RANK="0", WORLD_SIZE="1", MASTER_ADDR="127.0.0.1", MASTER_PORT=str(free_port())
         )
     dist.init_process_group(
         backend=platform.backend,

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
-from megatron_salamandra.foundation.world import LaunchError, World, is_first_task, read_world
+from megatron_salamandra.foundation import world
+from megatron_salamandra.foundation.world import LaunchError, World, free_port, is_first_task, read_world
 
 RANKS = {
     "WORLD_SIZE": "2",
@@ -24,6 +26,29 @@ def busy_port() -> Iterator[int]:
         listener.bind(("127.0.0.1", 0))
         listener.listen()
         yield listener.getsockname()[1]
+
+
+def test_a_free_port_is_none_that_a_connection_can_be_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ranges = tmp_path / "ip_local_port_range"
+    monkeypatch.setattr(world, "_PORTS_OF_CONNECTIONS", ranges)
+    for first in (32768, 14000):
+        ranges.write_text(f"{first}\t60999\n")
+        assert all(world._LOWEST_FREE_PORT <= free_port() < first for _ in range(50))
+    ranges.write_text("1024\t65535\n")
+    assert free_port() >= world._LOWEST_FREE_PORT
+    ranges.unlink()
+    assert free_port() < 32768
+
+
+def test_a_free_port_is_not_one_that_is_listened_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    busy, free = free_port(), free_port()
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", busy))
+        listener.listen()
+        monkeypatch.setattr(world.random.SystemRandom, "sample", lambda *_: [busy, free])
+        assert free_port() == free
 
 
 def test_a_described_world_is_read() -> None:

@@ -57,7 +57,7 @@ def run_shell(command: str, directory: Path) -> str:
         stderr=subprocess.STDOUT,
         text=True,
         errors="replace",
-        timeout=300,
+        timeout=900,
         check=False,
     )
     assert done.returncode == 0, f"{command}\nexit code {done.returncode}\n{done.stdout[-3000:]}"

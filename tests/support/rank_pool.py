@@ -12,14 +12,15 @@ import contextlib
 import multiprocessing as mp
 import os
 import signal
-import socket
 import traceback
 from collections.abc import Callable
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
-JOB_TIMEOUT_SECONDS = 240.0
+from megatron_salamandra.foundation.world import free_port
+
+JOB_TIMEOUT_SECONDS = 600.0
 JOBS_PER_WORKER = 8
 """Workers are replaced after so many jobs: gloo leaves threads behind that wake all the time, and in the
 end slow down everything."""
@@ -36,12 +37,6 @@ IMPORTED_ONCE = (
     "torch.utils.tensorboard",
 )
 """What every rank needs. None of it starts a thread, so that a process that has it can be forked."""
-
-
-def _free_port() -> int:
-    with contextlib.closing(socket.socket()) as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
 
 
 def _serve(pipe: Connection) -> None:
@@ -87,7 +82,7 @@ class RankPool:
             self.close()
         while len(self._workers) < ranks:
             self._start_worker()
-        address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port()), "WORLD_SIZE": str(ranks)}
+        address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": str(ranks)}
         pipes = [pipe for _, pipe in self._workers[:ranks]]
         for rank, pipe in enumerate(pipes):
             environment = address | {"RANK": str(rank), "LOCAL_RANK": str(rank)}
