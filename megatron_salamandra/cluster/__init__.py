@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     )
     from megatron_salamandra.cluster.queue_checks import QueueRequest, check_queue
     from megatron_salamandra.cluster.round_watch import RoundWatch, Watch
-    from megatron_salamandra.cluster.run_state import Progress
+    from megatron_salamandra.cluster.run_state import Progress, pace
     from megatron_salamandra.cluster.slurm import NoJob, SlurmJob
     from megatron_salamandra.cluster.slurm_command import SlurmError
     from megatron_salamandra.cluster.status import NoRun, Save, Status, ask_run, run_status, status_text
@@ -97,6 +97,7 @@ __all__ = [
     "leave_word",
     "limits_of",
     "load_profile",
+    "pace",
     "profile_names",
     "read_reports",
     "read_word",
@@ -125,6 +126,7 @@ _LATER = {
     "ProfileError": "profile",
     "load_profile": "profile",
     "profile_names": "profile",
+    "pace": "run_state",
     "seconds_of": "profile",
     "NoJob": "slurm",
     "SlurmError": "slurm_command",

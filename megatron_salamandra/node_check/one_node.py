@@ -71,6 +71,11 @@ def check_node(
     return NodeResult(name, tuple(checks), round(time.monotonic() - started, 3))
 
 
+def check_directory(directory: Path) -> list[Check]:
+    """Locks, free space and speed of writing in ``directory``; a file system that hangs is a failed check."""
+    return run_probes([Probe("run_dir", ("run_dir", str(directory)), PROBE_SECONDS)])
+
+
 def run_probes(probes: Sequence[Probe]) -> list[Check]:
     """Run probes side by side; one that hangs, dies or says nothing is a failed check."""
     found: list[list[Check]] = [[] for _ in probes]
