@@ -47,6 +47,9 @@ class Node(_Part):
     gpus: int = Field(ge=0, description="GPUs; ranks of a node where there are any.")
     gpu: str | None = Field(default=None, description="Name of the GPU.")
     gpu_memory_gib: float | None = Field(default=None, gt=0, description="Memory of one GPU, in GiB.")
+    gpu_watts: float | None = Field(
+        default=None, gt=0, description="Rated power of one GPU, in W; for the energy estimate of reports."
+    )
     cpus: int = Field(ge=1, description="Usable CPU cores.")
     memory_gib: float | None = Field(default=None, gt=0, description="Host memory, in GiB.")
     interconnect: str | None = Field(default=None, description="Network between nodes.")

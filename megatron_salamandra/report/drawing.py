@@ -70,6 +70,7 @@ def step_curve(
     marks: Sequence[Mark] = (),
     wide: bool = False,
     from_zero: bool = False,
+    smooth: bool = True,
 ) -> Markup:
     """A curve over the steps of the run: its extremes as a band, its smoothed mean as a line.
 
@@ -78,6 +79,7 @@ def step_curve(
         text: how a value is written.
         last_step: right end of the axis; further if the curve goes on.
         wide: over the whole page rather than half of it.
+        smooth: False for what has no noise, such as the learning rate.
     """
     width, height = (1000.0, 300.0) if wide else (490.0, 190.0)
     spans = curve.spans
@@ -96,11 +98,11 @@ def step_curve(
     if any(span.high > span.low for span in spans):
         parts.append(f'<path class="band" d="{_band(curve, across, down)}"/>')
     means = [(span.middle, span.mean) for span in spans]
-    smooth = means
-    if len(spans) > _SMOOTHED_FROM:
-        smooth = curve.smoothed()
+    shown = means
+    if smooth and len(spans) > _SMOOTHED_FROM:
+        shown = curve.smoothed()
         parts.append(f'<path class="raw" d="{_path([(across.place(x), down.place(y)) for x, y in means])}"/>')
-    points = [(across.place(x), down.place(y)) for x, y in smooth]
+    points = [(across.place(x), down.place(y)) for x, y in shown]
     if len(points) == 1:
         parts.append(f'<circle class="dot" cx="{points[0][0]:.1f}" cy="{points[0][1]:.1f}" r="3"/>')
     parts.append(f'<path class="line" d="{_path(points)}"/>')

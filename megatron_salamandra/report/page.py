@@ -35,7 +35,7 @@ _SMALL: tuple[tuple[str, str, Callable[[float], str], bool], ...] = (
 
 def render_page(facts: RunFacts) -> bytes:
     """The page as UTF-8."""
-    incidents = facts.past.incidents
+    incidents, curves = facts.past.incidents, facts.steps.curves
     marks = _marks(incidents)
     stretches = _stretches(facts)
     end = facts.status.steps or facts.steps.last_step
@@ -55,9 +55,9 @@ def render_page(facts: RunFacts) -> bytes:
             marks=shown,
             wide=wide,
             from_zero=from_zero,
+            smooth=curve is not curves["lr"],
         )
 
-    curves = facts.steps.curves
     loss = facts.steps.curve("loss")
     late = loss.since(facts.steps.last_step // 5)
     skips = [incident for incident in incidents if incident.kind == "skip"]

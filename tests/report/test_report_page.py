@@ -11,6 +11,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+import yaml
 from written_run import HOSTILE, at, step_values, write_run
 
 from megatron_salamandra.cluster import (
@@ -20,6 +21,7 @@ from megatron_salamandra.cluster import (
     RankFailure,
     Round,
     RoundBook,
+    load_profile,
 )
 from megatron_salamandra.cluster.rounds import Action, Cause
 from megatron_salamandra.foundation.atomic_files import WriteError
@@ -112,6 +114,17 @@ def test_numbers_are_those_of_the_records(tmp_path: Path) -> None:
     text = Page(write_report(run)[0]).text
     for shown in (f"{losses[-1]:.4f}", "1.2750", "of 300 steps (100.0 %)", "finished", "not measured"):
         assert shown in text
+
+
+def test_the_power_that_a_profile_names_counts_for_the_energy(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", steps=300)
+    profile = load_profile("generic")
+    place = RunDirectory(run).launches / "0001" / "profile.yaml"
+    place.parent.mkdir(parents=True)
+    named = profile.model_copy(update={"node": profile.node.model_copy(update={"gpu_watts": 500.0})})
+    place.write_text(yaml.safe_dump(named.model_dump(mode="json")))
+    assert load_profile(str(place)) == named
+    assert read_run(run).energy.kilowatt_hours == pytest.approx(4 * 900 / 3600 * 0.5)
 
 
 def test_texts_from_elsewhere_stay_texts(tmp_path: Path) -> None:
