@@ -20,6 +20,31 @@ settings.register_profile("suite", deadline=None, print_blob=True)
 settings.load_profile("suite")
 
 
+MOST_PROCESSES = 4
+BYTES_PER_PROCESS = 3 << 30
+"""What the tests of one process hold at most: eight ranks."""
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config: pytest.Config) -> None:
+    """Share the whole suite among a process per core, if pytest-xdist is there; a part of it stays in one.
+
+    ``-n`` says otherwise; tests on a GPU share it with nobody. Each process gets a row of neighbours, so that what a
+    module shares is seldom made twice, and takes from another's rest when its own is done.
+    """
+    whole = config.args_source is pytest.Config.ArgsSource.TESTPATHS
+    if not whole or hasattr(config, "workerinput") or not config.pluginmanager.hasplugin("xdist"):
+        return
+    if Path("/dev/nvidiactl").exists() or config.option.usepdb:
+        return
+    if config.option.numprocesses is None and config.option.dist == "no":
+        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        cores = len(os.sched_getaffinity(0))
+        processes = min(cores, MOST_PROCESSES, memory // BYTES_PER_PROCESS)
+        if processes > 1:
+            config.option.numprocesses, config.option.dist = processes, "worksteal"
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Skip what needs a GPU where there is none; torch is imported only if such tests were collected."""
     marked = [item for item in items if item.get_closest_marker("gpu")]

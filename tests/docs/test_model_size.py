@@ -5,26 +5,23 @@ from __future__ import annotations
 import json
 import math
 import re
-import shutil
+from collections.abc import Callable
 from pathlib import Path
 
-from followed_pages import run_shell
+from followed_page import FollowedPage
 from pages import REPOSITORY, blocks
 
 PAGE = REPOSITORY / "docs/how-to/add-a-model-size.md"
 
 
 def test_the_size_of_the_page_has_the_printed_parameters_and_its_first_loss_is_near_ln_v(
-    followed_pages: Path, tmp_path: Path
+    follow: Callable[[Path], FollowedPage],
 ) -> None:
-    directory = tmp_path / "followed"
-    shutil.copytree(followed_pages, directory, symlinks=True)
-    settings, *shells = [block for block in blocks(PAGE) if block.language != "text"]
+    page = follow(PAGE)
+    directory = page.directory
+    settings = next(block for block in blocks(PAGE) if block.file_name is not None)
     (printed,) = [block.text for block in blocks(PAGE) if block.language == "text"]
-    assert settings.file_name is not None
-    (directory / settings.file_name).write_text(settings.text)
-    plan, _ = list(shells[0].commands())
-    assert printed.strip() in run_shell(plan, directory)
+    assert printed.strip() in page.printed[1]
     count = int(re.sub(r"\D", "", printed.partition(":")[2]))
     size = {key: int(value) for key, value in re.findall(r"^  (\w+): (\d+)", settings.text, re.M)}
     v, h, f = size["vocab_size"], size["hidden_size"], size["ffn_hidden_size"]
@@ -32,8 +29,6 @@ def test_the_size_of_the_page_has_the_printed_parameters_and_its_first_loss_is_n
     layer = h * h + h * (h // heads) * (heads + 2 * groups) + 3 * h * f + 2 * h
     assert count == 2 * v * h + size["layers"] * layer + h
 
-    (train,) = shells[1].commands()
-    run_shell(train, directory)
     metrics = (directory / "runs/salamandra-6m/metrics.jsonl").read_text().splitlines()
     losses = [json.loads(line)["loss"] for line in metrics]
     assert len(losses) == 2
