@@ -19,7 +19,7 @@ from salamandra_data.execution import Counters, Outcome, Pass, PassExecutor, Pro
 from salamandra_data.readers import find_inputs
 from salamandra_data.shards import is_whole, tokenizer_file
 from salamandra_data.storage import Location
-from salamandra_data.tokenization.backends import EncoderChoice, choose_encoder
+from salamandra_data.tokenization.backends import AUTO, EncoderChoice, choose_encoder
 from salamandra_data.tokenization.encoder import cached_encoder
 from salamandra_data.tokenization.first_pass import InputFile, Survey, input_groups, survey_files
 from salamandra_data.tokenization.job import TokenizeJob
@@ -33,6 +33,9 @@ from salamandra_data.tokenization.plan import Plan, PlannedShard, ShardRange, fi
 from salamandra_data.tokenization.result import TokenizeResult
 from salamandra_data.tokenization.second_pass import SecondPass
 from salamandra_data.working_directory import remove_abandoned
+
+_CHOICE = "encoder"
+_LARGE_BYTES = 16 << 20  # two ranges of a shard: see plan.py
 
 
 def tokenize_documents(job: TokenizeJob, workers: int = 1) -> TokenizeResult:
@@ -83,16 +86,17 @@ def tokenize_with(job: TokenizeJob, executor: PassExecutor) -> tuple[Outcome, To
         if (result := _earlier_result(directory)) is not None:
             return Outcome(done=True), result
         directory.make()
-        choice = choose_encoder(job.encoder, reference, job.tokenizer, directory.encoder)
         groups = input_groups(job, files)
+        with_reading = here and executor.workers > 1 and job.encoder == AUTO and _is_large(groups)
+        if not with_reading:
+            _choose_encoder(job, directory)
         passes: list[Pass[Any]] = [
-            ReadPass(job, directory, groups),
+            ReadPass(job, directory, groups, with_reading),
             PlanPass(
                 job,
                 directory,
                 files,
                 [_survey_name(group) for group in groups],
-                choice,
                 executor.units_wanted,
             ),
             EncodePass(job, directory, files),
@@ -107,25 +111,30 @@ def tokenize_with(job: TokenizeJob, executor: PassExecutor) -> tuple[Outcome, To
 
 @dataclass(frozen=True)
 class ReadPass(Pass[Sequence[InputFile]]):
-    """First pass: reads input files once, and writes their documents as sorted runs."""
+    """First pass: reads input files once, and writes their documents as sorted runs.
+
+    Where ``chooses_encoder``, one worker tries the encoders while the others read; a unit without files
+    stands for it.
+    """
 
     job: TokenizeJob
     directory: JobDirectory
     groups: Sequence[Sequence[InputFile]]
+    chooses_encoder: bool
 
     name, title = "read", "reading   "
 
     def most_tasks(self) -> int:
         """One for each unit."""
-        return len(self.groups)
+        return len(self.units())
 
     def units(self) -> Sequence[Sequence[InputFile]]:
         """Input files, some small ones together."""
-        return self.groups
+        return [(), *self.groups] if self.chooses_encoder else self.groups
 
     def left(self, units: Sequence[Sequence[InputFile]]) -> Sequence[Sequence[InputFile]]:
-        """Those not read before."""
-        return [files for files in units if not self.directory.has(_survey_name(files))]
+        """Those not read before. Encoders are tried at every start: they may have changed since the one before."""
+        return [files for files in units if not files or not self.directory.has(_survey_name(files))]
 
     def size(self, unit: Sequence[InputFile]) -> int:
         """Bytes of the files as they are stored."""
@@ -133,6 +142,9 @@ class ReadPass(Pass[Sequence[InputFile]]):
 
     def do(self, counters: Counters, unit: Sequence[InputFile]) -> None:
         """Leave what the files hold, and where their documents are now."""
+        if not unit:
+            _choose_encoder(self.job, self.directory)
+            return
         survey = survey_files(self.job, self.directory.runs, counters, unit)
         self.directory.save(_survey_name(unit), survey)
 
@@ -145,7 +157,6 @@ class PlanPass(Pass[None]):
     directory: JobDirectory
     files: Sequence[Location]
     surveys: Sequence[str]
-    choice: EncoderChoice
     units_wanted: int
 
     name = "plan"
@@ -161,8 +172,9 @@ class PlanPass(Pass[None]):
     def do(self, counters: Counters, unit: None) -> None:
         """Leave the plan."""
         surveys = [self.directory.load(name, Survey) for name in self.surveys]
+        choice = self.directory.load(_CHOICE, EncoderChoice)
         cache = self.directory.encoder
-        plan = plan_shards(self.job, self.files, surveys, self.choice, cache, self.units_wanted)
+        plan = plan_shards(self.job, self.files, surveys, choice, cache, self.units_wanted)
         self.directory.save("plan", plan)
 
 
@@ -243,6 +255,17 @@ class PublishPass(_PlannedPass, Pass[PlannedShard]):
         self.directory.save("result", plan.result(finished_shards(self.job, plan.shards)))
         for unneeded in (self.directory.runs, self.directory.ranges):
             shutil.rmtree(unneeded, ignore_errors=True)
+
+
+def _choose_encoder(job: TokenizeJob, directory: JobDirectory) -> None:
+    """Leave the encoder that all later passes take."""
+    reference = cached_encoder(job.tokenizer)
+    directory.save(_CHOICE, choose_encoder(job.encoder, reference, job.tokenizer, directory.encoder))
+
+
+def _is_large(groups: Sequence[Sequence[InputFile]]) -> bool:
+    """Whether workers are of use, so that they are started for reading in any case."""
+    return sum(file.size_bytes for group in groups for file in group) >= _LARGE_BYTES
 
 
 def _survey_name(files: Sequence[InputFile]) -> str:

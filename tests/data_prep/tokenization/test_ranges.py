@@ -12,7 +12,7 @@ from tokenize_job import tokenize_job
 from salamandra_data.errors import DataError
 from salamandra_data.execution import LocalSettings, Processes, Tasks, WorkerDied
 from salamandra_data.shards import ShardManifest
-from salamandra_data.tokenization import TokenizeJob, second_pass, tokenize_documents, tokenize_with
+from salamandra_data.tokenization import TokenizeJob, driver, second_pass, tokenize_documents, tokenize_with
 from salamandra_data.tokenization import plan as planning
 from salamandra_data.tokenization.driver import EncodePass
 from salamandra_data.tokenization.second_pass import SecondPass
@@ -80,6 +80,21 @@ def test_shards_of_joined_ranges_are_the_same_bytes(
     tokenize_documents(job, workers)
     assert contents(job.out) == whole
     assert {path.name for path in job.out.iterdir()} == set(whole)
+
+
+def test_a_worker_tries_the_encoders_while_others_read(
+    job: TokenizeJob, whole: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise AssertionError("the command itself tried the encoders, and nobody read meanwhile")
+
+    monkeypatch.setattr(driver, "_LARGE_BYTES", 1)
+    monkeypatch.setattr(
+        driver, "_choose_encoder", refuse
+    )  # not in the workers, which are processes of their own
+    tokenize_documents(job.model_copy(update={"encoder": "auto"}), 2)
+    bins = {name: whole[name] for name in whole if name.endswith((".bin", ".idx"))}
+    assert {name: contents(job.out)[name] for name in bins} == bins
 
 
 @pytest.mark.parametrize("units", [2, 9, 40])

@@ -10,6 +10,7 @@ from __future__ import annotations
 from salamandra_data.tokenization.backends.backend import FastBackend
 from salamandra_data.tokenization.backends.guarded_encoder import GuardedEncoder, TextBatch
 from salamandra_data.tokenization.backends.selection import (
+    AUTO,
     ENCODERS,
     EncoderChoice,
     choose_encoder,
@@ -17,6 +18,7 @@ from salamandra_data.tokenization.backends.selection import (
 )
 
 __all__ = [
+    "AUTO",
     "ENCODERS",
     "EncoderChoice",
     "FastBackend",
