@@ -87,7 +87,8 @@ def tokenize_with(job: TokenizeJob, executor: PassExecutor) -> tuple[Outcome, To
             return Outcome(done=True), result
         directory.make()
         groups = input_groups(job, files)
-        with_reading = here and executor.workers > 1 and job.encoder == AUTO and _is_large(groups)
+        several = isinstance(executor, Processes) and executor.workers > 1
+        with_reading = several and job.encoder == AUTO and _is_large(groups)
         if not with_reading:
             _choose_encoder(job, directory)
         passes: list[Pass[Any]] = [
