@@ -70,7 +70,7 @@ def submitted_job(said: str) -> str:
 def test_a_tuning_goes_on_from_the_weights_of_another_run(
     cluster: Lab, here: Path, runs: TrainingRuns, blend: Path
 ) -> None:
-    assert runs.train("tuned-from", 1, "training.steps=4") == 0
+    assert runs.train("tuned-from", 1, "training.steps=6") == 0
     job = submit(
         cluster,
         "tune.sbatch",

@@ -277,5 +277,9 @@ def _ask(command: Sequence[str], *, check: bool = False) -> subprocess.Completed
 
 
 def _environment(settings: SlurmSettings) -> str:
-    python = f"export PATH={shlex.quote(str(Path(sys.executable).parent))}:$PATH"
+    # Submitted from inside another job, the array inherits that job's memory, which srun refuses beside its own.
+    python = (
+        "unset SLURM_MEM_PER_NODE SLURM_MEM_PER_GPU; "
+        f"export PATH={shlex.quote(str(Path(sys.executable).parent))}:$PATH"
+    )
     return f"{python}; {settings.setup}" if settings.setup else python
