@@ -47,7 +47,7 @@ def test_one_json_document_is_not_read_as_lines(
     tmp_path: Path, name: str, content: str, jq_filter: str
 ) -> None:
     raw = content.encode()
-    (tmp_path / name).write_bytes(gzip.compress(raw) if name.endswith(".gz") else raw)
+    (tmp_path / name).write_bytes(gzip.compress(raw, mtime=0) if name.endswith(".gz") else raw)
     with pytest.raises(DataError) as caught:
         documents(tmp_path / name)
     assert f"{name}: is one JSON document" in str(caught.value)
@@ -140,10 +140,14 @@ LINES = "".join(json.dumps(record) + "\n" for record in RECORDS * 40).encode()
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("a.jsonl", gzip.compress(LINES), "its content is gzip.*\n  give it a name that ends in .gz"),
+        (
+            "a.jsonl",
+            gzip.compress(LINES, mtime=0),
+            "its content is gzip.*\n  give it a name that ends in .gz",
+        ),
         ("a.jsonl", zstandard.compress(LINES), "its content is zstd.*\n  give it a name that ends in .zst"),
-        ("a.txt", gzip.compress(LINES), "its content is gzip"),
-        ("a.jsonl.zst", gzip.compress(LINES), "its content is gzip"),
+        ("a.txt", gzip.compress(LINES, mtime=0), "its content is gzip"),
+        ("a.jsonl.zst", gzip.compress(LINES, mtime=0), "its content is gzip"),
         ("a.jsonl.gz", zstandard.compress(LINES), "its content is zstd"),
         ("a.jsonl", bz2.compress(LINES), "its content is bzip2.*\n  decompress it"),
         ("a.jsonl", lzma.compress(LINES), "its content is xz.*\n  decompress it"),
