@@ -135,7 +135,7 @@ class Watchdog:
         return f"rank {self._rank} on {socket.gethostname()}: {place} for {self._seconds:.0f} s"
 
     def _keep_record(self) -> None:
-        answered, told = self._wanted_at_start, False
+        answered, told, written = self._wanted_at_start, False, time.monotonic()
         while not self._stopped.is_set():
             self._wake.wait(self.every_seconds)
             self._wake.clear()
@@ -145,7 +145,10 @@ class Watchdog:
                 if self._stacks is None:
                     self.files.prepare()
                     self._stacks = self.files.stacks_of(self._rank).open("a", encoding="utf-8")
+                if time.monotonic() - written > 3 * self.every_seconds + 1.0 and self.files.marked:
+                    continue  # woken to be ended, as SLURM does: the old record says since when it was frozen
                 self.files.write(self._record())
+                written = time.monotonic()
                 self._dump_if_nobody_else_can(self._stacks)
                 found = self._found
                 wanted = _changed(self._directory.stacks_wanted)
