@@ -85,6 +85,8 @@ class LaunchOptions(Options):
             )
         if not self.command and self.config is None:
             raise ValueError("name a run's CONFIG, or a command after --")
+        if self.command and not self.node_check:
+            raise ValueError("--no-node-check is for runs: nodes are not looked at before a command")
         if not self.command:
             if self.nodes is None:
                 raise ValueError("--nodes is required")

@@ -64,6 +64,7 @@ def test_work_without_gpus_goes_where_the_profile_says(site: SiteStandIn) -> Non
         (["--account=bsc99"], GENERATE, "account bsc99"),
         (["--nodes=13"], GENERATE, "13 nodes are more than partition acc has"),
         (["tiny.yaml"], GENERATE, "name a run's configuration, or a command, not both"),
+        (["--no-node-check"], GENERATE, "--no-node-check is for runs"),
         (["--cluster=generic", "--cpu"], GENERATE, "does not say how jobs without GPUs are submitted"),
     ],
 )
