@@ -73,7 +73,7 @@ def context(tmp_path: Path) -> Path:
     for name in ("megatron_salamandra", "kernels", "data_prep", "configs", "constraints", "launch"):
         shutil.copytree(REPOSITORY / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
     change(copy / "setup.py", r"install_requires=\[.*?\]", 'install_requires=["torch>=99"]')
-    change(copy / "launch/container/install.py", r'EXTRAS = \("data", "hf"\)', "EXTRAS = (\"nothing\",)")
+    change(copy / "launch/container/install.py", r'EXTRAS = \("data", "hf"\)', 'EXTRAS = ("nothing",)')
     return copy
 
 
