@@ -167,9 +167,9 @@ def _run_rank(
             # Entered first, so that it comes after the directory was given back.
             report = stack.enter_context(ExitStack())
             owner = stack.enter_context(own(directory))
-            report.callback(_write_report, directory)
             check_checkpoints_are_there(directory)
             make_logs(directory)
+            report.callback(_write_report, directory)
         watchdog = stack.enter_context(watch_rank(config, directory, world))
         PROGRESS.enter(Part.START, "imports")
         if not world.is_first:
@@ -189,6 +189,8 @@ def _write_report(directory: RunDirectory) -> None:
     from megatron_salamandra.report import write_report_in_time
     from megatron_salamandra.run_directory import read_owner
 
+    if not directory.config.is_file():
+        return  # refused before anything was begun
     if read_owner(directory) is None:  # a run that was taken over may not write there any more
         write_report_in_time(directory.path)
 

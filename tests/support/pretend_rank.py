@@ -21,7 +21,9 @@ def main() -> int:
     if behaviour != "deaf":  # as an interpreter that is still starting
         signal.signal(signal.SIGTERM, leave)
         signal.signal(signal.SIGUSR1, leave)
-    (directory / f"started-{rank}").write_text(os.environ["WORLD_SIZE"])
+    started = directory / f".started-{rank}"
+    started.write_text(os.environ["WORLD_SIZE"])
+    started.rename(directory / f"started-{rank}")  # a signal must not leave half of it
     if behaviour == "finish":
         return 0
     if behaviour == "rank-1-fails" and rank == "1":
