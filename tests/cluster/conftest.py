@@ -18,8 +18,7 @@ from slurm_lab import Lab, missing
 
 RECOVERY = "SALAMANDRA_RECOVERY_TIMES"
 """Variable with the JSON lines file that recovery times are appended to; docs/operations.md has its table."""
-
-_times: list[dict[str, str | float]] = []
+_PROPERTY = "recovery"
 
 
 class Recovers(Protocol):
@@ -67,7 +66,7 @@ def note(lab: Lab, request: pytest.FixtureRequest) -> Callable[[str, Recovers, f
             "load": round(os.getloadavg()[0], 1),
             "time": round(time.time()),
         }
-        _times.append(entry)
+        request.node.user_properties.append((_PROPERTY, entry))  # reaches pytest's main process
         if path := os.environ.get(RECOVERY):
             with open(path, "a", encoding="utf-8") as stream:
                 stream.write(json.dumps(entry) + "\n")
@@ -77,12 +76,20 @@ def note(lab: Lab, request: pytest.FixtureRequest) -> Callable[[str, Recovers, f
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """The recovery times of this session."""
-    if not _times:
+    times = [
+        entry
+        for reports in terminalreporter.stats.values()
+        for report in reports
+        if getattr(report, "when", None) == "call"
+        for name, entry in report.user_properties
+        if name == _PROPERTY
+    ]
+    if not times:
         return
     terminalreporter.section(
         "recovery: median seconds from the fault to the next round, and to its first step"
     )
-    for line in recovery_table(_times):
+    for line in recovery_table(times):
         terminalreporter.write_line(line)
 
 

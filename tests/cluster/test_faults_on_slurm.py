@@ -59,7 +59,8 @@ def test_preemption(lab: Lab, tmp_path: Path, note: Note, signal: str) -> None:
 @pytest.mark.parametrize("host", ["node1", "node2"])
 def test_the_daemon_of_a_ranks_step_is_killed(whole_lab: Lab, tmp_path: Path, note: Note, host: str) -> None:
     run, fault = run_until(whole_lab, tmp_path, "--steps 40", 12)
-    whole_lab.call("kill", host, rf"slurmstepd: \[{run.job}\.0\]")
+    # Of every step there, so of the sentinel's as well where there is one.
+    whole_lab.call("kill", host, rf"slurmstepd: \[{run.job}\.[0-9]+\]")
     assert run.end() == "COMPLETED", run.text()
     run.assert_whole(40)
     if len(run.causes()) > 1:
