@@ -273,7 +273,9 @@ class Supervisor:
         states = self._node_states()
         after = self._progress()
         codes = {report.rank: report.code for report in reports}
-        if hang is None and EXIT_HUNG in codes.values():
+        first = first_failure(reports)
+        # Ranks that wait for one that crashed hang as well, but that is not why the round ended.
+        if hang is None and first is not None and first.code == EXIT_HUNG:
             hang = watch.found_by_ranks() or Hang((), "ranks hung and left no records")
             self.say(f"hang: {hang.text}")
         if hang is not None:
@@ -281,7 +283,7 @@ class Supervisor:
         end = RoundEnd(
             code=codes.get(0),
             step_code=step.code,
-            failure=failure_of(hang) if hang else first_failure(reports) or step.first_failure(),
+            failure=failure_of(hang) if hang else first or step.first_failure(),
             done=after.done,
             hung=hang is not None,
             signalled=signalled,
@@ -298,7 +300,7 @@ class Supervisor:
         blamed = end.failure
         if cause is Cause.NODE:
             # Whoever did not say why it ended was killed by srun, because the node was gone.
-            suspects, blamed = end.lost, first_failure(reports)
+            suspects, blamed = end.lost, first
         return Outcome(
             cause, end.code, before.saved_step, after.last_step, after.saved_step, blamed, suspects
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -47,6 +48,16 @@ def lab(request: pytest.FixtureRequest) -> Iterator[Lab]:
         made.call("down")
         subprocess.run(["umount", "--lazy", str(made.small_disk)], check=False)
         shutil.rmtree(directory, ignore_errors=True)
+
+
+@pytest.fixture(autouse=True)
+def nothing_waits_behind(request: pytest.FixtureRequest) -> Iterator[None]:
+    """A test that fails must not leave jobs on the nodes of the next one."""
+    made = request.getfixturevalue("lab") if "lab" in request.fixturenames else None
+    yield
+    if made is not None:
+        with contextlib.suppress(AssertionError):  # the controller of a test that failed may be away
+            made.on("ctl", "scancel", "--user=root")
 
 
 @pytest.fixture
