@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 import shutil
-import signal
-import subprocess
 from collections.abc import Sequence
 
+from megatron_salamandra.foundation.commands import run_command
 from megatron_salamandra.foundation.errors import UserError
 
 ANSWER_SECONDS = 60.0
@@ -40,33 +37,13 @@ def answer(command: Sequence[str], seconds: float | None = None) -> str:
     most = ANSWER_SECONDS if seconds is None else seconds
     if shutil.which(command[0]) is None:
         raise SlurmAbsent(f"{command[0]} is not on this machine")
+    text = " ".join(command)
     try:
-        # A session of its own: commands of some sites are scripts, and what these started must end with them.
-        process = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            errors="replace",
-            start_new_session=True,
-        )
+        done = run_command(command, most)
     except OSError as error:
-        raise SlurmError(f"{' '.join(command)}: {error}") from error
-    try:
-        output, errors = process.communicate(timeout=most)
-    except subprocess.TimeoutExpired:
-        _kill(process)
-        raise SlurmSilent(f"{' '.join(command)}: no answer in {most:g} s") from None
-    except BaseException:
-        _kill(process)
-        raise
-    if process.returncode != 0:
-        raise SlurmError(f"{' '.join(command)}: {errors.strip() or f'code {process.returncode}'}")
-    return output
-
-
-def _kill(process: subprocess.Popen[str]) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+        raise SlurmError(f"{text}: {error}") from error
+    if done.code is None:
+        raise SlurmSilent(f"{text}: no answer in {most:g} s")
+    if done.code != 0:
+        raise SlurmError(f"{text}: {done.errors.strip() or f'code {done.code}'}")
+    return done.output

@@ -5,11 +5,11 @@ from __future__ import annotations
 import getpass
 import re
 import shutil
-import subprocess
 from collections.abc import Iterator, Mapping
 
 from megatron_salamandra.cluster import slurm_site
 from megatron_salamandra.doctor.section import guarded
+from megatron_salamandra.foundation.commands import run_command
 from megatron_salamandra.node_check import Check, State
 
 _RUNTIMES = ("apptainer", "singularity", "enroot", "podman", "docker")
@@ -184,11 +184,9 @@ def _qos() -> Iterator[Check]:
 def _containers() -> Iterator[Check]:
     found = [name for name in _RUNTIMES if shutil.which(name)]
     if shutil.which("srun"):
-        done = subprocess.run(
-            ["srun", "--help"], capture_output=True, text=True, errors="replace", timeout=20, check=False
-        )
-        found += ["pyxis"] if "--container-image" in done.stdout else []
-        found += ["edf (srun --environment)"] if re.search(r"--environment\b", done.stdout) else []
+        options = run_command(["srun", "--help"], 20.0).output
+        found += ["pyxis"] if "--container-image" in options else []
+        found += ["edf (srun --environment)"] if re.search(r"--environment\b", options) else []
     if found:
         yield Check("containers", State.OK, ", ".join(found))
     else:

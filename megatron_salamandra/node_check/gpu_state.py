@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
 
+from megatron_salamandra.foundation.commands import run_command
 from megatron_salamandra.node_check.result import Check, State
 
 _FIELDS = (
@@ -45,29 +45,19 @@ Run = Callable[[Sequence[str]], "tuple[int, str]"]
 """Runs a command; gives its code and everything it printed. Raises OSError where there is no such command."""
 
 
-def run_command(command: Sequence[str], seconds: float = 15.0) -> tuple[int, str]:
+def ask(command: Sequence[str], seconds: float = 15.0) -> tuple[int, str]:
     """Run a command of this machine; one that hangs counts as ended with 124.
 
     Raises:
         OSError: there is no such command.
     """
-    try:
-        done = subprocess.run(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
-            timeout=seconds,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        return 124, f"{command[0]}: no answer in {seconds:g} s"
-    return done.returncode, done.stdout
+    done = run_command(command, seconds, merged=True)
+    return (
+        (124, f"{command[0]}: no answer in {seconds:g} s") if done.code is None else (done.code, done.output)
+    )
 
 
-def check_gpus(expected: int | None, run: Run = run_command) -> Check:
+def check_gpus(expected: int | None, run: Run = ask) -> Check:
     """GPUs of this node: how many, and each one's memory, clocks, temperature, faults, and whether it is idle.
 
     Args:
@@ -109,7 +99,7 @@ def check_gpus(expected: int | None, run: Run = run_command) -> Check:
     return Check("gpu_state", state, message, figures, facts)
 
 
-def check_kernel_log(run: Run = run_command, uptime: Callable[[], float] = time.monotonic) -> Check:
+def check_kernel_log(run: Run = ask, uptime: Callable[[], float] = time.monotonic) -> Check:
     """Faults of GPUs of the last day in the kernel's log, where it may be read."""
     try:
         code, text = run(["dmesg"])

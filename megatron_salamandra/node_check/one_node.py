@@ -7,7 +7,6 @@ import json
 import os
 import signal
 import socket
-import subprocess
 import sys
 import threading
 import time
@@ -15,8 +14,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from megatron_salamandra.foundation.commands import run_command
 from megatron_salamandra.foundation.errors import UserError
 from megatron_salamandra.foundation.parents import bound_command
+from megatron_salamandra.foundation.world import free_port
 from megatron_salamandra.node_check.result import Check, NodeResult, State
 
 PROBE_SECONDS = 20.0
@@ -105,9 +106,7 @@ def _usable_gpus(checks: Sequence[Check]) -> int:
 def _device_probes(gpus: int) -> list[Probe]:
     if gpus == 0:
         return [Probe("matmul", ("device",), DEVICE_SECONDS)]
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port = listener.getsockname()[1]
+    port = free_port()
     return [
         Probe(f"GPU {index}", ("device", str(index), str(gpus), str(port)), DEVICE_SECONDS)
         for index in range(gpus)
@@ -116,34 +115,17 @@ def _device_probes(gpus: int) -> list[Probe]:
 
 def _run(probe: Probe) -> list[Check]:
     command = bound_command([sys.executable, "-P", "-m", _PROBE, *probe.arguments], signal.SIGKILL)
-    process = subprocess.Popen(
-        command,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        start_new_session=True,
-    )
-    hung = False
-    try:
-        output, errors = process.communicate(timeout=probe.seconds)
-    except subprocess.TimeoutExpired:
-        hung = True
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        try:
-            output, errors = process.communicate(timeout=2.0)
-        except subprocess.TimeoutExpired as error:  # in the kernel for good: it is left behind
-            output, errors = error.stdout or b"", error.stderr or b""
-    checks = _told(output)
-    if hung:
+    done = run_command(command, probe.seconds)
+    checks = _told(done.output)
+    if done.code is None:
         checks.append(_broken(probe, checks, f"no answer in {probe.seconds:g} s"))
-    elif process.returncode != 0:
-        last = errors.decode(errors="replace").strip().splitlines()[-1:] or ["nothing was said"]
-        checks.append(_broken(probe, checks, f"ended with code {process.returncode}: {last[0][:300]}"))
+    elif done.code != 0:
+        last = done.errors.strip().splitlines()[-1:] or ["nothing was said"]
+        checks.append(_broken(probe, checks, f"ended with code {done.code}: {last[0][:300]}"))
     return checks
 
 
-def _told(output: bytes) -> list[Check]:
+def _told(output: str) -> list[Check]:
     checks = []
     for line in output.splitlines():
         # What a library prints is no check.
