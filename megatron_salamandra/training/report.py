@@ -20,9 +20,17 @@ class Measurement:
     """Learning rate the update would have."""
 
     @property
+    def not_finite(self) -> tuple[str, float] | None:
+        """Name and value of what would spoil the weights; None if nothing would."""
+        for name, value in (("loss", self.loss), ("gradient norm", self.grad_norm)):
+            if not math.isfinite(value):
+                return name, value
+        return None
+
+    @property
     def finite(self) -> bool:
         """False if the update would spoil the weights."""
-        return math.isfinite(self.loss) and math.isfinite(self.grad_norm)
+        return self.not_finite is None
 
 
 @dataclass

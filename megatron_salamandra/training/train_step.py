@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -161,11 +160,9 @@ class TrainStep:
             TrainingError: it would spoil the weights, and no callback has another answer.
         """
         decision = self._agree(self._callbacks.before_update(measured))
-        if decision.action is not Action.APPLY or measured.finite:
+        if decision.action is not Action.APPLY or measured.not_finite is None:
             return decision
-        name, value = ("loss", measured.loss)
-        if math.isfinite(measured.loss):
-            name, value = ("gradient norm", measured.grad_norm)
+        name, value = measured.not_finite
         raise TrainingError(
             f"the {name} of step {measured.step} is {value}; nothing was updated\n"
             "  resume from the last checkpoint with a lower learning rate, or look at the data of this step"

@@ -46,9 +46,7 @@ class Guard(Callback):
         """Apply what is usual; see :class:`GuardSection` for the rest."""
         kind, reason = self._judge(measured)
         if kind is None:
-            self._losses.add(measured.loss)
-            self._log_norms.add(_log(measured.grad_norm))
-            return Decision.apply()
+            return self._apply_as_usual(measured)
         wanted = self._settings.on_spike if kind == "spike" else self._settings.on_nonfinite
         if wanted == "roll_back" and not self._saved:
             wanted, reason = "skip", f"{reason}; there is no checkpoint to go back to yet"
@@ -60,10 +58,7 @@ class Guard(Callback):
             )
         self._record(measured, kind, wanted, reason)
         if wanted == "none":
-            # What comes again and again becomes usual.
-            self._losses.add(measured.loss)
-            self._log_norms.add(_log(measured.grad_norm))
-            return Decision.apply()
+            return self._apply_as_usual(measured)  # what comes again and again becomes usual
         if wanted == "fail":
             return Decision.apply()  # which ends the run, because nothing but a finite update may be applied
         self._acted.append(measured.step)
@@ -81,11 +76,14 @@ class Guard(Callback):
         self._log_norms = UsualValues(self._settings.window, state["log_norms"])
         self._acted = [int(step) for step in state["acted"]]
 
+    def _apply_as_usual(self, measured: Measurement) -> Decision:
+        self._losses.add(measured.loss)
+        self._log_norms.add(_log(measured.grad_norm))
+        return Decision.apply()
+
     def _judge(self, measured: Measurement) -> tuple[str | None, str]:
-        if not measured.finite:
-            name, value = ("loss", measured.loss)
-            if math.isfinite(measured.loss):
-                name, value = ("gradient norm", measured.grad_norm)
+        if measured.not_finite is not None:
+            name, value = measured.not_finite
             return "not finite", f"the {name} is {value}"
         limit = self._settings.spike_threshold
         if limit is None:
