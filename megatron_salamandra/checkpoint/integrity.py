@@ -23,6 +23,7 @@ from megatron_salamandra.run_directory import (
     set_aside,
 )
 
+_METADATA = f"{SHARDS}/.metadata"
 LOGGER = logging.getLogger("salamandra")
 _WRITTEN_BY = re.compile(rf"{SHARDS}/__(\d+)_")
 
@@ -56,7 +57,8 @@ def _check_together(directory: Path) -> None:
     dist.broadcast_object_list(told, src=0)
     manifest, finding = told
     if finding is None:
-        mine = [name for n, name in enumerate(manifest.files) if _rank_for(name, n) == dist.get_rank()]
+        others = (name for name in manifest.files if name != _METADATA)  # which rank 0 has compared already
+        mine = [name for n, name in enumerate(others) if _rank_for(name, n) == dist.get_rank()]
         _, finding = _attempt(lambda: manifest.check_contents(mine))
         found: list[Any] = [None] * dist.get_world_size()
         dist.all_gather_object(found, finding)
@@ -104,9 +106,8 @@ def _opened(directory: Path) -> Manifest:
     """The manifest of a checkpoint whose names and sizes match; its ``.metadata`` does not lead anywhere."""
     manifest = read_manifest(directory)
     manifest.check_presence()
-    name = f"{SHARDS}/.metadata"
-    manifest.check_contents([name])
-    load_metadata(directory / name)
+    manifest.check_contents([_METADATA])
+    load_metadata(directory / _METADATA)
     return manifest
 
 
