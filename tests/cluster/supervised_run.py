@@ -11,8 +11,26 @@ from typing import Any
 from slurm_lab import Lab, batch_script, wait_until
 
 
-class SupervisedRun:
-    """A job of the lab.
+class LabJob:
+    """A job of the lab, and what it says."""
+
+    lab: Lab
+    job: str
+    log: Path
+
+    def end(self, seconds: float = 150.0) -> str:
+        """State of the job once it has ended for good."""
+        try:
+            return self.lab.end_of(self.job, seconds)
+        except AssertionError as error:
+            raise AssertionError(f"{error}\n{self.text()}") from error
+
+    def text(self) -> str:
+        return self.log.read_text() if self.log.exists() else "no log"
+
+
+class SupervisedRun(LabJob):
+    """A job of stand-in ranks.
 
     Args:
         options: of the stand-in.
@@ -73,16 +91,6 @@ class SupervisedRun:
 
     def wait_for_text(self, text: str) -> None:
         wait_until(lambda: text in self.text(), 120, self.text)
-
-    def end(self, seconds: float = 150.0) -> str:
-        """State of the job once it has ended for good."""
-        try:
-            return self.lab.end_of(self.job, seconds)
-        except AssertionError as error:
-            raise AssertionError(f"{error}\n{self.text()}") from error
-
-    def text(self) -> str:
-        return self.log.read_text() if self.log.exists() else "no log"
 
     def rounds(self) -> list[dict[str, Any]]:
         path = self.directory / "rounds.jsonl"

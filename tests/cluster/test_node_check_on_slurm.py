@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 from slurm_lab import Lab, batch_script, wait_until
+from supervised_run import LabJob
 
 pytestmark = pytest.mark.cluster
 
 
-class CheckedRun:
+class CheckedRun(LabJob):
     """A supervised run of two stand-in ranks on two of the job's nodes, which are checked first."""
 
     def __init__(
@@ -34,14 +35,8 @@ class CheckedRun:
         exports = f"--export=ALL,SALAMANDRA_LAB_CHECK={answer_seconds},SALAMANDRA_LAB_FAULT={fault}"
         self.job = lab.submit(script, exports)
 
-    def end(self) -> str:
-        try:
-            return self.lab.end_of(self.job, 240.0)
-        except AssertionError as error:
-            raise AssertionError(f"{error}\n{self.text()}") from error
-
-    def text(self) -> str:
-        return self.log.read_text() if self.log.exists() else "no log"
+    def end(self, seconds: float = 240.0) -> str:
+        return super().end(seconds)
 
     def rounds(self) -> list[dict[str, object]]:
         path = self.directory / "rounds.jsonl"

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from rank_jobs import SMALL_CONFIG
 from slurm_lab import REPOSITORY, Lab, wait_until
+from supervised_run import LabJob
 
 from megatron_salamandra.cluster import ControlFiles, RoundBook
 from megatron_salamandra.run_directory import MetricsLog, RunDirectory, latest_checkpoint
@@ -30,7 +31,7 @@ Losses = list[tuple[int, float]]
 Note = Callable[[str, "TrainingRun", float], None]
 
 
-class TrainingRun:
+class TrainingRun(LabJob):
     """A run of two hosts with one rank each, submitted by hand as a user would.
 
     Args:
@@ -55,19 +56,13 @@ class TrainingRun:
         environment = f"SALAMANDRA_PYTHON={sys.executable}"
         self.job = lab.submit(script, f"--export=ALL,{environment}", *sbatch)
 
-    def text(self) -> str:
-        return self.log.read_text() if self.log.exists() else "no log"
-
     def wait_for_step(self, step: int) -> None:
         wait_until(
             lambda: any(r.step >= step for r in MetricsLog(self.directory.metrics).read()), 240, self.text
         )
 
-    def end(self) -> str:
-        try:
-            return self.lab.end_of(self.job, 400)
-        except AssertionError as error:
-            raise AssertionError(f"{error}\n{self.text()}") from error
+    def end(self, seconds: float = 400.0) -> str:
+        return super().end(seconds)
 
     def losses(self) -> list[tuple[int, float]]:
         return [(record.step, record.loss) for record in MetricsLog(self.directory.metrics).read()]
