@@ -25,9 +25,9 @@ def start_after(
         continue_from: run directory, or one of its checkpoints.
         config, plan: of the run that goes on.
     Raises:
-        ConfigError: ``data.new_text`` names a language that the blend does not have, or the earlier run has another
-            sequence length or another seed.
-        DataError: there is no such run, no complete checkpoint of it, or they do not belong together.
+        ConfigError: ``data.new_text`` names a language that the blend does not have, the earlier run has another
+            sequence length or another seed, or there is no such run, no complete checkpoint of it, or they do not
+            belong together. None of these is mended by another start.
     """
     sources = [source.name for source in plan.sources]
     if unknown := [name for name in config.data.new_text if name not in sources]:
@@ -40,10 +40,10 @@ def start_after(
         state = read_state(checkpoint)
         earlier = RunRecord(RunDirectory.around(checkpoint).path)
     except (CheckpointError, ConfigError, DataError) as error:
-        raise DataError(f"data.continue_from = {continue_from}: {error}") from error
+        raise ConfigError(f"data.continue_from = {continue_from}: {error}") from error
     before = earlier.stream.at(state.step)
     if state.stream != before.stream.fingerprint():
-        raise DataError(
+        raise ConfigError(
             f"data.continue_from = {continue_from}: {checkpoint} was trained on another stream of samples than the "
             "run directory around it describes\n  restore the run directory, or name another checkpoint"
         )

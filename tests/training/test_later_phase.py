@@ -16,6 +16,7 @@ from training_runs import TrainingRuns
 from megatron_salamandra.cli import main
 from megatron_salamandra.data import PhaseStart, RunRecord, SampleStream
 from megatron_salamandra.data.simulation import Schedule, simulate
+from megatron_salamandra.foundation.exit_codes import EXIT_USAGE
 from salamandra_data.blend_plan import BlendPlan, LanguageFactors, build_plan, reweighted
 from salamandra_data.shards import ShardWriter, TokenizerIdentity
 
@@ -158,21 +159,19 @@ def test_a_later_phase_on_grown_text_is_what_the_simulation_said(
 
 
 @pytest.mark.parametrize(
-    ("overrides", "code", "expected"),
+    ("overrides", "expected"),
     [
-        (["data.continue_from={root}/nowhere"], 1, "nowhere: no such directory"),
-        (["data.continue_from={root}"], 1, "holds no complete checkpoint"),
+        (["data.continue_from={root}/nowhere"], "nowhere: no such directory"),
+        (["data.continue_from={root}"], "holds no complete checkpoint"),
         (
             ["data.continue_from={first}", "training.seed=5"],
-            2,
             "training.seed = 5 is not that of {first}, 1234",
         ),
         (
             ["data.continue_from={first}", "data.sequence_length=48"],
-            2,
             "data.sequence_length = 48 is not that of {first}, 64",
         ),
-        (["data.continue_from={first}", "data.new_text=[ca, xx]"], 2, "data.new_text names xx, which"),
+        (["data.continue_from={first}", "data.new_text=[ca, xx]"], "data.new_text names xx, which"),
     ],
 )
 def test_an_earlier_phase_that_does_not_fit_is_refused(
@@ -180,13 +179,12 @@ def test_an_earlier_phase_that_does_not_fit_is_refused(
     first: str,
     request: pytest.FixtureRequest,
     overrides: list[str],
-    code: int,
     expected: str,
 ) -> None:
     places = {"root": runs.root, "first": runs.root / first}
     name = f"refused-{request.node.callspec.indices['overrides']}"
     given = [override.format(**places) for override in overrides]
-    assert runs.train(name, 2, *SHORT, *given) == code
+    assert runs.train(name, 2, *SHORT, *given) == EXIT_USAGE
     assert expected.format(**places) in error_of(runs, name)
     # Nothing is frozen, so the corrected command may use the same directory.
     assert not list((runs.root / name).glob("*.lock.yaml"))
@@ -247,5 +245,5 @@ def test_a_checkpoint_in_a_directory_of_another_run_is_refused(
     shutil.copytree(runs.root / first, mixed)
     shutil.rmtree(mixed / "checkpoints")
     shutil.copytree(runs.root / second / "checkpoints", mixed / "checkpoints")
-    assert runs.train("from-mixed", 1, *SHORT, f"data.continue_from={mixed}") == 1
+    assert runs.train("from-mixed", 1, *SHORT, f"data.continue_from={mixed}") == EXIT_USAGE
     assert "was trained on another stream of samples" in error_of(runs, "from-mixed")
