@@ -63,8 +63,8 @@ export-readers: setup
 # Needs root: a host is a set of namespaces. Where that, or SLURM itself, cannot be had, it says so and is no failure;
 # tests that fail are one. The tests skip by themselves what the kernel does not allow (namespaces, cgroup v1).
 APT := timeout 300 apt-get -qq -o Acquire::http::Timeout=20 -o Acquire::Retries=1 -o DPkg::Lock::Timeout=60
-# The two laboratories mostly wait, so they run side by side.
-CLUSTER_TESTS = $(BIN)/python -m pytest -m cluster tests/cluster
+# Laboratories mostly wait, so several run side by side, each with tests of its own.
+CLUSTER_TESTS = $(BIN)/python -m pytest -n 5 --dist worksteal -m cluster tests/cluster
 test-cluster: setup
 	@there() { for program in slurmctld slurmd munged ip; do command -v $$program >/dev/null || return 1; done; }; \
 	if [ "$$(id -u)" != 0 ]; then echo "SKIPPED: test-cluster needs root"; \
@@ -73,7 +73,7 @@ test-cluster: setup
 	elif ! there && ! { $(APT) update && DEBIAN_FRONTEND=noninteractive $(APT) install -y --no-install-recommends \
 	  slurmctld slurmd slurm-client munge iproute2 >/dev/null; }; then \
 	  echo "SKIPPED: test-cluster needs SLURM's programs, and apt-get cannot install them here (no network?)"; \
-	else $(if $(ARGS),$(CLUSTER_TESTS) $(ARGS),$(CLUSTER_TESTS) -k "not cgroup" & $(CLUSTER_TESTS) -k cgroup && wait $$!); fi
+	else $(CLUSTER_TESTS) $(ARGS); fi
 
 # Needs root: a build without a container engine's daemon mounts and changes roots.
 test-image: setup

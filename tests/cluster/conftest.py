@@ -5,17 +5,13 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import shutil
 import statistics
-import subprocess
-import tempfile
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Protocol
 
 import pytest
-from slurm_lab import Lab, missing
+from slurm_lab import Lab, laboratory, remove_abandoned_labs
 
 RECOVERY = "SALAMANDRA_RECOVERY_TIMES"
 """Variable with the JSON lines file that recovery times are appended to; docs/operations.md has its table."""
@@ -31,23 +27,14 @@ class Recovers(Protocol):
 @pytest.fixture(scope="session", params=["cgroup", "pgid"])
 def lab(request: pytest.FixtureRequest) -> Iterator[Lab]:
     """Three hosts; their processes are tracked as on most sites, and in the other common way."""
-    if why := missing():
-        pytest.skip(why)
-    if request.param == "cgroup" and not os.access("/sys/fs/cgroup/freezer", os.W_OK):
-        pytest.skip("proctrack/cgroup needs a writable cgroup v1 freezer")
-    # Not below pytest's directory: munge wants every directory above its socket open to all.
-    directory = Path(tempfile.mkdtemp(prefix=f"lab-{request.param}-"))
-    made = Lab(directory, 3, request.param)
-    # A small disk that all hosts see, because they are made after it.
-    made.small_disk.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(made.small_disk)], check=True)
-    try:
-        made.call("up")
+    with laboratory(3, request.param) as made:
         yield made
-    finally:
-        made.call("down")
-        subprocess.run(["umount", "--lazy", str(made.small_disk)], check=False)
-        shutil.rmtree(directory, ignore_errors=True)
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Processes of a session that was interrupted end without cleaning up."""
+    if not hasattr(config, "workerinput"):
+        remove_abandoned_labs()
 
 
 @pytest.fixture(autouse=True)

@@ -10,8 +10,9 @@
 #   ... slurm_lab.sh daemon HOST                start its daemon again
 #   ... slurm_lab.sh down
 #
-# Everything lives in $LAB. Daemons run in the foreground under the first process of their host's pid namespace, so that
-# killing that one process ends a host as a power cut does, and nothing is left behind.
+# Everything lives in $LAB, and in a control group of its own; names and addresses are those of its namespaces alone, so
+# that labs run side by side. Daemons run in the foreground under the first process of their host's pid namespace, so that
+# killing that one process ends a host as a power cut does. `down` also ends what an interrupted lab left behind.
 set -u
 : "${LAB:?a directory}" "${NODES:=3}" "${PROCTRACK:=cgroup}"
 : "${CPUS:=16}" "${GPUS:=0}" "${MEMORY:=100000}" "${PARTITION:=main}" # of a node; the partition is the default one
@@ -19,6 +20,7 @@ net=10.77.0
 gres=
 [ "$GPUS" = 0 ] || gres=Gres=gpu:$GPUS
 run=$LAB/run
+groups=/sys/fs/cgroup/freezer/$(basename "$LAB")
 self=$(readlink -f "$0")
 export LAB NODES CPUS GPUS MEMORY PARTITION PROCTRACK SLURM_CONF=$LAB/etc/slurm.conf
 
@@ -31,7 +33,7 @@ inside() { # HOST COMMAND...: in the namespaces of a host
 }
 
 configure() {
-  mkdir -p "$LAB"/etc "$LAB"/run "$LAB"/log "$LAB"/state
+  mkdir -p "$LAB"/etc "$LAB"/run "$LAB"/log "$LAB"/state "$LAB"/small
   chmod 755 "$LAB" "$LAB"/*/
   head -c 1024 /dev/urandom >"$LAB/etc/munge.key"
   chmod 400 "$LAB/etc/munge.key"
@@ -92,6 +94,7 @@ SlurmctldTimeout=10
 MessageTimeout=5
 TCPTimeout=2
 KillWait=5
+PropagatePrioProcess=1
 MinJobAge=600
 $([ "$PROCTRACK" = cgroup ] || echo RequeueExit=75)
 ${gres:+GresTypes=gpu}
@@ -102,7 +105,8 @@ X
 }
 
 machine() { # HOST: its namespaces, with this script as their first process
-  setsid unshare --net --uts --mount --pid --fork --kill-child --propagation private \
+  # SLURM answers in time also when ranks, which keep the priority of their sbatch, use all cores.
+  setsid nice -n -5 unshare --net --uts --mount --pid --fork --kill-child --propagation private \
     bash "$self" first-process "$1" </dev/null >"$LAB/log/$1.console" 2>&1 &
   local outer=$! child=
   for _ in $(seq 250); do
@@ -150,8 +154,9 @@ daemon() {
 }
 
 up() {
-  rm -rf "$LAB"/state "$LAB"/log "$LAB"/run "$LAB"/spool
   configure
+  mount -t tmpfs -o size=1m tmpfs "$LAB/small" # that all hosts see, because they are made after it
+  [ "$PROCTRACK" != cgroup ] || mkdir "$groups"
   machine ctl
   nsenter -t "$(first_process ctl)" -n sh -c \
     "ip link set lo up; ip link add br0 type bridge; ip addr add $net.1/24 dev br0; ip link set br0 up"
@@ -167,13 +172,26 @@ up() {
 }
 
 down() {
-  for host in $(seq -f 'node%g' "$NODES") ctl; do
-    [ ! -f "$run/$host.pid" ] || off "$host"
+  local host
+  # What is frozen cannot be killed.
+  find "$groups" -name freezer.state -exec sh -c 'for state; do echo THAWED >"$state"; done' thaw {} + 2>/dev/null
+  for host in $(hosts); do kill -9 "$host" 2>/dev/null; done
+  for _ in $(seq 250); do
+    [ -n "$(hosts)" ] || break
+    sleep .02
   done
-  for i in $(seq "$NODES"); do
-    rmdir "/sys/fs/cgroup/freezer/slurm_node$i" 2>/dev/null
-  done
+  find "$groups" -mindepth 0 -depth -type d -exec rmdir {} + 2>/dev/null
+  umount --lazy "$LAB/small" 2>/dev/null
   return 0
+}
+
+hosts() { # first processes of this lab that live, whatever its files say
+  local process
+  for process in /proc/[0-9]*; do
+    if grep -qzx first-process "$process/cmdline" && grep -qzxF "LAB=$LAB" "$process/environ"; then
+      basename "$process"
+    fi
+  done 2>/dev/null
 }
 
 first-process() {
@@ -181,6 +199,8 @@ first-process() {
   hostname "$1"
   mount --bind "$LAB/etc/hosts" /etc/hosts
   mount -t tmpfs -o mode=1777,size=4g tmpfs /dev/shm
+  # SLURM names its groups after nodes alone.
+  [ "$PROCTRACK" != cgroup ] || mount --bind "$groups" /sys/fs/cgroup/freezer
   while [ ! -e "$run/$1.wired" ]; do sleep .02; done
   local socket=$run/munge.socket
   if [ "$1" = ctl ]; then
