@@ -127,6 +127,14 @@ class Lab:
             return False
         return True
 
+    def kill_controller(self, job: str) -> None:
+        """Kill slurmctld, once it has written down what it knows of a job: it does so every few seconds."""
+        mark = f"written {time.time_ns()}"
+        self.on("ctl", "scontrol", "update", f"JobId={job}", f"Comment={mark}")
+        state = self.directory / "state/job_state"
+        wait_until(lambda: state.exists() and mark.encode() in state.read_bytes(), 60)
+        self.call("kill", "ctl", "slurmctld -D")
+
     def submit(self, script: Path, *options: str) -> str:
         """Number of the job."""
         return self.on("ctl", "sbatch", "--parsable", *options, str(script)).strip()
