@@ -63,7 +63,7 @@ class Sentinels:
                 *("srun", f"--job-name={STEP_NAME}", "--overlap", "--nodes=1", "--ntasks=1"),
                 *("--ntasks-per-node=1", "--cpus-per-task=1", "--gres=none", f"--nodelist={host}"),
                 *(sys.executable, "-m", "megatron_salamandra.cluster.sentinel"),
-                *(self._job.job, str(self._job.restarts), self._host, str(self._look_seconds)),
+                *(self._job.name, str(self._job.restarts), self._host, str(self._look_seconds)),
             ],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,

@@ -76,12 +76,20 @@ class SlurmJob:
         restarts: how often SLURM has started it again.
         nodes: of the allocation.
         tasks_per_node: ranks of a node.
+        array_task: what commands of SLURM call an element of a job array: the number of its first element means all of
+            them. Empty for other jobs.
     """
 
     job: str
     restarts: int
     nodes: tuple[str, ...]
     tasks_per_node: int
+    array_task: str = ""
+
+    @property
+    def name(self) -> str:
+        """What commands of SLURM call it."""
+        return self.array_task or self.job
 
     @classmethod
     def current(cls, environment: Mapping[str, str] = os.environ) -> SlurmJob:
@@ -105,7 +113,10 @@ class SlurmJob:
                 f"nodes of the job have different numbers of tasks ({tasks})\n  use --ntasks-per-node"
             )
         names = tuple(answer(["scontrol", "show", "hostnames", nodes]).split())
-        return cls(job, int(environment.get("SLURM_RESTART_COUNT", "0")), names, int(tasks.split("(")[0]))
+        restarts = int(environment.get("SLURM_RESTART_COUNT", "0"))
+        array, index = environment.get("SLURM_ARRAY_JOB_ID"), environment.get("SLURM_ARRAY_TASK_ID")
+        array_task = f"{array}_{index}" if array and index else ""
+        return cls(job, restarts, names, int(tasks.split("(")[0]), array_task)
 
     def now(self) -> JobNow:
         """What SLURM says of the job at this moment.
@@ -121,7 +132,7 @@ class SlurmJob:
         Raises:
             SlurmError: it does not answer, or has forgotten the job.
         """
-        return dict(_FIELD.findall(answer(["scontrol", "show", "job", self.job, "--oneliner"])))
+        return dict(_FIELD.findall(answer(["scontrol", "show", "job", self.name, "--oneliner"])))
 
     def node_states(self) -> dict[str, str]:
         """State of each node of the allocation, as ``sinfo`` has it: ``allocated``, ``draining``, ``down*``, ...
@@ -145,7 +156,7 @@ class SlurmJob:
         Raises:
             SlurmError: SLURM does not answer.
         """
-        lines = answer(["squeue", "--noheader", "--steps", "--jobs", self.job, "--format", "%i %j"])
+        lines = answer(["squeue", "--noheader", "--steps", "--jobs", self.name, "--format", "%i %j"])
         steps = [line.split() for line in lines.splitlines() if len(line.split()) > 1]
         left = [name for name, what in steps if name.rpartition(".")[2].isdecimal() and what != but]
         if left:
@@ -158,7 +169,7 @@ class SlurmJob:
         Raises:
             SlurmError: SLURM refuses.
         """
-        answer(["scontrol", "requeue", self.job])
+        answer(["scontrol", "requeue", self.name])
 
     def exclude(self, hosts: Sequence[str]) -> None:
         """Keep the job's next allocation away from hosts.
@@ -166,7 +177,7 @@ class SlurmJob:
         Raises:
             SlurmError: SLURM refuses.
         """
-        answer(["scontrol", "update", f"JobId={self.job}", f"ExcNodeList={','.join(hosts)}"])
+        answer(["scontrol", "update", f"JobId={self.name}", f"ExcNodeList={','.join(hosts)}"])
 
 
 def ended_tasks(srun_errors: str) -> list[tuple[str, str, str]]:

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import statistics
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Protocol
 
 import pytest
 from slurm_lab import Lab, laboratory, remove_abandoned_labs
+from training_run import STEPS, Losses, TrainingRun
+
+from megatron_salamandra.run_directory import MetricsLog
 
 RECOVERY = "SALAMANDRA_RECOVERY_TIMES"
 """Variable with the JSON lines file that recovery times are appended to; docs/operations.md has its table."""
@@ -35,6 +40,29 @@ def pytest_unconfigure(config: pytest.Config) -> None:
     """Processes of a session that was interrupted end without cleaning up."""
     if not hasattr(config, "workerinput"):
         remove_abandoned_labs()
+
+
+@pytest.fixture
+def whole_lab(lab: Lab) -> Iterator[Lab]:
+    """The lab, with every host, daemon and link in order again afterwards."""
+    yield lab
+    lab.restore()
+
+
+@pytest.fixture(scope="session")
+def undisturbed(lab: Lab, blend: Path, tmp_path_factory: pytest.TempPathFactory) -> Losses:
+    """Losses of a run that nothing happened to; the first test process that needs it makes it for all."""
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    metrics = MetricsLog(shared / "undisturbed/metrics.jsonl")
+    with (shared / "undisturbed.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if [record.step for record in metrics.read()] != list(range(1, STEPS + 1)):
+            run = TrainingRun(lab, blend, shared / "undisturbed")
+            assert run.end() == "COMPLETED", run.text()
+    losses = [(record.step, record.loss) for record in metrics.read()]
+    assert [step for step, _ in losses] == list(range(1, STEPS + 1))
+    return losses
 
 
 @pytest.fixture(autouse=True)

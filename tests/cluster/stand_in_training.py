@@ -3,8 +3,9 @@
     stand_in_training.py RUN_DIR --steps 40 [--step-seconds 0.1] [--save-every 5] [--fault KIND@STEP[:ROUND]]...
 
 Rank 0 counts steps, beats, obeys ``control/``, saves; every step waits for all ranks, as a collective does. A fault
-happens on the last rank, once the run has reached a step, and only in the given round (1 unless said, 0 for all). With
-``--deaf`` the ranks of round 1 do not stop when they are asked to.
+happens on the last rank (``--faulty-rank`` says another), once the run has reached a step, and only in the given round
+(1 unless said, 0 for all). With ``--deaf`` the ranks of round 1 do not stop when they are asked to; they take
+``--start-seconds`` before their first step, and ``--save-seconds`` for each save.
 """
 
 from __future__ import annotations
@@ -32,11 +33,16 @@ def main() -> int:
     parser.add_argument("--save-every", type=int, default=5)
     parser.add_argument("--fault", default=[], action="append")
     parser.add_argument("--deaf", action="store_true")
+    parser.add_argument("--faulty-rank", type=int)
+    parser.add_argument("--start-seconds", type=float, default=0.0)
+    parser.add_argument("--save-seconds", type=float, default=0.0)
     options = parser.parse_args()
     rank, world = int(os.environ["SLURM_PROCID"]), int(os.environ["SLURM_NTASKS"])
     round_dir = Path(os.environ["SALAMANDRA_ROUND_DIR"])
     this_round = int(round_dir.name.split("-")[1])
     faults = [fault for text in options.fault if (fault := read_fault(text, this_round)) is not None]
+    if rank != (world - 1 if options.faulty_rank is None else options.faulty_rank):
+        faults = []
     signalled: list[int] = []
     signal.signal(signal.SIGUSR1, lambda number, frame: signalled.append(number))
     watchdog = Watchdog(
@@ -49,6 +55,8 @@ def main() -> int:
         lambda text: report_end(rank, EXIT_HUNG, text),
     )
     with watchdog:
+        if this_round == 1:
+            time.sleep(options.start_seconds)
         return train(options, rank, world, round_dir, faults, signalled)
 
 
@@ -67,12 +75,10 @@ def train(
         while not (round_dir / "rank-00000.json").exists():
             if next_round.exists():  # cut off: the others are gone, as the next collective shows
                 return 1
-            time.sleep(0.02)
+            time.sleep(0.03)
             if (reached := read(counters[0])) != PROGRESS.place.step:
                 PROGRESS.enter(Part.FORWARD, step=reached)
-            for kind, step_of_fault in faults if rank == world - 1 else []:
-                if reached >= step_of_fault:
-                    fail(kind, rank)
+            fail_at(reached, faults, rank)
             counters[rank].write_text(str(reached))
         return 0
     control = ControlFiles(options.run_dir)
@@ -84,8 +90,9 @@ def train(
         step += 1
         PROGRESS.enter(Part.REDUCE, step=step)
         counters[0].write_text(str(step))
+        fail_at(step, faults, rank)
         while any(read(counter) < step for counter in counters):
-            time.sleep(0.01)
+            time.sleep(0.02)
             if next_round.exists():
                 return 1
         control.beat()
@@ -100,6 +107,7 @@ def train(
         if step % options.save_every == 0 or stop or step == options.steps:
             part = state.with_suffix(".part")
             part.write_text(json.dumps({"step": step, "steps": options.steps}))
+            time.sleep(options.save_seconds if this_round == 1 else 0.0)
             part.replace(state)
     code = EXIT_DONE if step >= options.steps else EXIT_STOPPED
     report_end(0, code)
@@ -110,6 +118,12 @@ def read_fault(text: str, this_round: int) -> tuple[str, int] | None:
     kind, _, place = text.partition("@")
     step, _, of_round = place.partition(":")
     return (kind, int(step)) if int(of_round or 1) in (0, this_round) else None
+
+
+def fail_at(step: int, faults: list[tuple[str, int]], rank: int) -> None:
+    for kind, step_of_fault in faults:
+        if step >= step_of_fault:
+            fail(kind, rank)
 
 
 def read(counter: Path) -> int:

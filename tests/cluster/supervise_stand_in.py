@@ -29,11 +29,11 @@ def main() -> int:
         progress,
         int(nodes),
         watch=Watch(start_seconds=60.0, beat_seconds=8.0, leave_seconds=5.0),
-        patience=Patience(waits_seconds=(0.5, 1.0, 1.5)),
+        patience=Patience(waits_seconds=(float(os.environ.get("SALAMANDRA_LAB_WAIT", "0.5")), 1.0, 1.5)),
         start_seconds=1.0,
         stop_seconds=lambda: 4.0,
         lead_seconds=60.0,
-        look_seconds=1.0,
+        look_seconds=2.0,
         node_check=node_check(),
         say=lambda line: print(line, flush=True),
     ).run()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -16,13 +16,6 @@ from megatron_salamandra.cluster import ControlFiles
 pytestmark = pytest.mark.cluster
 
 Note = Callable[[str, SupervisedRun, float], None]
-
-
-@pytest.fixture
-def whole_lab(lab: Lab) -> Iterator[Lab]:
-    """The lab, with every host, daemon and link in order again afterwards."""
-    yield lab
-    lab.restore()
 
 
 def run_until(lab: Lab, path: Path, options: str, step: int, **more: object) -> tuple[SupervisedRun, float]:

@@ -3,122 +3,20 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
-import os
-import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from rank_jobs import SMALL_CONFIG
-from slurm_lab import REPOSITORY, Lab, wait_until
-from supervised_run import LabJob
+from slurm_lab import Lab
+from training_run import Losses, TrainingRun
 
 from megatron_salamandra.cluster import ControlFiles, RoundBook
-from megatron_salamandra.run_directory import MetricsLog, RunDirectory, latest_checkpoint
+from megatron_salamandra.run_directory import latest_checkpoint
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 
-STEPS = 40
-OVERRIDES = [
-    f"training.steps={STEPS}",
-    "checkpoint.every_steps=10",
-    "platform=host",
-    "validation.at_end=false",
-]
-
-
-Losses = list[tuple[int, float]]
-Note = Callable[[str, "TrainingRun", float], None]
-
-
-class TrainingRun(LabJob):
-    """A run of two hosts with one rank each, submitted by hand as a user would.
-
-    Args:
-        more: overrides of the configuration.
-        sbatch: options of sbatch that win over the others.
-    """
-
-    def __init__(self, lab: Lab, blend: Path, path: Path, *more: str, sbatch: tuple[str, ...] = ()) -> None:
-        self.lab, self.directory = lab, RunDirectory(path)
-        self.log = path.with_suffix(".log")
-        script = path.with_name(f"{path.name}-{len(list(path.parent.glob('*.sh')))}.sh")
-        # What a user has in the environment; the lab's hosts share this machine's files.
-        script.write_text(
-            "#!/bin/bash\n"
-            f"#SBATCH --nodes=2\n#SBATCH --ntasks-per-node=1\n#SBATCH --cpus-per-task=1\n#SBATCH --signal=B:USR1@60\n"
-            f"#SBATCH --requeue\n#SBATCH --no-kill\n#SBATCH --open-mode=append\n#SBATCH --output={self.log}\n"
-            f"export PYTHONPATH={REPOSITORY}:{REPOSITORY / 'data_prep'}:{REPOSITORY / 'kernels'} OMP_NUM_THREADS=1\n"
-            "export SALAMANDRA_NODE_CHECK=off\n"
-            f"exec bash {REPOSITORY / 'launch/pretrain.sbatch'} {SMALL_CONFIG} data.blend={blend} run_dir={path} "
-            f"{' '.join([*OVERRIDES, *more])}\n"
-        )
-        environment = f"SALAMANDRA_PYTHON={sys.executable}"
-        self.job = lab.submit(script, f"--export=ALL,{environment}", *sbatch)
-
-    def wait_for_step(self, step: int) -> None:
-        wait_until(
-            lambda: any(r.step >= step for r in MetricsLog(self.directory.metrics).read()), 240, self.text
-        )
-
-    def end(self, seconds: float = 400.0) -> str:
-        return super().end(seconds)
-
-    def losses(self) -> list[tuple[int, float]]:
-        return [(record.step, record.loss) for record in MetricsLog(self.directory.metrics).read()]
-
-    def causes(self) -> list[str]:
-        return [entry.outcome.cause.value for entry in RoundBook(self.directory.path).read()]
-
-    def wait_for_round(self, number: int) -> None:
-        note = self.directory.control / f"round-{number:04d}" / "began.json"
-        wait_until(note.exists, 240, self.text)
-
-    def recovery(self, fault: float) -> tuple[float, float]:
-        """Seconds from a fault to the start of the next round, and until it trains: its first sign of life."""
-
-        def began() -> float:
-            notes = self.directory.control.glob("round-*/began.json")
-            return max((note.stat().st_mtime for note in notes), default=0.0)
-
-        def last_beat() -> float:
-            beat = ControlFiles(self.directory.path).last_beat()
-            return beat.time if beat is not None else 0.0
-
-        wait_until(lambda: began() > fault, 300, self.text)
-        wait_until(lambda: last_beat() > began(), 300, self.text)
-        return began() - fault, last_beat() - fault
-
-    def rank_of(self, host: str) -> int:
-        """Process number, inside its host, of the rank there."""
-        return int(
-            self.lab.on(host, "pgrep", "--oldest", "--full", "megatron_salamandra.slurm_rank").split()[0]
-        )
-
-
-@pytest.fixture
-def whole_lab(lab: Lab) -> Iterator[Lab]:
-    """The lab, with every host, daemon and link in order again afterwards."""
-    yield lab
-    lab.restore()
-
-
-@pytest.fixture(scope="session")
-def undisturbed(lab: Lab, blend: Path, tmp_path_factory: pytest.TempPathFactory) -> Losses:
-    """Losses of a run that nothing happened to; the first test process that needs it makes it for all."""
-    base = tmp_path_factory.getbasetemp()
-    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
-    metrics = MetricsLog(shared / "undisturbed/metrics.jsonl")
-    with (shared / "undisturbed.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if [record.step for record in metrics.read()] != list(range(1, STEPS + 1)):
-            run = TrainingRun(lab, blend, shared / "undisturbed")
-            assert run.end() == "COMPLETED", run.text()
-    losses = [(record.step, record.loss) for record in metrics.read()]
-    assert [step for step, _ in losses] == list(range(1, STEPS + 1))
-    return losses
+Note = Callable[[str, TrainingRun, float], None]
 
 
 def test_the_signal_before_the_time_limit_twice_and_while_a_save_runs(

@@ -69,7 +69,7 @@ class Lab:
             capture_output=True,
             text=True,
             check=False,
-            timeout=300,
+            timeout=900,
         )
         if done.returncode:
             raise AssertionError(f"{command}: {done.stdout}{done.stderr}")

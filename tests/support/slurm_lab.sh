@@ -176,9 +176,9 @@ down() {
   # What is frozen cannot be killed.
   find "$groups" -name freezer.state -exec sh -c 'for state; do echo THAWED >"$state"; done' thaw {} + 2>/dev/null
   for host in $(hosts); do kill -9 "$host" 2>/dev/null; done
-  for _ in $(seq 250); do
+  for _ in $(seq 100); do
     [ -n "$(hosts)" ] || break
-    sleep .02
+    sleep .1
   done
   find "$groups" -mindepth 0 -depth -type d -exec rmdir {} + 2>/dev/null
   umount --lazy "$LAB/small" 2>/dev/null
@@ -187,10 +187,8 @@ down() {
 
 hosts() { # first processes of this lab that live, whatever its files say
   local process
-  for process in /proc/[0-9]*; do
-    if grep -qzx first-process "$process/cmdline" && grep -qzxF "LAB=$LAB" "$process/environ"; then
-      basename "$process"
-    fi
+  for process in $(pgrep --full 'slurm_lab.sh first-process'); do
+    ! grep -qzxF "LAB=$LAB" "/proc/$process/environ" || echo "$process"
   done 2>/dev/null
 }
 

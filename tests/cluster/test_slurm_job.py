@@ -1,0 +1,43 @@
+"""What the supervisor calls its job when it talks to SLURM."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+
+from megatron_salamandra.cluster import SlurmJob, slurm
+
+ENVIRONMENT = {"SLURM_JOB_ID": "40", "SLURM_JOB_NODELIST": "node[1-2]", "SLURM_NTASKS_PER_NODE": "2"}
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[Sequence[str]]:
+    """Commands of SLURM, answered by the names of two nodes."""
+    commands: list[Sequence[str]] = []
+
+    def answer(command: Sequence[str]) -> str:
+        commands.append(command)
+        return "node1\nnode2\n"
+
+    monkeypatch.setattr(slurm, "answer", answer)
+    return commands
+
+
+def test_a_job_is_called_by_its_number(asked: list[Sequence[str]]) -> None:
+    job = SlurmJob.current(ENVIRONMENT)
+    assert (job.job, job.nodes, job.tasks_per_node) == ("40", ("node1", "node2"), 2)
+    job.requeue()
+    assert asked[-1] == ["scontrol", "requeue", "40"]
+
+
+def test_an_element_of_a_job_array_never_speaks_for_all_of_them(asked: list[Sequence[str]]) -> None:
+    """The first element's number is the array's."""
+    job = SlurmJob.current({**ENVIRONMENT, "SLURM_ARRAY_JOB_ID": "40", "SLURM_ARRAY_TASK_ID": "0"})
+    assert job.job == "40"
+    job.requeue()
+    job.fields()
+    job.exclude(["node2"])
+    job.end_steps(but="")
+    assert all("40" not in command and "JobId=40" not in command for command in asked)
+    assert asked[1:3] == [["scontrol", "requeue", "40_0"], ["scontrol", "show", "job", "40_0", "--oneliner"]]
