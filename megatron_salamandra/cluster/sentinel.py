@@ -5,12 +5,14 @@
 With ``--no-kill`` a job outlives every node that fails, the one with the batch script too: SLURM takes that node out of
 the job and lets the others wait until the time limit, with nobody there to start a round. So the supervisor has
 sentinels on up to two other nodes, each a job step of its own, which look every SECONDS whether the supervisor's host
-is still of the job.
+is still of the job. Where the node was set down but still answers, it reports that its batch script was killed, and the
+job fails at once; then the sentinels' last moments, after SIGTERM, are enough to bring it back.
 """
 
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -22,6 +24,9 @@ from megatron_salamandra.cluster.slurm_command import SlurmError, answer
 STEP_NAME = "salamandra-sentinel"
 """Name of its job step, by which it is told from the ranks'."""
 _SENTINELS = 2
+_KILLED = "0:9"
+"""Exit code of a job whose batch script was killed, as on a node that is set down; a cancelled job has another."""
+_AGAIN_SECONDS = 1.0
 
 
 class Sentinels:
@@ -73,16 +78,20 @@ class Sentinels:
 
 def watch(job: str, restarts: int, host: str, look_seconds: float) -> int:
     """Wait until the supervisor's host is lost, then requeue the job; returns when there is nothing left to watch."""
-    missed = 0
-    while missed < 2:  # in a row: a node may be between two states
-        time.sleep(look_seconds)
+    # Blocked for good: requeueing sends it, too.
+    signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM,))
+    missed, ended, wait = 0, False, look_seconds
+    while missed < (1 if ended else 2):  # in a row: a node may be between two states
+        if signal.sigtimedwait((signal.SIGTERM,), wait) is not None:
+            ended, wait = True, _AGAIN_SECONDS
         try:
             fields = SlurmJob(job, restarts, (host,), 1).fields()
-            if fields.get("JobState") != "RUNNING" or int(fields.get("Restarts", "0")) != restarts:
-                return 0
             hosts = answer(["scontrol", "show", "hostnames", fields.get("NodeList", host)]).split()
         except SlurmError:
             continue
+        lives = fields.get("JobState") == "RUNNING" or (ended and fields.get("ExitCode") == _KILLED)
+        if not lives or int(fields.get("Restarts", "0")) != restarts or (ended and host in hosts):
+            return 0
         missed = 0 if host in hosts else missed + 1
     while True:
         try:

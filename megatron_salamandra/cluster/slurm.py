@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from megatron_salamandra.cluster.slurm_command import SlurmError, answer
 from megatron_salamandra.foundation.exit_codes import EXIT_USAGE
 
+_LOST = "lost"
 _FIELD = re.compile(r"(\w+)=(\S*)")
 _TASK_ENDED = re.compile(r"srun: error: (?P<host>[\w.-]+): tasks? (?P<tasks>[\d,\[\]-]+): (?P<how>.+)")
 
@@ -137,6 +138,9 @@ class SlurmJob:
     def node_states(self) -> dict[str, str]:
         """State of each node of the allocation, as ``sinfo`` has it: ``allocated``, ``draining``, ``down*``, ...
 
+        A node that SLURM took out of the job is ``lost``, even if it is well again: a reboot takes less time than some
+        rounds, but does not bring the node back into the job.
+
         Raises:
             SlurmError: SLURM does not answer.
         """
@@ -144,7 +148,11 @@ class SlurmJob:
             ["sinfo", "--noheader", "--Node", "--nodes", ",".join(self.nodes), "--format", "%N %T"]
         )
         states = dict(line.split()[:2] for line in lines.splitlines() if len(line.split()) >= 2)
-        return {node: states.get(node, "unknown") for node in self.nodes}
+        fields = self.fields()
+        left = set(self.nodes)
+        if JobNow.from_fields(fields).lives and fields.get("NodeList", "(null)") != "(null)":
+            left = set(answer(["scontrol", "show", "hostnames", fields["NodeList"]]).split())
+        return {node: states.get(node, "unknown") if node in left else _LOST for node in self.nodes}
 
     def end_steps(self, *, but: str) -> list[str]:
         """Kill what is left of this job's steps, but not its batch script; returns their names.
@@ -188,8 +196,8 @@ def ended_tasks(srun_errors: str) -> list[tuple[str, str, str]]:
 
 
 def is_lost(state: str) -> bool:
-    """Whether a node in this state does not answer, or was taken out of service with its jobs."""
-    return state.endswith("*") or state.startswith(("down", "fail", "error", "unknown"))
+    """Whether a node in this state does not answer, or was taken out of service or out of the job."""
+    return state.endswith("*") or state.startswith(("down", "fail", "error", "unknown", _LOST))
 
 
 def is_leaving(state: str) -> bool:

@@ -54,9 +54,9 @@ def main() -> int:
         Limits(10.0, 10.0, 10.0, 10.0),
         lambda text: report_end(rank, EXIT_HUNG, text),
     )
+    if this_round == 1:
+        time.sleep(options.start_seconds)
     with watchdog:
-        if this_round == 1:
-            time.sleep(options.start_seconds)
         return train(options, rank, world, round_dir, faults, signalled)
 
 

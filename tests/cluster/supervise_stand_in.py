@@ -28,7 +28,7 @@ def main() -> int:
         [sys.executable, str(Path(__file__).parent / "stand_in_training.py"), run_dir, *rest],
         progress,
         int(nodes),
-        watch=Watch(start_seconds=60.0, beat_seconds=8.0, leave_seconds=5.0),
+        watch=Watch(start_seconds=120.0, beat_seconds=8.0, leave_seconds=5.0),
         patience=Patience(waits_seconds=(float(os.environ.get("SALAMANDRA_LAB_WAIT", "0.5")), 1.0, 1.5)),
         start_seconds=1.0,
         stop_seconds=lambda: 4.0,

@@ -128,6 +128,20 @@ def test_an_administrator_takes_a_node_down(whole_lab: Lab, tmp_path: Path, host
     run.assert_whole(150)
 
 
+@pytest.mark.parametrize("host", ["node1", "node2"])
+@pytest.mark.parametrize("spare", [False, True], ids=["no-spare", "spare"])
+def test_a_host_reboots_faster_than_slurm_gives_it_up(
+    whole_lab: Lab, tmp_path: Path, host: str, spare: bool
+) -> None:
+    """It is back and well at once, but the job's processes there are gone."""
+    run = run_until(whole_lab, tmp_path, "--steps 100", 12, allocated=3 if spare else 2)
+    whole_lab.call("off", host)
+    whole_lab.call("on", host)
+    assert run.end(240) == "COMPLETED", run.text()
+    assert run.causes()[-1] == "done"
+    run.assert_whole(100)
+
+
 def test_preemption_while_ranks_start(lab: Lab, tmp_path: Path) -> None:
     run = SupervisedRun(lab, tmp_path, "--steps 30 --start-seconds 8", more=("--partition=low",))
     run.wait_for_text("round 1: ")

@@ -67,18 +67,21 @@ def submitted_job(said: str) -> str:
     return next(line.split()[1] for line in said.splitlines() if line.startswith("job "))
 
 
+@pytest.mark.parametrize("how", ["sbatch", "launch"])
 def test_a_tuning_goes_on_from_the_weights_of_another_run(
-    cluster: Lab, here: Path, runs: TrainingRuns, blend: Path
+    cluster: Lab, here: Path, runs: TrainingRuns, blend: Path, how: str
 ) -> None:
-    assert runs.train("tuned-from", 1, "training.steps=6") == 0
-    job = submit(
-        cluster,
-        "tune.sbatch",
+    assert runs.train(f"tuned-from-{how}", 1, "training.steps=6") == 0
+    tuning = (
         *(str(SMALL_CONFIG), f"data.blend={os.path.relpath(blend)}", "run_dir=tuned run", "training.steps=6"),
-        f"initialize_from={os.path.relpath(runs.root / 'tuned-from')}",
-        options=("--nodes=2",),
+        f"initialize_from={os.path.relpath(runs.root / f'tuned-from-{how}')}",
     )
-    assert cluster.end_of(job, 300) == "COMPLETED", log_of(job)
+    if how == "sbatch":
+        job = submit(cluster, "tune.sbatch", *tuning, options=("--nodes=2",))
+    else:
+        said = salamandra(cluster, "launch", *tuning, "--cluster=lab.yaml", "--nodes=2", "--time=30")
+        job = submitted_job(said)
+    assert cluster.end_of(job, 400) == "COMPLETED", log_of(job)
     steps = [record.step for record in MetricsLog(RunDirectory(here / "tuned run").metrics).read()]
     assert steps == list(range(1, 7))
 
@@ -200,6 +203,16 @@ def test_a_data_array_whose_task_is_killed_completes_by_itself(
     assert "is submitted again" in log_of(job)
     assert list((here / "my shards").glob("*-train-*.bin"))
     assert once.exists()
+
+
+def test_the_requeue_drill_of_the_doctor(cluster: Lab, here: Path) -> None:
+    said = salamandra(
+        cluster,
+        *("doctor", "--certify", "requeue", "--profile", "lab.yaml", "--nodes", "2", "--out", "my proofs"),
+    )
+    (made,) = json.loads((here / "my proofs/certificates.json").read_text())["certificates"]
+    assert made["passed"], said
+    assert made["proof"]["figures"]["rounds"] == ["stopped", "done"]
 
 
 @pytest.mark.parametrize("name", profile_names())

@@ -41,3 +41,28 @@ def test_an_element_of_a_job_array_never_speaks_for_all_of_them(asked: list[Sequ
     job.end_steps(but="")
     assert all("40" not in command and "JobId=40" not in command for command in asked)
     assert asked[1:3] == [["scontrol", "requeue", "40_0"], ["scontrol", "show", "job", "40_0", "--oneliner"]]
+
+
+@pytest.mark.parametrize(
+    ("job", "states"),
+    [
+        ("JobState=RUNNING NodeList=node[1-2]", {"node1": "allocated", "node2": "idle"}),
+        # It has rebooted, or came back after its link was cut: well, but of the job no more.
+        ("JobState=RUNNING NodeList=node1", {"node1": "allocated", "node2": "lost"}),
+        ("JobState=PENDING NodeList=(null)", {"node1": "allocated", "node2": "idle"}),
+    ],
+)
+def test_a_node_that_slurm_took_out_of_the_job_is_lost_however_well_it_is(
+    monkeypatch: pytest.MonkeyPatch, job: str, states: dict[str, str]
+) -> None:
+    def answer(command: Sequence[str]) -> str:
+        if command[0] == "sinfo":
+            return "node1 allocated\nnode2 idle\n"
+        if command[2] == "job":
+            return job
+        return "node1\nnode2\n" if command[3] == "node[1-2]" else f"{command[3]}\n"
+
+    monkeypatch.setattr(slurm, "answer", answer)
+    found = SlurmJob("40", 0, ("node1", "node2"), 1).node_states()
+    assert found == states
+    assert slurm.is_lost(found["node2"]) == (states["node2"] == "lost")
