@@ -25,6 +25,28 @@ def compute_dtype(precision: str) -> torch.dtype:
     return {"bf16": torch.bfloat16, "fp32": torch.float32}[precision]
 
 
+def pipeline_messages(virtual_pipeline: int | None) -> dict[str, bool]:
+    """How activations and their gradients travel between pipeline stages; the same over gloo and over NCCL.
+
+    An interleaved pipeline overlaps its messages with computation and sends each by itself. Batched calls would be
+    wrong there with two stages: the stage before and the stage after are then one process, a batch pairs sends with
+    receives by their order alone, and so activations arrive as gradients, in silence. Without interleaving a batch
+    never holds two messages of one direction, and saves launches.
+
+    Args:
+        virtual_pipeline: model chunks per stage of an interleaved pipeline, or None.
+    Returns:
+        Fields of ``TransformerConfig``. No device synchronisation after a batch: it works around a fault of torch
+        before 1.13.
+    """
+    interleaved = virtual_pipeline is not None
+    return {
+        "batch_p2p_comm": not interleaved,
+        "overlap_p2p_comm": interleaved,
+        "batch_p2p_sync": False,
+    }
+
+
 def transformer_config(config: RunConfig, *, platform_name: str) -> TransformerConfig:
     """Megatron-Core's view of the model and its parallelism.
 
@@ -33,7 +55,7 @@ def transformer_config(config: RunConfig, *, platform_name: str) -> TransformerC
     gradients means over the global number of valid tokens, whatever the number of micro-batches.
 
     Args:
-        platform_name: ``cuda`` or ``host``; gloo has no batched point-to-point calls.
+        platform_name: ``cuda`` or ``host``.
     Raises:
         ConfigError: a kernel was asked for that the platform or this torch does not have.
     """
@@ -70,8 +92,7 @@ def transformer_config(config: RunConfig, *, platform_name: str) -> TransformerC
         virtual_pipeline_model_parallel_size=parallel.virtual_pipeline,
         pipeline_model_parallel_layout=parallel.pipeline_layout,
         sequence_parallel=parallel.sequence,
-        batch_p2p_comm=platform_name == "cuda",
-        overlap_p2p_comm=False,
+        **pipeline_messages(parallel.virtual_pipeline),
         calculate_per_token_loss=True,
         gradient_accumulation_fusion=kernels.weight_gradient == "apex",
         bias_activation_fusion=False,
