@@ -108,10 +108,20 @@ def _ends_together() -> bool:
 
 
 def run_as_process(argv: Sequence[str] | None = None) -> int:
-    """Run one rank as the whole of this process, watching signals from here on; returns its exit code."""
+    """Run one rank as the whole of this process, watching signals from here on; returns its exit code.
+
+    An error that nobody answers is printed with its traceback here, and is not left to the interpreter, whose shutdown
+    comes with it (see :func:`leave_process`).
+    """
     # First of all, so that a signal finds its handler from the first line on.
     with SignalWatch(leave_at_once=True) as watch:
-        exit_code = main(None if argv is None else list(argv), signals=watch)
+        try:
+            exit_code = main(None if argv is None else list(argv), signals=watch)
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException:  # torch's CheckpointException is no Exception
+            traceback.print_exc()
+            exit_code = EXIT_FAILURE
         # Everything is saved and said: a late signal must not replace the exit code by its own.
         for number in WATCHED_SIGNALS:
             signal.signal(number, signal.SIG_IGN)
