@@ -73,11 +73,9 @@ def join_world(platform: Platform, timeout: datetime.timedelta = _FOR_EVER) -> N
         os.environ.update(
             RANK="0", LOCAL_RANK="0", WORLD_SIZE="1", MASTER_ADDR="127.0.0.1", MASTER_PORT=str(free_port())
         )
-    dist.init_process_group(
-        backend=platform.backend,
-        timeout=timeout,
-        device_id=platform.device if platform.name == "cuda" else None,
-    )
+    # Without device_id: with it NCCL builds every later group at once, by a split in which the whole world takes part.
+    # Megatron-Core makes thousands of groups in a large world, of which one rank is in a few.
+    dist.init_process_group(backend=platform.backend, timeout=timeout)
 
 
 def collectives_begun() -> int:

@@ -398,3 +398,46 @@ def changed_batch_tensors(overrides: Sequence[str], samples: int) -> list[str]:
     finally:
         platform.stop()
     return [name for name, tensor in before.items() if not torch.equal(getattr(batch, name), tensor)]
+
+
+def groups_in_a_large_world(world_size: int, tensor: int, pipeline: int) -> tuple[int, int, bool]:
+    """Make the process groups of one rank of a world whose other ranks do not exist.
+
+    Returns:
+        Groups that were made for all ranks, groups that this rank is in, and whether the world is bound to a device,
+        so that NCCL would make each of them at once, together with the whole world.
+    """
+    import torch.distributed as dist
+    from torch.testing._internal.distributed.fake_pg import FakeStore
+
+    from megatron_salamandra.config import ParallelSection
+    from megatron_salamandra.parallel import start_process_grid
+    from megatron_salamandra.platform.host import HostPlatform
+
+    class Device(HostPlatform):
+        """Like CUDA, but for its devices and its backend."""
+
+        name = "cuda"
+        backend = "fake"
+
+    made = 0
+    init, new_group = dist.init_process_group, dist.new_group
+
+    def init_alone(*, backend: str, **given: Any) -> None:
+        init(backend, rank=0, world_size=world_size, store=FakeStore(), **given)
+
+    def counted(*given: Any, **named: Any) -> Any:
+        nonlocal made
+        made += 1
+        return new_group(*given, **named)
+
+    platform = Device()
+    platform.start(0)
+    dist.init_process_group, dist.new_group = init_alone, counted
+    try:
+        with start_process_grid(ParallelSection(tensor=tensor, pipeline=pipeline), 1, platform):
+            bound = dist.group.WORLD.bound_device_id is not None
+            return made, len(dist.distributed_c10d._world.pg_map), bound
+    finally:
+        dist.init_process_group, dist.new_group = init, new_group
+        platform.stop()
