@@ -19,6 +19,7 @@ from megatron_salamandra.foundation.errors import UserError
 from megatron_salamandra.foundation.exit_codes import EXIT_USAGE
 from megatron_salamandra.foundation.json_files import write_json
 from megatron_salamandra.foundation.names import name_hint
+from megatron_salamandra.foundation.source_revision import source_revision
 from megatron_salamandra.node_check import check_packages
 
 NAMES = ("layouts", "resume", "kernels", "requeue")
@@ -37,7 +38,8 @@ class Certificate:
     Attributes:
         seconds: that it took.
         date: UTC, ISO 8601.
-        versions: of what it ran with.
+        revision: of the project's sources; None if that is not known (an installed package).
+        versions: of what it ran with, the project's own and a checksum of its sources among them.
     """
 
     name: str
@@ -45,6 +47,7 @@ class Certificate:
     seconds: float
     date: str
     host: str
+    revision: str | None = None
     versions: dict[str, str] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
@@ -92,6 +95,7 @@ def certify(
                 round(time.monotonic() - started, 1),
                 datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
                 socket.gethostname(),
+                source_revision(),
                 dict(check_packages().facts),
             )
         )

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from megatron_salamandra.certificates.proof import Proof
@@ -36,18 +37,18 @@ def prove_layouts(directory: Path, say: Callable[[str], None]) -> Proof:
         train(small_run(blend, run, f"training.steps={_STEPS}", *overrides), size)
         found[name] = losses(run)
     expected = found.pop("one rank")
-    worst = {
-        name: max(
-            (abs(loss - want) / abs(want) for (_, loss), (_, want) in zip(got, expected, strict=False)),
-            default=float("inf"),
-        )
-        for name, got in found.items()
-    }
-    same_steps = len(expected) == _STEPS and all(
-        [step for step, _ in got] == [step for step, _ in expected] for got in found.values()
-    )
-    passed = same_steps and all(difference <= _BOUND for difference in worst.values())
+    worst = {name: relative_difference(got, expected) for name, got in found.items()}
+    passed = len(expected) == _STEPS and all(difference <= _BOUND for difference in worst.values())
     message = (
         f"{', '.join(found)} differ from one rank by at most {max(worst.values()):.1e} ({_BOUND:.0e} allowed)"
     )
     return Proof(passed, message, {"ranks": ranks, "bound": _BOUND, "relative_difference": worst})
+
+
+def relative_difference(got: Sequence[tuple[int, float]], expected: Sequence[tuple[int, float]]) -> float:
+    """The largest relative difference of two runs' losses; infinite where steps differ or a loss is not finite."""
+    if [step for step, _ in got] != [step for step, _ in expected]:
+        return math.inf
+    differences = [abs(loss - want) / abs(want) for (_, loss), (_, want) in zip(got, expected, strict=True)]
+    # A NaN is no greater than any number, so that max() would pass over it.
+    return max(differences) if differences and all(map(math.isfinite, differences)) else math.inf

@@ -17,6 +17,13 @@ def train(overrides: Sequence[str]) -> int:
     return main([str(SMALL_CONFIG), *overrides])
 
 
+def train_as_told(arguments: Sequence[str]) -> int:
+    """Train on this rank with a configuration of its own; returns the exit code."""
+    from megatron_salamandra.train import main
+
+    return main(list(arguments))
+
+
 def train_on_a_full_disk(overrides: Sequence[str]) -> int:
     """Like :func:`train`, but syncing a file of tensors fails as it does when the disk is full."""
     import errno
