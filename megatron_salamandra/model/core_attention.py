@@ -52,13 +52,8 @@ class CausalAttention(MegatronModule):
         self, query: Tensor, key: Tensor, value: Tensor, bounds: Tensor
     ) -> Tensor:
         """The documents of all rows as one packed batch: work falls with the square of their lengths."""
-        try:
-            from torch.nn.attention.varlen import varlen_attn
-        except ImportError as error:
-            raise RuntimeError(
-                f"data.document_masking on CUDA needs torch.nn.attention.varlen, which torch {torch.__version__} "
-                "does not have\n  install torch 2.13 or later, or set data.document_masking to false"
-            ) from error
+        from torch.nn.attention.varlen import varlen_attn
+
         length, rows = query.shape[:2]
         query, key, value = (heads.transpose(0, 1).flatten(0, 1) for heads in (query, key, value))
         packed: Any = varlen_attn(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from typing import Any
 
@@ -106,6 +107,13 @@ def transformer_config(config: RunConfig, *, platform_name: str) -> TransformerC
 
 def _check_platform(config: RunConfig, platform_name: str) -> None:
     if platform_name == "cuda":
+        masked_in_bf16 = config.precision == "bf16" and config.data.document_masking
+        if masked_in_bf16 and not _attends_by_document():
+            raise ConfigError(
+                "data.document_masking = true needs torch.nn.attention.varlen_attn with grouped queries and a window "
+                f"on CUDA, which torch {torch.__version__} does not have\n"
+                "  install torch 2.13 or later, or set data.document_masking=false"
+            )
         in_bf16 = config.precision == "bf16" and config.kernels.weight_gradient == "fused"
         if in_bf16 and not products_sum_in_fp32(torch.device("cuda", torch.cuda.current_device())):
             raise ConfigError(
@@ -120,3 +128,12 @@ def _check_platform(config: RunConfig, platform_name: str) -> None:
                 f"kernels.{key} = {value} runs on CUDA only, and this is the {platform_name} platform\n"
                 f"  use kernels.{key} = fused or reference, or platform=cuda"
             )
+
+
+def _attends_by_document() -> bool:
+    """Whether this torch has attention over documents of different length, with what ``core_attention`` asks of it."""
+    try:
+        from torch.nn.attention.varlen import varlen_attn
+    except ImportError:
+        return False
+    return {"window_size", "enable_gqa"} <= inspect.signature(varlen_attn).parameters.keys()

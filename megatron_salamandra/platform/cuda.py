@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import stat
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +51,8 @@ class CudaPlatform(Platform):
             )
         self._device = torch.device("cuda", local_rank)
         torch.cuda.set_device(self._device)
+        if "TRITON_CACHE_DIR" not in os.environ:
+            os.environ["TRITON_CACHE_DIR"] = str(kernel_cache())
 
     def stop(self) -> None:
         self._device = None
@@ -99,3 +104,17 @@ class CudaPlatform(Platform):
 
     def description(self) -> str:
         return f"CUDA over NCCL: {torch.cuda.get_device_name()} (torch {torch.__version__})"
+
+
+def kernel_cache() -> Path:
+    """A directory of this user on this host's own disk for compiled kernels, which all ranks of the host share.
+
+    Triton's default lies in the home directory, which all ranks of a job would fill at the same time over the network.
+    What lies in it is executed: where the usual name is somebody else's or open to others, a fresh directory is made.
+    """
+    place = Path(tempfile.gettempdir()) / f"salamandra-triton-{os.getuid()}"
+    with contextlib.suppress(FileExistsError):
+        place.mkdir(mode=0o700)
+    found = place.lstat()
+    private = stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid() and not found.st_mode & 0o022
+    return place if private else Path(tempfile.mkdtemp(prefix="salamandra-triton-"))

@@ -148,6 +148,19 @@ def test_a_torch_that_cannot_sum_products_in_fp32_is_refused(monkeypatch: pytest
     )  # fp32 needs no such product
 
 
+def test_a_torch_without_attention_by_document_is_refused_before_the_model_is_built(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "torch.nn.attention.varlen", None)
+    given = ["data.document_masking=true", "kernels.weight_gradient=reference"]
+    bf16 = load_run_config(str(SMALL_CONFIG), [*given, "precision=bf16"])
+    with pytest.raises(ConfigError, match=r"data.document_masking = true needs torch.nn.attention.varlen"):
+        transformer_config(bf16, platform_name="cuda")
+    # The host, and fp32 anywhere, mask with a matrix.
+    transformer_config(bf16, platform_name="host")
+    transformer_config(load_run_config(str(SMALL_CONFIG), given), platform_name="cuda")
+
+
 def test_a_cuda_kernel_is_refused_on_the_host_platform() -> None:
     config = load_run_config(str(SMALL_CONFIG), ["kernels.weight_gradient=apex"])
     with pytest.raises(ConfigError, match="apex runs on CUDA only"):

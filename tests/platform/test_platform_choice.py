@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
+from pathlib import Path
+
 import pytest
 import torch
 
 from megatron_salamandra.platform import PlatformError, select_platform
 from megatron_salamandra.platform import select as selection
+from megatron_salamandra.platform.cuda import kernel_cache
 from megatron_salamandra.train import all_overrides, parse_arguments
 
 
@@ -58,3 +63,24 @@ def test_host_platform_leaves_torch_as_it_was() -> None:
         platform.stop()
     assert {name: getattr(torch.cuda, name) for name in before} == before
     assert torch.ones(1).type() == "torch.FloatTensor"
+
+
+@pytest.mark.parametrize("taken_by", ["nobody", "a link", "a directory open to all", "a file"])
+def test_compiled_kernels_lie_where_nobody_else_can_put_some(
+    taken_by: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    usual = tmp_path / f"salamandra-triton-{os.getuid()}"
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    if taken_by == "a link":
+        usual.symlink_to(elsewhere)
+    elif taken_by == "a directory open to all":
+        usual.mkdir()
+        usual.chmod(0o777)
+    elif taken_by == "a file":
+        usual.touch()
+    place = kernel_cache()
+    assert (place == usual) == (taken_by == "nobody")
+    assert place.lstat().st_mode & 0o077 == 0
+    assert kernel_cache() == place or taken_by != "nobody"
