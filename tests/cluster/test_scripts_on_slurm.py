@@ -181,7 +181,9 @@ def test_the_rest_of_a_chain_leaves_the_queue_when_the_run_is_done(
 
 
 def test_the_drill_of_a_certificate_passes(cluster: Lab, here: Path) -> None:
-    drill = f"{sys.executable} -m megatron_salamandra.cli doctor --certify requeue --profile lab.yaml --out proof"
+    drill = (
+        f"{sys.executable} -m megatron_salamandra.cli doctor --certify requeue --profile lab.yaml --out proof"
+    )
     cluster.on("ctl", "bash", "-c", f"{drill} > drill.log 2>&1 < /dev/null &")
     written = here / "proof/certificates.json"
     wait_until(written.exists, 900, lambda: (here / "drill.log").read_text())
