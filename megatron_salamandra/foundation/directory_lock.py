@@ -17,6 +17,8 @@ from megatron_salamandra.foundation.errors import UserError
 LOCK = ".lock"
 """Name of the file in the directory; it says who holds it."""
 
+_held: set[int] = set()
+
 
 class DirectoryInUse(UserError):
     """Another process writes into the directory; the message names it."""
@@ -39,11 +41,22 @@ def sole_use(directory: Path) -> Iterator[None]:
         lock = _taken(path)
     except OSError as error:
         raise write_error(path, error) from error
+    _held.add(lock)
     try:
         yield
     finally:
         path.unlink(missing_ok=True)  # before the lock is given back: it is ours, and nobody else's
+        _held.discard(lock)
         os.close(lock)
+
+
+def _leave_to_parent() -> None:
+    """In a forked process: a lock is to end with the process that took it, however that ends."""
+    while _held:
+        os.close(_held.pop())
+
+
+os.register_at_fork(after_in_child=_leave_to_parent)
 
 
 def _taken(path: Path) -> int:

@@ -91,6 +91,7 @@ class Processes:
                 units = step.left(step.units())
                 pool.counters.reset()
                 if units:
+                    pool.start(len(units))  # now: showing progress takes a thread
                     size, counters = sum(map(step.size, units)), pool.counters
                     with (
                         ProgressLine(step.title, counters.units, size, counters.rates)

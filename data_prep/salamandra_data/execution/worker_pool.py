@@ -16,6 +16,7 @@ from multiprocessing.process import BaseProcess
 from multiprocessing.synchronize import Event
 from typing import Any, Generic, TypeVar
 
+from megatron_salamandra.foundation.parents import end_with_parent
 from megatron_salamandra.foundation.signals import interruption_deferred, interruption_unseen_by_children
 from salamandra_data.errors import DataError
 
@@ -84,9 +85,10 @@ class Stopped(Exception):
 class WorkerPool(Generic[State]):
     """Runs ``function(state, counters, task)`` for many tasks in ``workers`` processes, or here if that is one.
 
-    ``state`` reaches each process once. Processes are spawned, so threads of the parent do no harm. Each has a
-    connection of its own, so that one that dies at any moment is noticed and keeps no other waiting: with the queues of
-    ``concurrent.futures``, which all share, neither is sure.
+    ``state`` reaches each process once. Processes are forked as long as this one has a single thread, so that they need
+    not import and load what it has; else they are spawned, since a fork would keep the locks that other threads hold.
+    Each has a connection of its own, so that one that dies at any moment is noticed and keeps no other waiting: with
+    the queues of ``concurrent.futures``, which all share, neither is sure.
     """
 
     def __init__(self, workers: int, state: State) -> None:
@@ -132,13 +134,26 @@ class WorkerPool(Generic[State]):
             return
         workers: list[_Worker] = [] if self._kept is None else self._kept
         try:
-            while len(workers) < count:
-                with interruption_unseen_by_children():
-                    workers.append(self._started())
+            self._have(count, workers)
             yield from _spread(workers[:count], function, iter(tasks))
         finally:
             if self._kept is None:
                 self._end(workers)
+
+    def start(self, most: int) -> None:
+        """Start the processes that :meth:`run` would, before this process has other threads, to fork them.
+
+        Args:
+            most: as for :meth:`run`. Only in a block of :meth:`workers_kept`.
+        """
+        assert self._kept is not None
+        if (count := min(self._workers, most)) > 1:
+            self._have(count, self._kept)
+
+    def _have(self, count: int, workers: list[_Worker]) -> None:
+        while len(workers) < count:
+            with interruption_unseen_by_children():
+                workers.append(self._started([worker.connection for worker in workers]))
 
     def _end(self, workers: Sequence[_Worker]) -> None:
         with interruption_deferred(kill=[worker.process for worker in workers]):
@@ -148,9 +163,16 @@ class WorkerPool(Generic[State]):
             for worker in workers:
                 worker.process.join()
 
-    def _started(self) -> _Worker:
+    def _started(self, others: Sequence[Connection[Any, Any]]) -> _Worker:
         ours, theirs = self._context.Pipe()
-        process = self._context.Process(target=_work, args=(self._state, self.counters, theirs), daemon=True)
+        if _threads() == 1:
+            process: BaseProcess = multiprocessing.get_context("fork").Process(
+                target=_work_forked, args=(self._state, self.counters, theirs, [ours, *others]), daemon=True
+            )
+        else:
+            process = self._context.Process(
+                target=_work, args=(self._state, self.counters, theirs), daemon=True
+            )
         process.start()
         theirs.close()  # or its end would not be noticed
         return _Worker(process, ours)
@@ -209,6 +231,30 @@ def _spread(
         worker = busy.pop(wait(list(busy))[0])
         idle.append(worker)
         results = [worker.result()]
+
+
+def _threads() -> int:
+    """Of this process, those of libraries included; 0 where the system does not tell."""
+    try:
+        return len(os.listdir("/proc/self/task"))
+    except OSError:
+        return 0
+
+
+def _work_forked(
+    state: Any,
+    counters: Counters,
+    connection: Connection[Any, Any],
+    parents: Sequence[Connection[Any, Any]],
+) -> None:
+    """As :func:`_work`, in a process that was forked: without what is its parent's alone."""
+    end_with_parent()
+    for number in signal.valid_signals():
+        if callable(signal.getsignal(number)):  # a handler of the parent's
+            signal.signal(number, signal.SIG_DFL)
+    for other in parents:
+        other.close()  # or their workers would never see them end
+    _work(state, counters, connection)
 
 
 def _work(state: Any, counters: Counters, connection: Connection[Any, Any]) -> None:

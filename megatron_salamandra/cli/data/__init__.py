@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pkgutil
 from importlib import import_module
 
@@ -22,6 +23,8 @@ def register(subparsers: Subparsers) -> None:
 
 
 def _add_commands(group: CommandParser) -> None:
+    # Before numpy is imported. No command multiplies matrices, and workers of a process without threads can be forked.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     commands = group.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for name in COMMANDS:
         import_module(f"{__name__}.{name}").register(commands)

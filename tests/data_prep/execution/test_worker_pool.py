@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import inspect
 import multiprocessing
+import os
 import signal
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import pytest
 from pool_tasks import Task, do
 
+from megatron_salamandra.foundation.directory_lock import sole_use
 from salamandra_data.errors import DataError
 from salamandra_data.execution import WorkerDied, WorkerPool
 
@@ -58,3 +64,43 @@ def test_leaving_the_results_early_ends_the_workers() -> None:
         assert result == "state sleep 0"
         break
     assert set(multiprocessing.active_children()) <= before
+
+
+FORKED = """
+import os, sys, time
+from pathlib import Path
+from megatron_salamandra.foundation.directory_lock import sole_use
+from pool_tasks import do
+from salamandra_data.execution import WorkerPool
+
+unpicklable = lambda: None  # reaches a forked worker, and no other
+with sole_use(Path(sys.argv[1])):
+    pool = WorkerPool(3, unpicklable)
+    with pool.workers_kept():
+        pool.start(3)
+        assert len(list(pool.run(do, [("sleep", 0)] * 9))) == 9
+        print(*(worker.process.pid for worker in pool._kept), flush=True)
+        if sys.argv[2] == "killed":
+            os.kill(os.getpid(), 9)
+print("ended", flush=True)
+"""
+
+
+@pytest.mark.parametrize("end", ["told", "killed"])
+def test_forked_workers_end_with_their_pool_and_leave_its_lock(tmp_path: Path, end: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", FORKED, str(tmp_path), end],
+        env={**os.environ, "OPENBLAS_NUM_THREADS": "1", "PYTHONPATH": str(Path(inspect.getfile(do)).parent)},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.stdout, done.stderr
+    pids, *rest = done.stdout.splitlines()
+    assert rest == ([] if end == "killed" else ["ended"]), done.stderr
+    with sole_use(tmp_path):  # at once: the lock went with the process that took it
+        pass
+    deadline = time.monotonic() + 60
+    while any(Path(f"/proc/{pid}").exists() for pid in pids.split()):
+        assert time.monotonic() < deadline, "a worker outlived its parent"
+        time.sleep(0.05)
