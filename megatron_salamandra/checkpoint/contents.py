@@ -7,6 +7,7 @@ from typing import Any
 from megatron.core.distributed import DistributedDataParallel
 from megatron.core.optimizer import MegatronOptimizer
 
+from megatron_salamandra.checkpoint.optimizer_pieces import state_in_pieces
 from megatron_salamandra.model import unwrap
 
 # Megatron-Core adds process groups to the dictionary it is given: hand out copies.
@@ -37,5 +38,8 @@ def sharded_state(
         for number, chunk in enumerate(chunks)
     }
     if optimizer is not None:
-        state["optimizer"] = optimizer.sharded_state_dict(state, is_loading=loading, metadata=dict(METADATA))
+        pieces = None if loading else state_in_pieces(optimizer, state)
+        state["optimizer"] = pieces or optimizer.sharded_state_dict(
+            state, is_loading=loading, metadata=dict(METADATA)
+        )
     return state

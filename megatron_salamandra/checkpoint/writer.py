@@ -2,63 +2,48 @@
 
 from __future__ import annotations
 
-import errno
-import json
 import logging
-import os
-import shutil
+import secrets
 import socket
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
-from functools import partial as partial_call
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
-from megatron.core import dist_checkpointing, parallel_state
-from megatron.core.dist_checkpointing.strategies.async_utils import AsyncCallsQueue
-from megatron.core.dist_checkpointing.strategies.fully_parallel import FullyParallelSaveStrategyWrapper
-from megatron.core.dist_checkpointing.strategies.torch import TorchDistSaveShardedStrategy
+from megatron.core import parallel_state
 from megatron.core.distributed import DistributedDataParallel
 from megatron.core.optimizer import MegatronOptimizer
-from torch.distributed.checkpoint.api import CheckpointException
+from torch import Tensor
 
-from megatron_salamandra.checkpoint.checksums import take_description, write_and_describe
+from megatron_salamandra.checkpoint.background import Answer, BackgroundWork, HelperDied
+from megatron_salamandra.checkpoint.completion import Contents, complete, open_directory, prune
 from megatron_salamandra.checkpoint.contents import METADATA, sharded_state
-from megatron_salamandra.checkpoint.retention import steps_to_delete
+from megatron_salamandra.checkpoint.disk import Disk, SaveError
+from megatron_salamandra.checkpoint.save_plan import Item, Planner, RankPlan
+from megatron_salamandra.checkpoint.tensor_files import Written, write_tensor_files
 from megatron_salamandra.config import CheckpointSection
-from megatron_salamandra.foundation.atomic_files import atomic_write_bytes
 from megatron_salamandra.foundation.parents import bind_forks
-from megatron_salamandra.platform import background_save_options, start_result_queue
 from megatron_salamandra.run_directory import (
-    CONFIG,
-    SHARDS,
-    STATE,
-    TOKENIZER,
     CheckpointError,
     CheckpointState,
     OwnershipLost,
     RunOwner,
-    begin_partial,
-    complete_checkpoints,
-    delete_checkpoint,
-    describe_files,
     drop_partial,
-    publish_partial,
-    set_aside,
+    place_of_partial,
     step_directory,
-    step_of,
-    write_manifest,
+    verify_checkpoint,
 )
 
 LOGGER = logging.getLogger("salamandra")
-Answer = TypeVar("Answer")
-WRITER_PROCESSES = 2
-"""Files per rank, each written by its own process."""
+Told = TypeVar("Told")
 FP32_STATE_BYTES = 12
 """Of one parameter: master weight and two moments."""
+_LOOK_SECONDS = 0.2
+"""How often ranks that wait for a save ask each other."""
+_CLEAN_UP_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
@@ -68,6 +53,8 @@ class SaveOutcome:
     Attributes:
         seconds: from its beginning until its end was seen.
         stall_seconds: of these, how long training stood still.
+        bytes: size of the checkpoint; 0 if there is none.
+        retries: attempts that the disk of any rank refused, and that were repeated.
         error: what failed, on which rank and host; None when the checkpoint is complete.
     """
 
@@ -75,28 +62,50 @@ class SaveOutcome:
     directory: Path
     seconds: float
     stall_seconds: float
+    bytes: int
+    retries: int
     error: str | None
 
 
 @dataclass
 class _Save:
-    """A save that is running: where it is assembled, when it began, and how long training has stood still for it."""
+    """A save that is running.
+
+    Attributes:
+        partial: where it is assembled.
+        work: what this rank has a process for; None if nothing.
+        completing: whether the tensors of all ranks are written.
+        contents: what rank 0 adds to them.
+    """
 
     step: int
     partial: Path
     started: float
+    work: BackgroundWork | None
+    contents: Contents | None
+    completing: bool = False
+    retries: int = 0
     stall_seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class _Word:
+    """What a rank says of a save that has failed somewhere."""
+
+    host: str
+    error: str | None
+    lost: str | None
+    published: int | None
 
 
 class CheckpointWriter:
     """Writes checkpoints of a run below ``root``; every method is collective.
 
-    A save copies the state (device to host, or copy-on-write on the host), forks writers and
-    returns; :meth:`poll` finishes saves whose writers are done on all ranks: manifest, final
-    name, retention. A save that does not fit on the disk is not begun, and one whose writers
-    fail is removed: the outcome says why, older checkpoints stay, and training can go on. Only a
-    failure of rank 0 inside Megatron-Core's own bookkeeping (a few kilobytes) raises, because
-    the other ranks are in a collective by then.
+    A save plans, copies the state to the host where it lies on a device, forks a process on each rank and returns.
+    These processes see memory as it was, and do all that touches the disk: each its rank's tensors, then one of rank 0
+    the rest and the name. :meth:`poll` looks how far they are. Whatever happens to them (an error, a signal, a disk
+    that does not answer in time) ends the save and nothing else: the outcome says what, and on which rank and host;
+    what was written of it is removed, older checkpoints stay, and training can go on.
     """
 
     def __init__(
@@ -122,9 +131,10 @@ class CheckpointWriter:
         self._policy = policy
         self._config_yaml = config_yaml
         self._tokenizer = tokenizer.read_bytes()
-        self._queue = AsyncCallsQueue(persistent=False)
-        self._running: list[_Save] = []
         self._owner = owner
+        self._planner = Planner()
+        self._state_bytes: int | None = None
+        self._running: _Save | None = None
         self._lost: str | None = None
         # What a signal kills with this rank must not go on writing.
         bind_forks()
@@ -152,132 +162,152 @@ class CheckpointWriter:
                 # The update has changed each rank's own part; the rest arrives with the next
                 # forward pass, unless it is sent for.
                 chunk.start_param_sync(force_sync=True)
-        state_bytes = bytes_of_state(chunks)
-        partial, error = self._on_rank_zero(lambda: self._start_directory(step, state_bytes))
+        if self._state_bytes is None:
+            self._state_bytes = bytes_of_state(chunks)
+        partial, error = self._on_rank_zero(lambda: self._place(step))
         self._raise_if_lost()
         if partial is None:
-            return [*outcomes, SaveOutcome(step, step_directory(self._root, step), 0.0, 0.0, error)]
-        start_result_queue()
-        strategy = TorchDistSaveShardedStrategy("torch_dist", 1, thread_count=WRITER_PROCESSES)
-        parallel_strategy = FullyParallelSaveStrategyWrapper(
-            strategy, parallel_state.get_data_parallel_group(with_context_parallel=True)
-        )
-        request = dist_checkpointing.save(
-            sharded_state(chunks, optimizer, loading=False),
-            str(partial / SHARDS),
-            sharded_strategy=parallel_strategy,
-            async_sharded_save=True,
-            content_metadata=dict(METADATA),
-            **background_save_options(),
-        )
-        writes = request.async_fn is not None
-        if writes:
-            described = partial_call(write_and_describe, request.async_fn, partial, dist.get_rank())
-            request = request._replace(async_fn=described)
-        request.add_finalize_fn(lambda: self._publish(step, partial, state, writes))
-        self._queue.schedule_async_request(request)
-        self._running.append(_Save(step, partial, started, time.perf_counter() - started))
+            directory = step_directory(self._root, step)
+            return [*outcomes, SaveOutcome(step, directory, 0.0, 0.0, 0, 0, error)]
+        sharded = sharded_state(chunks, optimizer, loading=False)
+        plan = _on_host(self._planner.plan({**sharded, "content_metadata": dict(METADATA)}))
+        contents = None
+        if plan.metadata is not None:
+            contents = Contents(plan.common, plan.metadata, self._config_yaml, state, self._tokenizer)
+        work = BackgroundWork(lambda: self._write_tensors(partial, plan), "the writer of tensors")
+        self._running = _Save(step, partial, started, work, contents)
+        self._running.stall_seconds = time.perf_counter() - started
         return [*outcomes, *self.poll(wait=not self._policy.asynchronous)]
 
     def poll(self, *, wait: bool) -> list[SaveOutcome]:
-        """Finish saves whose writers are done; with ``wait`` all of them.
+        """Finish a save whose writers are done; with ``wait`` when they are.
 
         Must be called by all ranks at the same step.
 
         Raises:
             CheckpointError: another run has taken the run directory.
         """
-        if not self._running:
+        save, looked = self._running, time.perf_counter()
+        if save is None:
             return []
-        save = self._running[0]
-        looked = time.perf_counter()
-        error: str | None = None
-        try:
-            if not self._queue.maybe_finalize_async_calls(blocking=wait):
-                save.stall_seconds += time.perf_counter() - looked
-                return []
-        # Writers' failures come on every rank alike; torch's CheckpointException is no Exception.
-        except (Exception, CheckpointException) as failure:
-            error = _agreed(failure)
-            self._on_rank_zero(lambda: drop_partial(save.partial))
-        self._running.pop(0)
+        outcome = None
+        while outcome is None:
+            outcome, moved = self._advance(save, _LOOK_SECONDS if wait else 0.0)
+            if not wait and not moved:
+                break
+        stall = time.perf_counter() - looked
+        save.stall_seconds += stall
+        if outcome is None:
+            return []
+        self._running = None
         self._raise_if_lost()
-        ended = time.perf_counter()
-        directory = step_directory(self._root, save.step)
-        stall = save.stall_seconds + ended - looked
-        return [SaveOutcome(save.step, directory, ended - save.started, stall, error)]
+        seconds = time.perf_counter() - save.started
+        return [replace(outcome, seconds=seconds, stall_seconds=save.stall_seconds)]
+
+    def _advance(self, save: _Save, patience_seconds: float) -> tuple[SaveOutcome | None, bool]:
+        """Look once, together; returns the outcome of a save that has ended, and whether anything has changed."""
+        answer: Answer | None = Answer()
+        if save.work is not None:
+            answer = save.work.answer(patience_seconds)
+        late = time.perf_counter() - save.started > self._policy.timeout_seconds
+        failed = late if answer is None else answer.error is not None
+        counts = torch.tensor(
+            [failed, answer is not None], dtype=torch.int32, device=torch.cuda.current_device()
+        )
+        dist.all_reduce(counts)
+        failures, answers = (int(count) for count in counts.tolist())
+        if failures:
+            return self._give_up(save, answer, failed), True
+        if answers < dist.get_world_size():
+            return None, False
+        assert answer is not None
+        if save.completing:
+            told, _ = self._on_rank_zero(lambda: answer.value)
+            size, retries = told or (0, 0)
+            return self._outcome(save, bytes=size, retries=retries), True
+        self._begin_completion(save, answer.value)
+        return None, True
+
+    def _begin_completion(self, save: _Save, mine: Written) -> None:
+        gathered: list[Any] | None = [None] * dist.get_world_size() if dist.get_rank() == 0 else None
+        dist.gather_object(mine, gathered)
+        save.completing, save.work = True, None
+        if gathered is not None:
+            written = gathered
+            save.work = BackgroundWork(
+                lambda: self._complete(save, written), "the process that completes a save"
+            )
+
+    def _write_tensors(self, partial: Path, plan: RankPlan) -> Written:
+        disk = Disk(self._policy.retry_seconds)
+        if dist.get_rank() == 0:
+            assert self._state_bytes is not None
+            open_directory(partial, self._state_bytes, disk)
+        return write_tensor_files(plan.files, partial, dist.get_rank(), disk)
+
+    def _complete(self, save: _Save, written: Sequence[Written]) -> tuple[int, int]:
+        """Size of the checkpoint, and attempts that failed at first."""
+        assert save.contents is not None
+        disk = Disk(self._policy.retry_seconds)
+        final = step_directory(self._root, save.step)
+        check = self._owner.check if self._owner is not None else lambda: None
+        size = complete(save.partial, final, save.contents, written, disk, check)
+        prune(self._root, self._policy)
+        return size, disk.retries + sum(rank.retries for rank in written)
+
+    def _give_up(self, save: _Save, answer: Answer | None, failed: bool) -> SaveOutcome:
+        """End a save that has failed on any rank, and agree on what to say; collective."""
+        if save.work is not None:
+            save.work.kill()
+        error = lost = None
+        if failed:
+            seconds = self._policy.timeout_seconds
+            cause = answer.error if answer is not None else TimeoutError(f"not done after {seconds:g} s")
+            error = _described(cause)
+            lost = error if isinstance(cause, OwnershipLost) else None
+        final = step_directory(self._root, save.step)
+        published = None
+        if save.completing and dist.get_rank() == 0 and not save.partial.exists():
+            # It died after it had given the checkpoint its name.
+            published = _size_if_complete(final)
+        words: list[Any] = [None] * dist.get_world_size()
+        dist.all_gather_object(words, _Word(socket.gethostname(), error, lost, published))
+        self._lost = self._lost or next((word.lost for word in words if word.lost), None)
+        if words[0].published is not None:
+            return self._outcome(save, bytes=words[0].published)
+        if dist.get_rank() == 0:
+            self._drop(save.partial)
+        dist.barrier()
+        said = "; ".join(
+            f"rank {rank} on {word.host}: {word.error}" for rank, word in enumerate(words) if word.error
+        )
+        return self._outcome(save, error=said)
+
+    def _outcome(
+        self, save: _Save, *, bytes: int = 0, retries: int = 0, error: str | None = None
+    ) -> SaveOutcome:
+        return SaveOutcome(save.step, step_directory(self._root, save.step), 0.0, 0.0, bytes, retries, error)
+
+    def _drop(self, partial: Path) -> None:
+        work = BackgroundWork(lambda: drop_partial(partial), "the process that removes what a save has left")
+        if work.answer(_CLEAN_UP_SECONDS) is None:
+            work.kill()
+            LOGGER.warning(
+                "%s could not be removed in %g s; the next save tries again", partial, _CLEAN_UP_SECONDS
+            )
+
+    def _place(self, step: int) -> Path:
+        if self._owner is not None:
+            self._owner.check()
+        token = self._owner.token if self._owner else "alone"
+        # One owner may save a step twice, and what is left of the first time may still be written to.
+        return place_of_partial(self._root, step, f"{token}-{secrets.token_hex(4)}")
 
     def _raise_if_lost(self) -> None:
         if self._lost is not None:
             raise CheckpointError(self._lost)
 
-    def _publish(self, step: int, partial: Path, state: CheckpointState, writes: bool) -> None:
-        """Complete the directory, give it its name and prune old ones; raises on all ranks or none."""
-        rank = dist.get_rank()
-        try:
-            mine: dict[str, dict[str, Any]] | str = take_description(partial, rank) if writes else {}
-        except (OSError, ValueError) as failure:
-            mine = f"rank {rank} on {socket.gethostname()}: {failure}"
-        gathered: list[Any] = [None] * dist.get_world_size()
-        dist.all_gather_object(gathered, mine)
-        failures = [item for item in gathered if isinstance(item, str)]
-        if failures:
-            raise OSError("; ".join(failures))
-
-        def finish() -> None:
-            files = {name: entry for part in gathered for name, entry in part.items()}
-            self._finish_directory(partial, files, state)
-            if self._owner is not None:
-                self._owner.check()
-            final = step_directory(self._root, step)
-            if final.exists():  # somebody's incomplete copy, or one that was not intact when this run began
-                set_aside(final)
-            publish_partial(partial, final)
-            _sync(self._root)
-
-        _, error = self._on_rank_zero(finish)
-        if error is not None:
-            raise OSError(error)
-        self._on_rank_zero(self._prune)
-
-    def _finish_directory(
-        self, partial: Path, files: dict[str, dict[str, Any]], state: CheckpointState
-    ) -> None:
-        atomic_write_bytes(partial / CONFIG, self._config_yaml.encode())
-        atomic_write_bytes(partial / STATE, json.dumps(state.values, indent=1).encode())
-        atomic_write_bytes(partial / TOKENIZER, self._tokenizer)
-        rest = [
-            str(path.relative_to(partial))
-            for path in partial.rglob("*")
-            if path.is_file() and str(path.relative_to(partial)) not in files
-        ]
-        for name in rest:  # Megatron-Core syncs the tensors' files only
-            _sync(partial / name)
-        _sync(partial / SHARDS)
-        write_manifest(partial, files | describe_files(partial, rest))
-
-    def _prune(self) -> None:
-        present = {step_of(path): path for path in complete_checkpoints(self._root)}
-        for step in steps_to_delete(list(present), self._policy):
-            try:
-                delete_checkpoint(present[step])
-            except OSError as error:
-                LOGGER.warning("%s could not be deleted: %s", present[step], error.strerror)
-
-    def _start_directory(self, step: int, state_bytes: int) -> Path:
-        if self._owner is not None:
-            self._owner.check()
-        partial = begin_partial(self._root, step, self._owner.token if self._owner else "alone")
-        free = shutil.disk_usage(partial).free
-        if free < state_bytes:
-            drop_partial(partial)
-            raise OSError(
-                errno.ENOSPC,
-                f"the checkpoint needs {state_bytes / 1e9:.2f} GB and {free / 1e9:.2f} GB are free",
-            )
-        return partial
-
-    def _on_rank_zero(self, action: Callable[[], Answer]) -> tuple[Answer | None, str | None]:
+    def _on_rank_zero(self, action: Callable[[], Told]) -> tuple[Told | None, str | None]:
         """Run ``action`` on rank 0 and tell all ranks its answer, or what went wrong."""
         told: list[Any] = [None, None, None]
         if dist.get_rank() == 0:
@@ -293,18 +323,31 @@ class CheckpointWriter:
         return answer, error
 
 
-def _agreed(failure: BaseException) -> str:
-    """What failed, in the same words on all ranks: of which rank on which host, where only some failed; collective."""
-    errors: dict[int, str] = {}
-    if isinstance(failure, CheckpointException):
-        errors = {rank: str(error) or repr(error) for rank, (error, _) in failure.failures.items()}
-    gathered: list[Any] = [None] * dist.get_world_size()
-    dist.all_gather_object(gathered, (socket.gethostname(), errors, f"{type(failure).__name__}: {failure}"))
-    # Not every rank is told of the others' failures.
-    failed = {rank: text for _, theirs, _ in gathered for rank, text in theirs.items()}
-    if not failed:
-        return str(gathered[0][2])
-    return "; ".join(f"rank {rank} on {gathered[rank][0]}: {failed[rank]}" for rank in sorted(failed))
+def _on_host(plan: RankPlan) -> RankPlan:
+    """The same with all tensors in the host's memory: a copy of those that lie on a device, a view of the others."""
+    files = [[_item_on_host(item) for item in file] for file in plan.files]
+    if any(isinstance(item.data, Tensor) and item.data.is_cuda for file in plan.files for item in file):
+        torch.cuda.synchronize()  # the copies are under way
+    return replace(plan, files=files)
+
+
+def _item_on_host(item: Item) -> Item:
+    if isinstance(item.data, bytes) or not item.data.is_cuda:
+        return item
+    return replace(item, data=item.data.to("cpu", non_blocking=True))
+
+
+def _size_if_complete(directory: Path) -> int | None:
+    try:
+        return verify_checkpoint(directory, checksums=False)
+    except CheckpointError:
+        return None
+
+
+def _described(error: BaseException | None) -> str:
+    if isinstance(error, SaveError | HelperDied | TimeoutError | OwnershipLost):
+        return str(error)
+    return f"{type(error).__name__}: {error}"
 
 
 def bytes_of_state(chunks: list[DistributedDataParallel]) -> int:
@@ -319,11 +362,3 @@ def bytes_of_state(chunks: list[DistributedDataParallel]) -> int:
     # Pipeline stages and tensor ranks hold different parameters, data-parallel ranks the same.
     dist.all_reduce(total, group=parallel_state.get_model_parallel_group())
     return int(total.item())
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

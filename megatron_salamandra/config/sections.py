@@ -332,6 +332,17 @@ class CheckpointSection(Section):
         description="Write in the background while training goes on, from a copy in host memory.",
     )
     at_end: bool = Field(default=True, description="Save after the last step of the run.")
+    retry_seconds: float = Field(
+        default=60.0,
+        ge=0.0,
+        description="For how long what the disk refuses in a save is tried again, with growing pauses, in seconds.",
+    )
+    timeout_seconds: float = Field(
+        default=1500.0,
+        gt=0.0,
+        description="A save that is not complete after so many seconds is given up; shorter than hangs.save_seconds, "
+        "because the next save waits for it.",
+    )
 
 
 class GuardSection(Section):

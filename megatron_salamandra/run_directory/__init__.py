@@ -35,6 +35,7 @@ from megatron_salamandra.run_directory.incidents import (
 )
 from megatron_salamandra.run_directory.layout import CONFIG, ROUND_DIR, RunDirectory
 from megatron_salamandra.run_directory.manifest import (
+    BlockSums,
     DamagedCheckpointError,
     Manifest,
     describe_files,
@@ -54,6 +55,8 @@ from megatron_salamandra.run_directory.partial import (
     begin_partial,
     delete_checkpoint,
     drop_partial,
+    make_partial,
+    place_of_partial,
     publish_partial,
     set_aside,
 )
@@ -67,6 +70,7 @@ __all__ = [
     "SHARDS",
     "STATE",
     "TOKENIZER",
+    "BlockSums",
     "CheckpointError",
     "CheckpointState",
     "DamagedCheckpointError",
@@ -96,8 +100,10 @@ __all__ = [
     "last_saved_step",
     "latest_checkpoint",
     "make_logs",
+    "make_partial",
     "next_incident_number",
     "own",
+    "place_of_partial",
     "publish_partial",
     "read_events",
     "read_incident",

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -103,7 +103,7 @@ class Manifest:
                 found: list[Any] = [_crc32_of(file)]
                 wanted: list[Any] = [expected["crc32"]]
             else:
-                found, wanted = list(_block_sums(file, self.block_bytes)), list(expected["xxh3_128"])
+                found, wanted = _block_sums(file, self.block_bytes), list(expected["xxh3_128"])
         except OSError as error:
             raise CheckpointError(f"{file} cannot be read: {error.strerror}; {REMEDY}") from error
         if found == wanted:
@@ -122,7 +122,7 @@ def describe_files(directory: Path, names: Iterable[str]) -> dict[str, dict[str,
     return {
         name: {
             "bytes": (directory / name).stat().st_size,
-            "xxh3_128": list(_block_sums(directory / name, BLOCK_BYTES)),
+            "xxh3_128": _block_sums(directory / name, BLOCK_BYTES),
         }
         for name in names
     }
@@ -200,18 +200,42 @@ def _sum_of(contents: Mapping[str, Any]) -> str:
     return xxhash.xxh3_128_hexdigest(_text_of(contents))
 
 
-def _block_sums(path: Path, block_bytes: int) -> Iterator[str]:
-    """XXH3-128 of each block of a file, read once; xxhash lets other threads work meanwhile."""
+class BlockSums:
+    """Checksums of a file's blocks, made while its contents pass by; xxhash lets other threads work meanwhile."""
+
+    def __init__(self, block_bytes: int = BLOCK_BYTES) -> None:
+        self._block_bytes = self._left = block_bytes
+        self._sum = xxhash.xxh3_128()
+        self._sums: list[str] = []
+
+    def update(self, contents: bytes | memoryview) -> None:
+        """Take the next bytes of the file."""
+        rest = memoryview(contents).cast("B")
+        while rest:
+            piece, rest = rest[: self._left], rest[self._left :]
+            self._sum.update(piece)
+            self._left -= len(piece)
+            if self._left == 0:
+                self._end_block()
+
+    def all(self) -> list[str]:
+        """The checksums; the file has ended."""
+        if self._left < self._block_bytes:
+            self._end_block()
+        return self._sums
+
+    def _end_block(self) -> None:
+        self._sums.append(self._sum.hexdigest())
+        self._sum, self._left = xxhash.xxh3_128(), self._block_bytes
+
+
+def _block_sums(path: Path, block_bytes: int) -> list[str]:
+    """XXH3-128 of each block of a file, read once."""
+    sums = BlockSums(block_bytes)
     with path.open("rb", buffering=0) as stream:
-        value, left = xxhash.xxh3_128(), block_bytes
-        while piece := stream.read(min(_READ_BYTES, left)):
-            value.update(piece)
-            left -= len(piece)
-            if left == 0:
-                yield value.hexdigest()
-                value, left = xxhash.xxh3_128(), block_bytes
-        if left < block_bytes:
-            yield value.hexdigest()
+        while piece := stream.read(_READ_BYTES):
+            sums.update(piece)
+    return sums.all()
 
 
 def _crc32_of(path: Path) -> int:

@@ -25,30 +25,47 @@ LOGGER = logging.getLogger("salamandra")
 
 
 def begin_partial(root: Path, step: int, token: str) -> Path:
-    """Clear away what earlier saves left, and make the directory in which the save of ``step`` is assembled.
+    """Make the directory in which the save of ``step`` is assembled: the place for it, and :func:`make_partial`."""
+    place = place_of_partial(root, step, token)
+    make_partial(place)
+    return place
 
-    What cannot be cleared away is warned about and passed by.
+
+def place_of_partial(root: Path, step: int, token: str) -> Path:
+    """Where the save of ``step`` is to be assembled; nothing is made.
 
     Args:
         root: ``RUN/checkpoints``.
-        token: of the run's owner.
+        token: of the run's owner, and of the save if one owner may save a step twice.
+    """
+    usual = root / f"{PARTIAL}step-{step:08d}"
+    if usual.is_dir() and not os.access(usual, os.W_OK | os.X_OK):
+        # Something that can be neither deleted nor written is in the way.
+        return root / f"{PARTIAL}step-{step:08d}-{token}" / token
+    return usual / token
+
+
+def make_partial(place: Path) -> None:
+    """Clear away what earlier saves left, and make the directory in which a save is assembled.
+
+    What cannot be cleared away is warned about and passed by. What is in the place already stays: other ranks may have
+    begun to write there.
+
+    Args:
+        place: of :func:`place_of_partial`.
     Raises:
         OSError: the directory cannot be made.
     """
+    root = place.parent.parent
     root.mkdir(parents=True, exist_ok=True)
     for stale in root.glob(f"{PARTIAL}*"):
-        if stale.is_dir() or stale.is_symlink():  # a file is nothing that a save leaves
+        if stale == place.parent and stale.is_dir() and not stale.is_symlink():
+            for other in stale.iterdir():
+                if other != place:
+                    _remove(other)
+        elif stale.is_dir() or stale.is_symlink():  # a file is nothing that a save leaves
             _remove(stale)
-    place = root / f"{PARTIAL}step-{step:08d}" / token
-    try:
-        (place / SHARDS).mkdir(parents=True)
-    except OSError:
-        if not place.parent.is_dir():
-            raise
-        # Something that can be neither deleted nor written is in the way.
-        place = root / f"{PARTIAL}step-{step:08d}-{token}" / token
-        (place / SHARDS).mkdir(parents=True)
-    return place
+    (place / SHARDS).mkdir(parents=True, exist_ok=True)
 
 
 def drop_partial(partial: Path) -> None:

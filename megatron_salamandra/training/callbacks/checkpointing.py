@@ -41,6 +41,7 @@ class Checkpointing(Callback):
         self._announce = announce
         self._requested_step: int | None = None
         self._failed_step: int | None = None
+        self._ended: list[SaveOutcome] = []
 
     def start(self) -> None:
         self._requested_step = self.run.step
@@ -52,6 +53,7 @@ class Checkpointing(Callback):
             self._save(report.step)
             # A signal that came meanwhile should not cost another step and another save.
             self._look_for_signals()
+        self._record()
 
     def catch_up(self) -> None:
         """Give a save its name if its writers are done by now."""
@@ -90,31 +92,51 @@ class Checkpointing(Callback):
         self._requested_step = step
         self._tell(self._start_save(step))
 
+    def _record(self) -> None:
+        """Record, with the next step, what has ended since the last one."""
+        ended, self._ended = self._ended, []
+        if ended:
+            self.run.record(
+                "checkpoint/stall_seconds", round(sum(save.stall_seconds for save in ended), 6), "s"
+            )
+            self.run.record("checkpoint/seconds", round(ended[-1].seconds, 6), "s")
+            self.run.record("checkpoint/bytes", ended[-1].bytes, "bytes")
+
     def _tell(self, outcomes: Sequence[SaveOutcome]) -> None:
-        run = self.run
         for outcome in outcomes:
             if outcome.error is None:
-                run.logger.info(
-                    "saved %s in %.1f s; training stood still for %.1f s of them",
-                    outcome.directory,
-                    outcome.seconds,
-                    outcome.stall_seconds,
-                )
-                run.events.write(
-                    "checkpoint",
-                    step=outcome.step,
-                    seconds=round(outcome.seconds, 3),
-                    stall_seconds=round(outcome.stall_seconds, 3),
-                )
-                self._announce(outcome.step, outcome.directory)
+                self._tell_saved(outcome)
             else:
-                self._failed_step = outcome.step
-                # All ranks know it, and one says it.
-                run.logger.error(
-                    "the checkpoint of step %d was NOT saved: %s",
-                    outcome.step,
-                    outcome.error,
-                    extra=None if run.is_writer else FILE_ONLY,
-                )
-                if run.is_writer:
-                    run.events.write("failure", step=outcome.step, what="checkpoint", error=outcome.error)
+                self._tell_failed(outcome, outcome.error)
+
+    def _tell_saved(self, outcome: SaveOutcome) -> None:
+        run = self.run
+        run.logger.info(
+            "saved %s in %.1f s; training stood still for %.1f s of them",
+            outcome.directory,
+            outcome.seconds,
+            outcome.stall_seconds,
+        )
+        run.events.write(
+            "checkpoint",
+            step=outcome.step,
+            seconds=round(outcome.seconds, 3),
+            stall_seconds=round(outcome.stall_seconds, 3),
+            bytes=outcome.bytes,
+            **({"retries": outcome.retries} if outcome.retries else {}),
+        )
+        self._ended.append(outcome)
+        self._announce(outcome.step, outcome.directory)
+
+    def _tell_failed(self, outcome: SaveOutcome, error: str) -> None:
+        run = self.run
+        self._failed_step = outcome.step
+        # All ranks know it, and one says it.
+        run.logger.error(
+            "the checkpoint of step %d was NOT saved: %s",
+            outcome.step,
+            error,
+            extra=None if run.is_writer else FILE_ONLY,
+        )
+        if run.is_writer:
+            run.events.write("failure", step=outcome.step, what="checkpoint", error=error)

@@ -1,0 +1,157 @@
+"""Making a checkpoint of what the ranks have written: everything that is not tensors, the manifest, the name.
+
+Runs on rank 0, in a process of its own, when the tensors of all ranks are on the disk.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import pickle
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from megatron.core.dist_checkpointing.core import CheckpointingConfig
+from torch.distributed.checkpoint.metadata import Metadata, StorageMeta
+
+from megatron_salamandra.checkpoint.disk import Disk, Stage
+from megatron_salamandra.checkpoint.retention import steps_to_delete
+from megatron_salamandra.checkpoint.tensor_files import Written
+from megatron_salamandra.config import CheckpointSection
+from megatron_salamandra.foundation.atomic_files import atomic_write_bytes, sync_directory
+from megatron_salamandra.run_directory import (
+    CONFIG,
+    MANIFEST,
+    SHARDS,
+    STATE,
+    TOKENIZER,
+    CheckpointState,
+    complete_checkpoints,
+    delete_checkpoint,
+    describe_files,
+    make_partial,
+    publish_partial,
+    set_aside,
+    step_of,
+    write_manifest,
+)
+
+LOGGER = logging.getLogger("salamandra")
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What rank 0 adds to the tensors.
+
+    Attributes:
+        common: what is no tensor, for Megatron-Core's ``common.pt``.
+        metadata: of all tensors, without their places.
+        config_yaml: the resolved configuration.
+        state: for ``state.json``.
+        tokenizer: the SentencePiece model.
+    """
+
+    common: dict[str, Any]
+    metadata: Metadata
+    config_yaml: str
+    state: CheckpointState
+    tokenizer: bytes
+
+
+def open_directory(partial: Path, state_bytes: int, disk: Disk) -> None:
+    """Clear away earlier saves and make the directory, if the save fits on the disk.
+
+    Raises:
+        SaveError: it does not, or the disk refuses.
+    """
+
+    def make() -> None:
+        make_partial(partial)
+        free = shutil.disk_usage(partial).free
+        if free < state_bytes:
+            raise OSError(
+                28, f"the checkpoint needs {state_bytes / 1e9:.2f} GB and {free / 1e9:.2f} GB are free"
+            )
+
+    disk.attempt(Stage.DIRECTORY, partial, make)
+
+
+def complete(
+    partial: Path,
+    final: Path,
+    contents: Contents,
+    written: Sequence[Written],
+    disk: Disk,
+    check_owner: Callable[[], None],
+) -> int:
+    """Write the rest, then give the directory its name; returns the checkpoint's size in bytes.
+
+    Args:
+        written: what each rank has written.
+        check_owner: raises if the run directory is another run's by now.
+    Raises:
+        SaveError: the disk refuses, or what a rank has written is not there.
+    """
+    tensors = {name: entry for rank in written for name, entry in rank.files.items()}
+    metadata = replace(
+        contents.metadata,
+        storage_data={index: place for rank in written for index, place in rank.places},
+        storage_meta=StorageMeta(),
+    )
+    common = io.BytesIO()
+    torch.save(contents.common, common)
+    rest = {
+        f"{SHARDS}/.metadata": (Stage.METADATA, pickle.dumps(metadata)),
+        f"{SHARDS}/common.pt": (Stage.METADATA, common.getvalue()),
+        f"{SHARDS}/metadata.json": (
+            Stage.METADATA,
+            json.dumps(asdict(CheckpointingConfig("torch_dist", 1))).encode(),
+        ),
+        CONFIG: (Stage.STATE, contents.config_yaml.encode()),
+        STATE: (Stage.STATE, json.dumps(contents.state.values, indent=1).encode()),
+        TOKENIZER: (Stage.STATE, contents.tokenizer),
+    }
+    for name, (stage, text) in rest.items():
+        _write(disk, stage, partial / name, text)
+
+    def manifest() -> int:
+        files = tensors | describe_files(partial, rest)
+        for name, entry in tensors.items():
+            size = (partial / name).stat().st_size
+            if size != entry["bytes"]:
+                raise OSError(5, f"{name} has {size} bytes instead of {entry['bytes']}")
+        sync_directory(partial / SHARDS)
+        write_manifest(partial, files)
+        return sum(int(entry["bytes"]) for entry in files.values())
+
+    size = disk.attempt(Stage.MANIFEST, partial / MANIFEST, manifest)
+
+    def publish() -> None:
+        check_owner()
+        if partial.exists():  # else an earlier attempt got as far as that
+            if final.exists():  # somebody's incomplete copy, or one that was not intact when this run began
+                set_aside(final)
+            publish_partial(partial, final)
+        sync_directory(final.parent)
+
+    disk.attempt(Stage.PUBLISH, final, publish)
+    return size
+
+
+def prune(root: Path, policy: CheckpointSection) -> None:
+    """Delete checkpoints that the policy gives up; what cannot be deleted is warned about."""
+    present = {step_of(path): path for path in complete_checkpoints(root)}
+    for step in steps_to_delete(list(present), policy):
+        try:
+            delete_checkpoint(present[step])
+        except OSError as error:
+            LOGGER.warning("%s could not be deleted: %s", present[step], error.strerror)
+
+
+def _write(disk: Disk, stage: Stage, path: Path, text: bytes) -> None:
+    disk.attempt(stage, path, lambda: atomic_write_bytes(path, text))

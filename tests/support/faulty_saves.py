@@ -1,0 +1,63 @@
+"""Training whose saves meet faults: which, on which rank, in which stage, at which step."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import shutil
+import signal
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+KILL, STOP, VANISH = "kill", "stop", "vanish"
+Fault = tuple[int, str, str | int, int]
+"""Rank, name of the stage, what happens (a name above, or an errno), and how many attempts it happens to."""
+ALWAYS = 1_000_000
+_STEP = re.compile(r"step-(\d{8})")
+
+
+def train_with_faulty_saves(overrides: Sequence[str], faults: dict[int, Fault], at_end: bool) -> int:
+    """Train the small model, each save with the fault of its step.
+
+    Args:
+        at_end: whether the fault comes when the operation is done, instead of before it.
+    """
+    from rank_jobs import train
+
+    from megatron_salamandra.checkpoint.disk import Disk, Stage
+
+    left = {step: fault[3] for step, fault in faults.items()}
+    lock = threading.Lock()
+
+    def act(self: Disk, stage: Stage, path: Path, action: Callable[[], Any]) -> Any:
+        step = int(_STEP.findall(str(path))[-1])
+        rank, where, what, _ = faults.get(step, (-1, "", "", 0))
+        if rank != int(os.environ["RANK"]) or where != stage.name:
+            return action()
+        with lock:
+            left[step] -= 1
+            if left[step] < 0:
+                return action()
+        if at_end:
+            action()
+        return befall(what, path)
+
+    def befall(what: str | int, path: Path) -> None:
+        if what == KILL:
+            os.kill(os.getpid(), signal.SIGKILL)
+        elif what == STOP:
+            os.kill(os.getpid(), signal.SIGSTOP)
+        elif what == VANISH:
+            partial = next(p for p in (path, *path.parents) if p.name.startswith((".partial-step", "step-")))
+            shutil.rmtree(partial, ignore_errors=True)
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
+        else:
+            raise OSError(what, os.strerror(int(what)), str(path))
+
+    # Processes of saves are forked from this one and inherit the fault.
+    with mock.patch.object(Disk, "act", act):
+        return train(overrides)
