@@ -80,12 +80,13 @@ def watch(job: str, restarts: int, host: str, look_seconds: float) -> int:
     """Wait until the supervisor's host is lost, then requeue the job; returns when there is nothing left to watch."""
     # Blocked for good: requeueing sends it, too.
     signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM,))
+    watched = SlurmJob(job, restarts, (host,), 1)
     missed, ended, wait = 0, False, look_seconds
     while missed < (1 if ended else 2):  # in a row: a node may be between two states
         if signal.sigtimedwait((signal.SIGTERM,), wait) is not None:
             ended, wait = True, _AGAIN_SECONDS
         try:
-            fields = SlurmJob(job, restarts, (host,), 1).fields()
+            fields = watched.fields()
             hosts = answer(["scontrol", "show", "hostnames", fields.get("NodeList", host)]).split()
         except SlurmError:
             continue
@@ -95,7 +96,7 @@ def watch(job: str, restarts: int, host: str, look_seconds: float) -> int:
         missed = 0 if host in hosts else missed + 1
     while True:
         try:
-            answer(["scontrol", "requeue", job])
+            watched.requeue()
             return 0
         except SlurmError as error:
             if "Unable to contact" not in str(error):

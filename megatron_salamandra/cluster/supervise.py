@@ -345,6 +345,8 @@ class Supervisor:
                 self.say(f"hang: {hang.text}; ending the round")
                 step.end()
                 return signalled, hang
+        if not signalled and self._reason_to_stop() is not None:
+            signalled = self._ends_soon = True  # the ranks got the same signal, and were faster
         return signalled, None
 
     def _reason_to_stop(self) -> str | None:

@@ -143,7 +143,7 @@ def test_a_host_reboots_faster_than_slurm_gives_it_up(
 
 
 def test_preemption_while_ranks_start(lab: Lab, tmp_path: Path) -> None:
-    run = SupervisedRun(lab, tmp_path, "--steps 30 --start-seconds 8", more=("--partition=low",))
+    run = SupervisedRun(lab, tmp_path, "--steps 30 --start-seconds 90", more=("--partition=low",))
     run.wait_for_text("round 1: ")
     other_job(lab, tmp_path)
     assert run.end() == "COMPLETED", run.text()

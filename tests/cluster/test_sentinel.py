@@ -23,14 +23,15 @@ def signals() -> Iterator[None]:
     signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def requeued(monkeypatch: pytest.MonkeyPatch, story: Sequence[str]) -> bool:
-    """Whether a sentinel of restart 2 requeues.
+def done_by_a_sentinel(monkeypatch: pytest.MonkeyPatch, story: Sequence[str]) -> list[str]:
+    """The jobs that a sentinel of restart 2 requeues.
 
     Args:
         story: what SLURM says of the job, look after look: its fields; ``away``; with ``TERM`` first, the sentinel gets
             that signal before it looks.
     """
-    looks, done = iter(story), []
+    looks = iter(story)
+    done: list[str] = []
 
     def answer(command: Sequence[str]) -> str:
         if command[:2] == ["scontrol", "requeue"]:
@@ -54,8 +55,7 @@ def requeued(monkeypatch: pytest.MonkeyPatch, story: Sequence[str]) -> bool:
     monkeypatch.setattr(sentinel.signal, "sigtimedwait", wait)
     sentinel.watch("40", 2, HOST, 0.01)
     monkeypatch.undo()
-    assert done in ([], ["40"])
-    return bool(done)
+    return done
 
 
 STORIES: dict[str, tuple[list[str], bool]] = {
@@ -90,4 +90,5 @@ def test_a_job_comes_back_if_its_supervisor_lost_its_host_and_else_not(
     monkeypatch: pytest.MonkeyPatch, what: str
 ) -> None:
     story, comes_back = STORIES[what]
-    assert requeued(monkeypatch, story) == comes_back
+    done = done_by_a_sentinel(monkeypatch, story)
+    assert done == (["40"] if comes_back else [])

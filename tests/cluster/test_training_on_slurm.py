@@ -49,7 +49,7 @@ def test_the_signal_with_saves_that_training_waits_for(
 
 def test_a_killed_rank(lab: Lab, blend: Path, tmp_path: Path, undisturbed: Losses, note: Note) -> None:
     run = TrainingRun(lab, blend, tmp_path / "run")
-    run.wait_for_step(23)
+    run.wait_for_step(13)
     fault = time.time()
     lab.on("node2", "kill", "-KILL", str(run.rank_of("node2")))
     note("a rank is killed", run, fault)
@@ -61,7 +61,7 @@ def test_a_killed_rank(lab: Lab, blend: Path, tmp_path: Path, undisturbed: Losse
 
 def test_a_frozen_rank(lab: Lab, blend: Path, tmp_path: Path, undisturbed: Losses, note: Note) -> None:
     run = TrainingRun(lab, blend, tmp_path / "run", "hangs.step_seconds=30")
-    run.wait_for_step(23)
+    run.wait_for_step(13)
     fault = time.time()
     lab.on("node2", "kill", "-STOP", str(run.rank_of("node2")))
     note("a rank is frozen", run, fault)
@@ -132,8 +132,11 @@ def test_a_link_is_cut_and_comes_back(
 def test_two_jobs_of_one_run(lab: Lab, blend: Path, tmp_path: Path, undisturbed: Losses) -> None:
     run = TrainingRun(lab, blend, tmp_path / "run")
     run.wait_for_step(5)
+    rank = str(run.rank_of("node2"))
+    lab.on("node2", "kill", "-STOP", rank)  # or it could be done before the second job starts
     second = TrainingRun(lab, blend, tmp_path / "run")
     assert second.end() == "FAILED"
+    lab.on("node2", "kill", "-CONT", rank)
     assert lab.field(second.job, "ExitCode") == "2:0"
     assert "is being used by process" in run.text()
     assert f"job {run.job}" in run.text()

@@ -88,12 +88,12 @@ AccountingStorageType=accounting_storage/none
 JobAcctGatherType=jobacct_gather/none
 JobCompType=jobcomp/filetxt
 JobCompLoc=$LAB/log/jobcomp.txt
-ReturnToService=2
+ReturnToService=1
 SlurmdTimeout=5
 SlurmctldTimeout=10
 MessageTimeout=5
 TCPTimeout=2
-KillWait=5
+KillWait=8
 PropagatePrioProcess=1
 MinJobAge=600
 $([ "$PROCTRACK" = cgroup ] || echo RequeueExit=75)
