@@ -184,13 +184,16 @@ class Timeline:
         return Timeline(self.phases, (*trained.segments, *rest))
 
     def until(self, step: int) -> Timeline | None:
-        """The first ``step`` steps; None of none."""
+        """The first ``step`` steps, in as few segments as can be: how often a run was started leaves no trace in it.
+
+        None of none.
+        """
         kept = []
         for segment, end in zip(self.segments, self._ends, strict=True):
             done = min(segment.steps, step - (end.steps - segment.steps))
             if done > 0:
                 kept.append(replace(segment, steps=done))
-        return Timeline(self.phases[: kept[-1].phase + 1], tuple(kept)) if kept else None
+        return Timeline(self.phases[: kept[-1].phase + 1], _joined(kept)) if kept else None
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON values."""
@@ -256,6 +259,18 @@ class _Totals:
         return _Totals(
             self.steps + steps, self.samples + samples, self.tokens + samples * segment.sequence_length
         )
+
+
+def _joined(segments: Sequence[Segment]) -> tuple[Segment, ...]:
+    """The same steps, where a segment that only goes on from the one before it is part of that."""
+    joined: list[Segment] = []
+    for segment in segments:
+        last = joined[-1] if joined else None
+        if last and segment == replace(last, steps=segment.steps, first_sample=last.end_sample):
+            joined[-1] = replace(last, steps=last.steps + segment.steps)
+        else:
+            joined.append(segment)
+    return tuple(joined)
 
 
 def _segment(entry: Mapping[str, Any]) -> Segment:

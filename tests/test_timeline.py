@@ -72,6 +72,20 @@ def test_a_run_that_goes_on_from_its_own_beginning_is_the_same_run(
         assert resumed.tokens(number) == timeline.tokens(number)
 
 
+@given(timelines(), st.data())
+def test_what_is_recorded_of_a_run_does_not_tell_how_often_it_was_started(
+    timeline: Timeline, data: st.DataObject
+) -> None:
+    starts = sorted(data.draw(st.sets(st.integers(1, timeline.total_steps), max_size=4)))
+    started_again = timeline
+    for step in starts:
+        trained = started_again.until(step)
+        assert trained is not None
+        started_again = timeline.going_on_from(Timeline.from_dict(trained.to_dict()))
+    for step in range(1, timeline.total_steps + 1):
+        assert started_again.until(step) == timeline.until(step)
+
+
 def test_phases_begin_and_end_where_their_steps_do() -> None:
     assert [(RUN.first_step(phase), RUN.last_step(phase)) for phase in (0, 1)] == [(0, 5), (5, 10)]
     assert [RUN.phase(step) for step in (1, 5, 6, 10)] == [0, 0, 1, 1]

@@ -1,0 +1,158 @@
+"""Which kills a campaign makes: drawn from a seed, so that a number names a case for ever."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from disturbed_runs import SAVE_EVERY, STEPS, VALIDATE_EVERY
+from kill_points import KillPoint
+
+STAGES: dict[str, tuple[str, ...]] = {
+    "start": ("self", "ranks", "launcher", "all"),
+    "step": ("self", "ranks", "launcher", "all"),
+    "save": ("self", "ranks", "launcher", "all"),
+    "writer of a save": ("self", "rank", "ranks"),
+    "helper of saves": ("manager", "tracker"),
+    "metrics": ("self", "ranks", "all"),
+    "validation": ("self", "ranks", "all"),
+    "resume": ("self", "ranks", "all"),
+    "end": ("self", "ranks", "launcher", "all"),
+}
+"""Who may be killed in which stage of a run."""
+_OF_A_SAVE = (
+    ".partial-step-",
+    "/shards/.metadata",
+    "/shards/common.pt",
+    "/shards/metadata.json",
+    "/config.yaml",
+    "/state.json",
+    "/tokenizer.model",
+    "/manifest.json",
+    "/checkpoints",
+)
+"""Files that rank 0 touches in a save."""
+
+
+@dataclass(frozen=True)
+class KillCase:
+    """One run of a campaign.
+
+    Attributes:
+        points: at each of which one start is killed, in turn; a last one goes on in peace.
+        launcher: ``train`` or ``torchrun``.
+        background: whether saves are written in the background.
+    """
+
+    number: int
+    stage: str
+    launcher: str
+    background: bool
+    points: tuple[KillPoint, ...]
+
+    @property
+    def victims(self) -> str:
+        """Of the first kill."""
+        return self.points[0].victims
+
+
+def kill_case(seed: int, number: int, books: Path) -> KillCase:
+    """Case ``number`` of a campaign; stages and victims come in turn, the rest is drawn.
+
+    Args:
+        books: directory for what the kills note.
+    """
+    draw = random.Random(f"{seed}/{number}")
+    stage = list(STAGES)[number % len(STAGES)]
+    victims = STAGES[stage][number // len(STAGES) % len(STAGES[stage])]
+    points = [_DRAWN[stage](draw, victims)]
+    if stage == "resume":  # needs a run that has something to go on from
+        points.insert(0, _in_a_step(draw, "self", least=SAVE_EVERY + 2))
+    elif draw.random() < 0.25:  # another one before the next save
+        points.append(_in_a_step(draw, draw.choice(("self", "ranks"))))
+    return KillCase(
+        number,
+        stage,
+        draw.choice(("train", "train", "torchrun")),
+        draw.random() < 0.6,
+        tuple(replace(point, book=str(books / f"{number}-{turn}")) for turn, point in enumerate(points)),
+    )
+
+
+def _in_the_start(draw: random.Random, victims: str) -> KillPoint:
+    where = draw.choice(("joining", "opening the data", "building", "first weights", ""))
+    return _point(draw, victims, part="start", detail=where)
+
+
+def _in_a_step(draw: random.Random, victims: str, least: int = 1) -> KillPoint:
+    part = draw.choice(("data", "forward", "backward", "reduce", "decide", "update", "callbacks"))
+    return _point(draw, victims, part=part, step=draw.randrange(least, STEPS + 1))
+
+
+def _in_a_save(draw: random.Random, victims: str) -> KillPoint:
+    if draw.random() < 0.2:
+        return _point(draw, victims, part="save", nth=draw.randrange(1, 5))
+    if draw.random() < 0.3:  # the name, the deletion of old ones, and what comes after them
+        return _point(
+            draw, victims, rank=0, file=f"step-{SAVE_EVERY * draw.randrange(1, 5):08d}", later=draw.randrange(40)
+        )
+    return _point(
+        draw, victims, rank=0, file=draw.choice(_OF_A_SAVE), nth=draw.randrange(1, 6), later=draw.randrange(4)
+    )
+
+
+def _in_a_writer(draw: random.Random, victims: str) -> KillPoint:
+    file = draw.choice((".distcp", ".files-of-rank", "/shards"))
+    return _point(draw, victims, file=file, nth=draw.randrange(1, 3), in_writer=True)
+
+
+def _helper(draw: random.Random, victims: str) -> KillPoint:
+    part = draw.choice(("forward", "update", "save"))
+    return _point(draw, victims, part=part, step=draw.randrange(SAVE_EVERY + 1, STEPS + 1))
+
+
+def _between_metrics(draw: random.Random, victims: str) -> KillPoint:
+    file = draw.choice(("metrics.jsonl", "events.jsonl", "validation.jsonl", "units.json", "/tensorboard"))
+    # TensorBoard's file and units.json are opened once.
+    nth = 1 if file in ("units.json", "/tensorboard") else draw.randrange(1, 9)
+    return _point(draw, victims, rank=0, file=file, nth=nth, later=draw.randrange(4))
+
+
+def _in_validation(draw: random.Random, victims: str) -> KillPoint:
+    step = VALIDATE_EVERY * draw.randrange(1, STEPS // VALIDATE_EVERY + 1)
+    return _point(draw, victims, part="validation", step=step, nth=draw.randrange(1, 5))
+
+
+def _in_the_resume(draw: random.Random, victims: str) -> KillPoint:
+    if draw.random() < 0.5:
+        return _point(draw, victims, part=draw.choice(("load", "start", "callbacks")), nth=draw.randrange(1, 3))
+    file = draw.choice(("manifest.json", "metrics.jsonl", "validation.jsonl", "/tensorboard", "events.jsonl"))
+    return _point(draw, victims, rank=0, file=file, later=draw.randrange(6))
+
+
+def _at_the_end(draw: random.Random, victims: str) -> KillPoint:
+    if draw.random() < 0.5:
+        return _point(draw, victims, part="end")
+    return _point(
+        draw, victims, rank=0, file=draw.choice(("report.html", "report.html", ".owner")), nth=draw.randrange(1, 3)
+    )
+
+
+def _point(draw: random.Random, victims: str, *, rank: int | None = None, **where: object) -> KillPoint:
+    """A point of either rank, unless only one comes there."""
+    return KillPoint("", draw.randrange(2) if rank is None else rank, victims, **where)  # type: ignore[arg-type]
+
+
+_DRAWN: dict[str, Callable[[random.Random, str], KillPoint]] = {
+    "start": _in_the_start,
+    "step": _in_a_step,
+    "save": _in_a_save,
+    "writer of a save": _in_a_writer,
+    "helper of saves": _helper,
+    "metrics": _between_metrics,
+    "validation": _in_validation,
+    "resume": _in_the_resume,
+    "end": _at_the_end,
+}
