@@ -22,11 +22,12 @@ DOCKERFILES := $(wildcard Dockerfile launch/Dockerfile)
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help setup quickstart test test-cluster test-image export-readers lint types format clean
+.PHONY: help setup quickstart test fault-campaign test-cluster test-image export-readers lint types format clean
 
 help:
 	@echo "make quickstart   train a small model on real text, from download to exported model (runs/quickstart/)"
 	@echo "make test         lint, types, shell lint and the test suite"
+	@echo "make fault-campaign  kills runs at 200 places and flips bits, for hours (docs/reliability.md); goes on where it was"
 	@echo "make export-readers   read an export with the oldest and newest supported transformers (installs them)"
 	@echo "make test-cluster runs on a SLURM cluster of three hosts made on this machine (root, Debian packages)"
 	@echo "make test-image   builds the training image in both formats on a small base (root, Debian packages); FULL=1: trains in it"
@@ -49,6 +50,9 @@ quickstart: setup
 
 test: lint
 	$(BIN)/python -m pytest $(ARGS)
+
+fault-campaign: setup
+	PYTHONPATH=tests/campaign:tests/support $(BIN)/python -W ignore -m fault_campaign $(ARGS)
 
 # Each version into a directory of its own, beside the environment's other packages.
 READERS := .venv/export-readers

@@ -29,6 +29,7 @@ from megatron_salamandra.run_directory.history import check_checkpoints_are_ther
 from megatron_salamandra.run_directory.incidents import (
     Incident,
     IncidentError,
+    incident_number,
     next_incident_number,
     read_incident,
     write_incident,
@@ -96,6 +97,7 @@ __all__ = [
     "delete_checkpoint",
     "describe_files",
     "drop_partial",
+    "incident_number",
     "is_silent",
     "last_saved_step",
     "latest_checkpoint",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +62,20 @@ class Diary:
         if len(kept) < len(lines):
             atomic_write_bytes(self.path, b"".join(kept))
         return len(lines) - len(kept)
+
+    def remove(self, choose: Callable[[Sequence[Mapping[str, Any]]], Set[int]]) -> None:
+        """Remove entries, all in one step.
+
+        Args:
+            choose: gets the entries in order, empty ones in place of torn lines, and returns the positions that go.
+        Raises:
+            WriteError: the file cannot be replaced.
+        """
+        lines = self.path.read_bytes().splitlines(keepends=True) if self.path.exists() else []
+        gone = choose([next(parse_json_lines([line]), {}) for line in lines])
+        if gone:
+            kept = [line for number, line in enumerate(lines) if number not in gone]
+            atomic_write_bytes(self.path, b"".join(kept))
 
 
 def _is_of_a_step_up_to(step: int, line: bytes) -> bool:

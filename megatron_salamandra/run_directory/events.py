@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import datetime
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from megatron_salamandra.foundation.json_files import whole_in
 from megatron_salamandra.run_directory.diary import Diary
 from megatron_salamandra.run_directory.write_guard import WriteGuard
 
 LOGGER = logging.getLogger("salamandra")
+_OF_STEPS = ("checkpoint", "incident", "phase", "roll_back", "skip")
+"""Kinds that belong to a step: whoever repeats it tells them again. All others are history of the run's starts."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,41 @@ class EventLog:
             return
         moment = datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
         self._guard.attempt(lambda: self._diary.append({"time": moment, "event": kind, **details}))
+
+    def forget_repeated(self, step: int) -> None:
+        """Get ready to go on from the checkpoint of ``step``, or from nothing if it is 0.
+
+        What belongs to the steps that are repeated now goes, because they tell it again.
+        """
+        if self._enabled:
+            self._guard.attempt(lambda: self._diary.remove(lambda entries: _repeated(entries, step)))
+
+    def tell_untold_checkpoint(self, step: int) -> None:
+        """Tell of a checkpoint that is there, if the run that saved it was killed before it could."""
+        told = (event for event in read_events(self._diary.path) if event.kind == "checkpoint")
+        if self._enabled and all(event.details.get("step") != step for event in told):
+            self.write("checkpoint", step=step)
+
+
+def _repeated(entries: Sequence[Mapping[str, Any]], step: int) -> set[int]:
+    """Positions of what belongs to steps after ``step``, but for what came before a roll back that it has behind it."""
+    saved = max((n for n, entry in enumerate(entries) if _is_checkpoint(entry, step)), default=len(entries))
+    rolled_back = max(
+        (n for n, entry in enumerate(entries[:saved]) if step and entry.get("event") == "roll_back"),
+        default=-1,
+    )
+    return {
+        n
+        for n, entry in enumerate(entries)
+        if n > rolled_back
+        and entry.get("event") in _OF_STEPS
+        and (of_step := whole_in(entry.get("step"))) is not None
+        and of_step > step
+    }
+
+
+def _is_checkpoint(entry: Mapping[str, Any], step: int) -> bool:
+    return entry.get("event") == "checkpoint" and entry.get("step") == step
 
 
 def read_events(path: Path) -> list[Event]:

@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -60,6 +61,19 @@ class Incident:
 def next_incident_number(directory: Path) -> int:
     """The number that the next incident below ``directory`` (``RUN/incidents``) gets."""
     return max(_numbered(directory), default=0) + 1
+
+
+def incident_number(directory: Path, step: int, samples: tuple[int, int]) -> int:
+    """The number of an incident that was found now: the next, unless it was recorded before.
+
+    It was if a run that was killed is trained up to the same step and samples again.
+    """
+    for number, path in sorted(_numbered(directory).items(), reverse=True):
+        if path.name.endswith(f"-step-{step:08d}.json"):
+            with contextlib.suppress(IncidentError):
+                if read_incident(directory, number).samples == samples:
+                    return number
+    return next_incident_number(directory)
 
 
 def write_incident(directory: Path, incident: Incident) -> Path:

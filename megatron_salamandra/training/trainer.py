@@ -209,11 +209,13 @@ class Trainer:
         reached = tell_lost_steps(self.runtime.directory, found, self.runtime.logger) if is_writer else 0
         if directory is None:
             initialize_weights(self.runtime, self.chunks, self.optimizer)
+            self.runtime.events.forget_repeated(0)
             self.runtime.events.write("start", reached=reached, layout=self.runtime.grid.describe())
             return None
         self.progress.step = step_of(directory)
         idle = nothing_to_do(self.step, self.config)
         if idle is not None and not self.callbacks.have_work_left():
+            self.runtime.events.tell_untold_checkpoint(self.step)
             return idle
         check_same_optimizer(directory, self.config)
         state = load_checkpoint(directory, self.config, self.chunks, self.optimizer, checked=True)
@@ -225,6 +227,8 @@ class Trainer:
         self.progress.skipped_updates = state.skipped_updates
         unknown = self.callbacks.load_state(state.callbacks)
         self.runtime.logger.info("resumed from %s at step %d", directory, self.step)
+        self.runtime.events.forget_repeated(self.step)
+        self.runtime.events.tell_untold_checkpoint(self.step)
         tell_changes(self.runtime, directory, state, unknown)
         layout = self.runtime.grid.describe()
         self.runtime.events.write(

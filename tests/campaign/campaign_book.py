@@ -68,10 +68,15 @@ def table(results: Iterable[dict[str, Any]]) -> str:
         row["reached"] += bool(entry.get("reached", True))
         row["failed"] += bool(entry["problems"])
         row["most"] = max(row["most"], int(entry.get("repeated", 0)))
-    lines = ["| kind | where | tried | took place | not as promised | most steps repeated |", "|---|---|---|---|---|---|"]
+    lines = [
+        "| kind | where | tried | took place | not as promised | most steps repeated |",
+        "|---|---|---|---|---|---|",
+    ]
     for (kind, group), row in sorted(rows.items()):
         repeated = row["most"] if kind == "kill" else ""
-        lines.append(f"| {kind} | {group} | {row['tried']} | {row['reached']} | {row['failed']} | {repeated} |")
+        lines.append(
+            f"| {kind} | {group} | {row['tried']} | {row['reached']} | {row['failed']} | {repeated} |"
+        )
     return "\n".join(lines) + "\n"
 
 

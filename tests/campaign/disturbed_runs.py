@@ -43,7 +43,7 @@ SETTINGS = (
     f"validation.every_steps={VALIDATE_EVERY}",
     "validation.samples_per_language=4",
     "logging.tensorboard=true",
-    "logging.console_every_steps=1",
+    "logging.console_every_steps=3",
     "model.layers=2",
     "hangs.start_seconds=240",
     "hangs.step_seconds=60",
@@ -85,7 +85,12 @@ def start(arguments: Sequence[str], run: Path, point: KillPoint | None, seconds:
     run.parent.mkdir(parents=True, exist_ok=True)
     with (run.parent / f"{run.name}.log").open("ab") as log:
         process = subprocess.Popen(
-            arguments, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment, start_new_session=True
+            arguments,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            env=environment,
+            start_new_session=True,
         )
         try:
             code = process.wait(seconds)
@@ -194,9 +199,7 @@ def differences(run: Path, undisturbed: Path) -> list[str]:
     """What tells a run that was killed from one that was not, and should not; nothing if all is well."""
     found = []
     ours, theirs = RunDirectory(run), RunDirectory(undisturbed)
-    last, expected = (
-        directory.checkpoints / f"step-{STEPS:08d}" for directory in (ours, theirs)
-    )
+    last, expected = (directory.checkpoints / f"step-{STEPS:08d}" for directory in (ours, theirs))
     try:
         verify_checkpoint(last)
         found += differing_tensors(tensors(last), tensors(expected))
@@ -231,7 +234,9 @@ def twice_told(run: Path) -> list[str]:
         for event in read_events(RunDirectory(run).events)
         if event.kind in ("checkpoint", "skip", "incident", "roll_back", "phase")
     )
-    found = [f"events.jsonl tells {kind} of step {step} {n} times" for (kind, step), n in told.items() if n > 1]
+    found = [
+        f"events.jsonl tells {kind} of step {step} {n} times" for (kind, step), n in told.items() if n > 1
+    ]
     saved = {step for kind, step in told if kind == "checkpoint"}
     found += [
         f"events.jsonl does not tell of the checkpoint of step {step}"
@@ -245,7 +250,9 @@ def curve(directory: Path, tag: str) -> list[tuple[int, float]]:
     """Steps and values of a curve, as TensorBoard shows them."""
     events = EventAccumulator(str(directory), size_guidance={"scalars": 0})
     events.Reload()
-    return [(item.step, item.value) for item in events.Scalars(tag)] if tag in events.Tags()["scalars"] else []
+    return (
+        [(item.step, item.value) for item in events.Scalars(tag)] if tag in events.Tags()["scalars"] else []
+    )
 
 
 def tensors(checkpoint: Path) -> dict[str, Tensor]:

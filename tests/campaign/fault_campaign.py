@@ -15,18 +15,22 @@ import sys
 from pathlib import Path
 from typing import Any
 
-sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent.parent / "support")]
-
 from campaign_book import CampaignBook, table, write_results
-from disturbed_runs import Broken, command, differences, disturb, start
-from kill_plan import kill_case
+from disturbed_runs import Broken, Start, command, differences, disturb, start
+from forked_ranks import ForkedRanks
+from kill_plan import KillCase, kill_case
 from synthetic_blend import write_blend
 
 
 def main() -> int:
     """Run the campaign."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--kills", type=int, default=100, metavar="N")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--kills", type=int, default=100, metavar="N", help="of ranks started by commands")
+    parser.add_argument(
+        "--forked", type=int, default=100, metavar="N", help="kills of ranks without a launcher"
+    )
     parser.add_argument("--seed", type=int, default=20261128, help="of everything that is drawn")
     parser.add_argument("--out", type=Path, default=Path("runs/fault-campaign"), metavar="DIR")
     options = parser.parse_args()
@@ -39,48 +43,72 @@ def main() -> int:
         blend = out / "blend" / "blend.yaml"
         if not blend.exists():
             write_blend(blend.parent)
-        kills = _Kills(out, options.seed, blend)
-        book.carry_out("kill", options.kills, kills.attempt)
+        kills = Kills(out, options.seed, blend)
+        book.carry_out("forked ranks killed", options.forked, kills.attempt_forked)
+        book.carry_out("commands killed", options.kills, kills.attempt)
     finally:
         write_results(out, book.results, about)
     print(table(book.results))
     return 1 if book.failures() else 0
 
 
-class _Kills:
+class Kills:
+    """Runs that are killed, below one directory."""
+
     def __init__(self, out: Path, seed: int, blend: Path) -> None:
         self._out, self._seed, self._blend = out, seed, blend
+        self._forked = ForkedRanks()
 
     def attempt(self, number: int) -> dict[str, Any]:
+        """Case ``number``, with commands as a user types them."""
         case = kill_case(self._seed, number, self._out / "books")
+        run = self._empty(f"{number:04d}")
+        arguments = command(case.launcher, self._blend, run, _saving(case))
+        return self._carry_out(case, case.launcher, run, lambda point: start(arguments, run, point))
+
+    def attempt_forked(self, number: int) -> dict[str, Any]:
+        """Case ``number``, with forked ranks, which have no launcher to be killed."""
+        case = kill_case(self._seed, number, self._out / "books", launchers=False)
+        run = self._empty(f"forked-{number:04d}")
+        return self._carry_out(
+            case, "forked", run, lambda point: self._forked.start(self._blend, run, point, _saving(case))
+        )
+
+    def _carry_out(self, case: KillCase, launcher: str, run: Path, start_again: Start) -> dict[str, Any]:
         for point in case.points:
             shutil.rmtree(point.book, ignore_errors=True)
-        run = self._out / "kills" / f"{number:03d}"
-        shutil.rmtree(run, ignore_errors=True)
-        Path(f"{run}.log").unlink(missing_ok=True)
-        saving = f"checkpoint.asynchronous={str(case.background).lower()}"
-        arguments = command(case.launcher, self._blend, run, saving)
         seen: dict[str, Any] = {}
         try:
-            seen = disturb(lambda point: start(arguments, run, point), run, case.points)
-            problems = differences(run, self._undisturbed())
+            seen = disturb(start_again, run, case.points)
+            problems = differences(run, self.undisturbed())
         except Broken as error:
             problems = [str(error)]
-        what = f"{case.launcher}, {case.stage}, {', then '.join(point.victims for point in case.points)}"
+        what = f"{launcher}, {case.stage}, {', then '.join(point.victims for point in case.points)}"
         if not problems:
             shutil.rmtree(run)
         return {"what": what, "group": f"{case.stage}: {case.victims}", "problems": problems, **seen}
 
-    def _undisturbed(self) -> Path:
+    def _empty(self, name: str) -> Path:
+        run = self._out / "kills" / name
+        shutil.rmtree(run, ignore_errors=True)
+        Path(f"{run}.log").unlink(missing_ok=True)
+        return run
+
+    def undisturbed(self) -> Path:
+        """The run that the others are compared with; made when it is first asked for."""
         run = self._out / "kills" / "undisturbed"
         if not (run / "done").exists():
-            shutil.rmtree(run, ignore_errors=True)
-            if code := start(command("train", self._blend, run, "checkpoint.asynchronous=false"), run, None):
+            self._empty(run.name)
+            if code := self._forked.start(self._blend, run, None, "checkpoint.asynchronous=false"):
                 raise SystemExit(f"the undisturbed run ended with {code}; see {run}.log")
             if problems := differences(run, run):
                 raise SystemExit(f"the undisturbed run is not as promised: {'; '.join(problems)}")
             (run / "done").touch()
         return run
+
+
+def _saving(case: KillCase) -> str:
+    return f"checkpoint.asynchronous={str(case.background).lower()}"
 
 
 if __name__ == "__main__":

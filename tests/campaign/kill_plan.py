@@ -58,15 +58,17 @@ class KillCase:
         return self.points[0].victims
 
 
-def kill_case(seed: int, number: int, books: Path) -> KillCase:
+def kill_case(seed: int, number: int, books: Path, *, launchers: bool = True) -> KillCase:
     """Case ``number`` of a campaign; stages and victims come in turn, the rest is drawn.
 
     Args:
         books: directory for what the kills note.
+        launchers: whether there is one to be killed.
     """
     draw = random.Random(f"{seed}/{number}")
     stage = list(STAGES)[number % len(STAGES)]
-    victims = STAGES[stage][number // len(STAGES) % len(STAGES[stage])]
+    possible = [who for who in STAGES[stage] if launchers or who not in ("launcher", "all")]
+    victims = possible[number // len(STAGES) % len(possible)]
     points = [_DRAWN[stage](draw, victims)]
     if stage == "resume":  # needs a run that has something to go on from
         points.insert(0, _in_a_step(draw, "self", least=SAVE_EVERY + 2))
@@ -96,7 +98,11 @@ def _in_a_save(draw: random.Random, victims: str) -> KillPoint:
         return _point(draw, victims, part="save", nth=draw.randrange(1, 5))
     if draw.random() < 0.3:  # the name, the deletion of old ones, and what comes after them
         return _point(
-            draw, victims, rank=0, file=f"step-{SAVE_EVERY * draw.randrange(1, 5):08d}", later=draw.randrange(40)
+            draw,
+            victims,
+            rank=0,
+            file=f"step-{SAVE_EVERY * draw.randrange(1, 5):08d}",
+            later=draw.randrange(40),
         )
     return _point(
         draw, victims, rank=0, file=draw.choice(_OF_A_SAVE), nth=draw.randrange(1, 6), later=draw.randrange(4)
@@ -127,7 +133,9 @@ def _in_validation(draw: random.Random, victims: str) -> KillPoint:
 
 def _in_the_resume(draw: random.Random, victims: str) -> KillPoint:
     if draw.random() < 0.5:
-        return _point(draw, victims, part=draw.choice(("load", "start", "callbacks")), nth=draw.randrange(1, 3))
+        return _point(
+            draw, victims, part=draw.choice(("load", "start", "callbacks")), nth=draw.randrange(1, 3)
+        )
     file = draw.choice(("manifest.json", "metrics.jsonl", "validation.jsonl", "/tensorboard", "events.jsonl"))
     return _point(draw, victims, rank=0, file=file, later=draw.randrange(6))
 
@@ -136,7 +144,11 @@ def _at_the_end(draw: random.Random, victims: str) -> KillPoint:
     if draw.random() < 0.5:
         return _point(draw, victims, part="end")
     return _point(
-        draw, victims, rank=0, file=draw.choice(("report.html", "report.html", ".owner")), nth=draw.randrange(1, 3)
+        draw,
+        victims,
+        rank=0,
+        file=draw.choice(("report.html", "report.html", ".owner")),
+        nth=draw.randrange(1, 3),
     )
 
 

@@ -6,6 +6,7 @@ second is found by an audit hook, which the interpreter asks before every ``open
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -139,10 +140,8 @@ class _Trigger:
         victims = self._victims(book)
         (book / "reached").write_text(f"{sys.argv} {victims}")
         for pid in victims:
-            try:
+            with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-            except ProcessLookupError:
-                pass
         self._left, self._seen = sys.maxsize, sys.maxsize // 2
         self._busy = False
 
@@ -166,7 +165,10 @@ def _children(pid: int) -> list[int]:
     found = []
     for path in Path("/proc").iterdir():
         try:
-            if path.name.isdecimal() and int((path / "stat").read_text().rpartition(")")[2].split()[1]) == pid:
+            if (
+                path.name.isdecimal()
+                and int((path / "stat").read_text().rpartition(")")[2].split()[1]) == pid
+            ):
                 found.append(int(path.name))
         except OSError:
             continue

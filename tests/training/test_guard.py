@@ -21,6 +21,7 @@ from megatron_salamandra.run_directory import (
     Incident,
     IncidentError,
     RunDirectory,
+    incident_number,
     next_incident_number,
     read_incident,
     write_incident,
@@ -175,6 +176,17 @@ def test_incidents_are_numbered_and_wrong_files_are_named(tmp_path: Path) -> Non
     (tmp_path / "incidents" / "0002-step-00000007.json").write_text('{"number": 2}')
     with pytest.raises(IncidentError, match=r"0002-step-00000007.json is no record"):
         read_incident(tmp_path / "incidents", 2)
+
+
+def test_an_incident_that_comes_again_after_a_crash_keeps_its_number(tmp_path: Path) -> None:
+    for number, step, first in ((1, 5, 16), (2, 9, 32), (3, 5, 40)):  # the third after a roll back
+        write_incident(
+            tmp_path, Incident(number, step, "spike", "none", "", 3.5, 1.0, (first, first + 3), [])
+        )
+    assert [incident_number(tmp_path, 5, (first, first + 3)) for first in (16, 40, 44)] == [1, 3, 4]
+    assert incident_number(tmp_path, 9, (32, 35)) == 2
+    (tmp_path / "0004-step-00000005.json").write_text("torn")
+    assert incident_number(tmp_path, 5, (44, 47)) == 5
 
 
 def test_a_replay_tells_data_from_machines(runs: TrainingRuns, capsys: pytest.CaptureFixture[str]) -> None:

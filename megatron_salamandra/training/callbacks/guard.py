@@ -11,7 +11,7 @@ from typing import Any
 from megatron_salamandra.config import GuardSection
 from megatron_salamandra.data import RunRecord
 from megatron_salamandra.foundation.errors import UserError
-from megatron_salamandra.run_directory import Incident, next_incident_number, write_incident
+from megatron_salamandra.run_directory import Incident, incident_number, write_incident
 from megatron_salamandra.training.callbacks.base import Callback
 from megatron_salamandra.training.decision import Decision
 from megatron_salamandra.training.report import Measurement
@@ -118,7 +118,7 @@ class Guard(Callback):
         directory = run.directory.incidents
         try:
             incident = Incident(
-                number=next_incident_number(directory),
+                number=incident_number(directory, measured.step, (samples[0], samples[-1])),
                 step=measured.step,
                 kind=kind,
                 action=action,
