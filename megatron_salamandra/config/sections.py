@@ -178,6 +178,12 @@ class TrainingSection(Section):
     z_loss: float = Field(
         default=0.0, ge=0.0, description="Weight of the squared log-normaliser added to the loss; 0 is off."
     )
+    garbage_collection_steps: int | None = Field(
+        default=50,
+        ge=1,
+        description="Every rank runs Python's garbage collector at the multiples of this step and at no other time, so "
+        "that ranks do not wait for each other's; null leaves it to Python.",
+    )
     stop_after_steps: int | None = Field(
         default=None,
         ge=1,

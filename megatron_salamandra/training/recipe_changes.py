@@ -15,8 +15,8 @@ from megatron_salamandra.foundation.yaml_files import read_yaml_mapping
 from megatron_salamandra.run_directory import CONFIG, CheckpointError
 
 _SECTIONS = ("training", "optimizer")
-"""Every key counts, but not the length of the run."""
-_LENGTH_KEYS = ("steps", "tokens", "stop_after_steps")
+"""Every key counts, but neither the length of the run nor what changes no number."""
+_FREE_KEYS = ("steps", "tokens", "stop_after_steps", "garbage_collection_steps")
 _DATA_KEYS = ("document_masking", "reset_positions")
 """Of the rest of ``data``, what decides the samples is refused, and what does not is free."""
 
@@ -35,7 +35,7 @@ def recipe_changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[Se
     keys = [
         "precision",
         "callbacks",
-        *(f"{section}.{key}" for section in _SECTIONS for key in now[section] if key not in _LENGTH_KEYS),
+        *(f"{section}.{key}" for section in _SECTIONS for key in now[section] if key not in _FREE_KEYS),
         *(f"data.{key}" for key in _DATA_KEYS),
     ]
     pairs = ((key, _value(before, key), _value(now, key)) for key in keys)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from megatron_salamandra.training.callbacks import Callback
 from megatron_salamandra.training.callbacks.checkpointing import Checkpointing
 from megatron_salamandra.training.callbacks.control import ControlRequests
+from megatron_salamandra.training.callbacks.garbage_collection import GarbageCollection
 from megatron_salamandra.training.callbacks.guard import Guard
 from megatron_salamandra.training.callbacks.validation import Validation
 from megatron_salamandra.training.metrics.book import MetricBook
@@ -56,4 +57,7 @@ def in_order(
     """
     write = WriteMetrics(book, SinkList([*standard_sinks(run), *more_sinks], run.logger))
     # Checkpoints last: what the others wrote for this step is on disk before the step is saved.
-    return [measure, ControlRequests(), Guard(run.config.guard), *others, write, validation, checkpointing]
+    first = [measure, ControlRequests(), Guard(run.config.guard)]
+    if (every := run.config.training.garbage_collection_steps) is not None:
+        first.append(GarbageCollection(every))
+    return [*first, *others, write, validation, checkpointing]
