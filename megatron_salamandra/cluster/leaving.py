@@ -54,6 +54,7 @@ class JobEnd:
         # Requeueing sends SIGTERM to this process; there is nothing left to ask of the ranks.
         for number in (signal.SIGTERM, signal.SIGUSR1):
             signal.signal(number, signal.SIG_IGN)
+        exclude = self._can_do_without(decision.exclude)
         end, tries = time.monotonic() + _PATIENCE_SECONDS, 0
         while True:
             try:
@@ -74,9 +75,22 @@ class JobEnd:
                     f"the job could not go back into the queue yet: {error}; trying again in {wait:.0f} s"
                 )
                 time.sleep(wait)
-        if decision.exclude:
-            self._exclude(decision.exclude)
+        if exclude:
+            self._exclude(exclude)
         return EXIT_DONE
+
+    def _can_do_without(self, hosts: tuple[str, ...]) -> tuple[str, ...]:
+        """``hosts``, or none where too few others are there: the job would wait for ever, however well they get."""
+        needed = len(self._job.nodes)
+        try:
+            if not hosts or (others := self._job.nodes_beside(hosts)) >= needed:
+                return hosts
+        except SlurmError:
+            return hosts
+        self._say(
+            f"{', '.join(hosts)} may be taken again: the job needs {needed} nodes, and there are {others} others"
+        )
+        return ()
 
     def _exclude(self, hosts: tuple[str, ...]) -> None:
         """Only a job that waits takes other nodes, so after it went back: SLURM leaves some seconds until it kills."""

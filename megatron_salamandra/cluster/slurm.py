@@ -154,6 +154,22 @@ class SlurmJob:
             left = set(answer(["scontrol", "show", "hostnames", fields["NodeList"]]).split())
         return {node: states.get(node, "unknown") if node in left else _LOST for node in self.nodes}
 
+    def nodes_beside(self, hosts: Sequence[str]) -> int:
+        """How many other nodes could take the job: of its partitions, or of its reservation, and in service.
+
+        Raises:
+            SlurmError: SLURM does not answer.
+        """
+        fields = self.fields()
+        where = ["--partition", fields.get("Partition", "")]
+        if (reservation := fields.get("Reservation", "(null)")) != "(null)":
+            shown = answer(["scontrol", "show", "reservation", reservation, "--oneliner"])
+            where = ["--nodes", dict(_FIELD.findall(shown)).get("Nodes", "")]
+        lines = answer(["sinfo", "--noheader", "--Node", *where, "--format", "%N %T"]).splitlines()
+        states = dict(line.split()[:2] for line in lines if len(line.split()) >= 2)
+        well = [node for node, state in states.items() if not is_lost(state) and not is_leaving(state)]
+        return len([node for node in well if node not in hosts])
+
     def end_steps(self, *, but: str) -> list[str]:
         """Kill what is left of this job's steps, but not its batch script; returns their names.
 

@@ -20,11 +20,7 @@ from megatron_salamandra.cluster.hung_ranks import failure_of, record_hang
 from megatron_salamandra.cluster.job_calendar import JobCalendar
 from megatron_salamandra.cluster.leaving import JobEnd
 from megatron_salamandra.cluster.lost_rounds import lost_rounds, next_number, note_start
-from megatron_salamandra.cluster.rank_report import (
-    first_failure,
-    read_reports,
-    read_word,
-)
+from megatron_salamandra.cluster.rank_report import first_failure, read_reports, read_word
 from megatron_salamandra.cluster.round_book import RoundBook
 from megatron_salamandra.cluster.round_watch import RoundWatch, Watch
 from megatron_salamandra.cluster.rounds import (

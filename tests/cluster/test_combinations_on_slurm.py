@@ -128,6 +128,20 @@ def test_an_administrator_takes_a_node_down(whole_lab: Lab, tmp_path: Path, host
     run.assert_whole(150)
 
 
+def test_a_job_that_needs_all_nodes_of_the_cluster_waits_for_the_one_that_is_gone(
+    whole_lab: Lab, tmp_path: Path
+) -> None:
+    run = run_until(whole_lab, tmp_path, "--steps 60", 12, nodes=3, allocated=3)
+    whole_lab.call("off", "node2")
+    wait_until(lambda: run.causes() == ["node"], 120, run.text)
+    wait_until(lambda: whole_lab.field(run.job, "JobState") == "PENDING", 60, run.text)
+    whole_lab.call("on", "node2")
+    assert run.end(240) == "COMPLETED", run.text()
+    assert run.causes() == ["node", "done"]
+    assert "node2 may be taken again: the job needs 3 nodes, and there are 2 others" in run.text()
+    run.assert_whole(60)
+
+
 @pytest.mark.parametrize("host", ["node1", "node2"])
 @pytest.mark.parametrize("spare", [False, True], ids=["no-spare", "spare"])
 def test_a_host_reboots_faster_than_slurm_gives_it_up(

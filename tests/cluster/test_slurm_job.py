@@ -66,3 +66,27 @@ def test_a_node_that_slurm_took_out_of_the_job_is_lost_however_well_it_is(
     found = SlurmJob("40", 0, ("node1", "node2"), 1).node_states()
     assert found == states
     assert slurm.is_lost(found["node2"]) == (states["node2"] == "lost")
+
+
+@pytest.mark.parametrize(
+    ("job", "asked_for", "others"),
+    [
+        ("Partition=main,long Reservation=(null)", ["--partition", "main,long"], 1),
+        ("Partition=main", ["--partition", "main"], 1),
+        ("Partition=main Reservation=mine", ["--nodes", "node[1-4]"], 1),
+    ],
+)
+def test_other_nodes_are_those_of_partition_or_reservation_that_are_in_service(
+    monkeypatch: pytest.MonkeyPatch, job: str, asked_for: list[str], others: int
+) -> None:
+    asked: list[Sequence[str]] = []
+
+    def answer(command: Sequence[str]) -> str:
+        asked.append(command)
+        if command[0] == "sinfo":
+            return "node1 allocated\nnode1 allocated\nnode2 idle\nnode3 down*\nnode4 drained\n"
+        return "ReservationName=mine Nodes=node[1-4]" if command[2] == "reservation" else job
+
+    monkeypatch.setattr(slurm, "answer", answer)
+    assert SlurmJob("40", 0, ("node1", "node2"), 1).nodes_beside(["node2"]) == others
+    assert [part for part in asked[-1] if part in asked_for] == asked_for

@@ -97,7 +97,6 @@ class TrainingRun(LabJob):
         return began() - fault, last_beat() - fault
 
     def rank_of(self, host: str) -> int:
-        """Process number, inside its host, of the rank there."""
-        return int(
-            self.lab.on(host, "pgrep", "--oldest", "--full", "megatron_salamandra.slurm_rank").split()[0]
-        )
+        """Process number, inside its host, of the rank there; not of the srun of the batch host."""
+        rank = r"^[^ ]*python.* megatron_salamandra\.slurm_rank "
+        return int(self.lab.on(host, "pgrep", "--oldest", "--full", rank).split()[0])
