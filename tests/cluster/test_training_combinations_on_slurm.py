@@ -18,7 +18,10 @@ pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 
 Note = Callable[[str, TrainingRun, float], None]
 STAND_IN = Path(__file__).parent / "container_stand_in.sh"
-SAVE_EVERY_STEP = ("checkpoint.every_steps=1", "checkpoint.keep_last=2")
+SAVE_EVERY_STEP = ("checkpoint.every_steps=1", "checkpoint.keep_last=2", "checkpoint.asynchronous=true")
+# What has nothing to do with how SLURM tracks processes is tried with one way to do it.
+on_cgroup = pytest.mark.parametrize("lab", ["cgroup"], indirect=True)
+on_pgid = pytest.mark.parametrize("lab", ["pgid"], indirect=True)
 
 
 def test_every_process_of_the_job_gets_the_signal_twice_while_saves_run(
@@ -43,6 +46,7 @@ def test_the_signal_while_ranks_start(lab: Lab, blend: Path, tmp_path: Path, und
     assert run.losses() == undisturbed
 
 
+@on_cgroup
 def test_a_host_dies_while_a_save_runs(
     whole_lab: Lab, blend: Path, tmp_path: Path, undisturbed: Losses
 ) -> None:
@@ -54,6 +58,7 @@ def test_a_host_dies_while_a_save_runs(
     assert run.losses() == undisturbed
 
 
+@on_pgid
 def test_rank_0_is_frozen(lab: Lab, blend: Path, tmp_path: Path, undisturbed: Losses) -> None:
     """It alone writes the heartbeat and the metrics."""
     run = TrainingRun(lab, blend, tmp_path / "run", "hangs.step_seconds=30")
@@ -88,6 +93,7 @@ def container_site(path: Path, runtime: str) -> Mapping[str, str]:
     }
 
 
+@on_cgroup
 def test_a_run_in_containers_stops_for_the_time_limit_though_the_runtime_passes_no_signal_on(
     lab: Lab, blend: Path, tmp_path: Path, undisturbed: Losses, note: Note
 ) -> None:
@@ -101,6 +107,7 @@ def test_a_run_in_containers_stops_for_the_time_limit_though_the_runtime_passes_
     assert run.losses() == undisturbed
 
 
+@on_pgid
 def test_a_container_whose_runtime_is_killed_is_started_again(
     lab: Lab, blend: Path, tmp_path: Path, undisturbed: Losses
 ) -> None:
@@ -113,6 +120,7 @@ def test_a_container_whose_runtime_is_killed_is_started_again(
     assert lab.field(run.job, "Restarts") == "0"
 
 
+@on_cgroup
 def test_the_node_check_finds_a_sick_node_before_ranks_start(
     lab: Lab, blend: Path, tmp_path: Path, undisturbed: Losses
 ) -> None:

@@ -22,7 +22,8 @@ Note = Callable[[str, TrainingRun, float], None]
 def test_the_signal_before_the_time_limit_twice_and_while_a_save_runs(
     lab: Lab, blend: Path, tmp_path: Path, undisturbed: Losses, note: Note
 ) -> None:
-    run = TrainingRun(lab, blend, tmp_path / "run", "checkpoint.every_steps=1", "checkpoint.keep_last=2")
+    saves = ("checkpoint.every_steps=1", "checkpoint.keep_last=2", "checkpoint.asynchronous=true")
+    run = TrainingRun(lab, blend, tmp_path / "run", *saves)
     for step, number in ((9, 1), (25, 2)):
         run.wait_for_step(step)
         fault = time.time()
@@ -145,6 +146,7 @@ def test_two_jobs_of_one_run(lab: Lab, blend: Path, tmp_path: Path, undisturbed:
     assert run.losses() == undisturbed
 
 
+@pytest.mark.parametrize("lab", ["cgroup"], indirect=True)
 def test_a_team_mate_stops_the_run_and_it_stays_stopped(lab: Lab, blend: Path, tmp_path: Path) -> None:
     run = TrainingRun(lab, blend, tmp_path / "run", "training.steps=100000")
     run.wait_for_step(5)
@@ -154,6 +156,7 @@ def test_a_team_mate_stops_the_run_and_it_stays_stopped(lab: Lab, blend: Path, t
     assert latest_checkpoint(run.directory.checkpoints) is not None
 
 
+@pytest.mark.parametrize("lab", ["cgroup"], indirect=True)
 def test_a_wrong_configuration_ends_before_a_rank_is_started(lab: Lab, blend: Path, tmp_path: Path) -> None:
     run = TrainingRun(lab, blend, tmp_path / "run", "training.stepz=3")
     assert run.end() == "FAILED"
