@@ -15,7 +15,6 @@ from megatron_salamandra.cluster.history import History, Incident, run_history
 from megatron_salamandra.cluster.round_book import RoundBook
 from megatron_salamandra.cluster.rounds import Action, Round
 from megatron_salamandra.cluster.run_state import Pace, pace_of, saved_step
-from megatron_salamandra.config import load_run_config
 from megatron_salamandra.foundation.errors import UserError
 from megatron_salamandra.foundation.exit_codes import EXIT_DONE, EXIT_USAGE
 from megatron_salamandra.foundation.json_files import number_in, whole_in
@@ -126,7 +125,7 @@ def run_status(path: Path) -> Status:
     beat = None
     with contextlib.suppress(OSError):
         beat = control.last_beat()
-    steps = _length(directory)
+    steps = _length(directory, events)
     lives = owner is not None and owner.lives is not False
     lost = lives and owner is not None and owner.lives is None and is_silent(directory)
     lives = lives and not lost
@@ -151,9 +150,21 @@ def run_status(path: Path) -> Status:
     )
 
 
-def _length(directory: RunDirectory) -> int | None:
-    """Steps of the run: of its configuration, or, where this version cannot read that, of its newest checkpoint."""
+def _length(directory: RunDirectory, events: Sequence[Event]) -> int | None:
+    """Steps of the run, as its last start said.
+
+    Of one that said nothing (it never started, or with an earlier version): of its configuration, or, where this
+    version cannot read that, of its newest checkpoint.
+    """
+    for event in reversed(events):
+        if event.kind in ("start", "resume"):
+            if (said := whole_in(event.details.get("steps"))) is not None:
+                return said
+            break
     if directory.config.is_file():
+        # Not at the top: models of configurations take longer to make than all the rest here.
+        from megatron_salamandra.config import load_run_config
+
         with contextlib.suppress(UserError):
             return load_run_config(str(directory.config)).total_steps
     newest = latest_checkpoint(directory.checkpoints)
@@ -231,6 +242,17 @@ def _incident_text(incident: Incident) -> str:
 
 def _span(seconds: float) -> str:
     return str(datetime.timedelta(seconds=round(seconds)))
+
+
+def check_runs(path: Path) -> None:
+    """Check that ranks of a run are at work.
+
+    Raises:
+        NoRun: they are not, as far as the directory tells.
+    """
+    status = run_status(path)
+    if status.state not in ("running", "lost"):  # whose host gives no sign of life may still hang there
+        raise NoRun(f"{path} does not run: {status.state}\n  there are no ranks to ask")
 
 
 def ask_run(path: Path, kind: str, reason: str) -> None:

@@ -210,7 +210,12 @@ class Trainer:
         if directory is None:
             initialize_weights(self.runtime, self.chunks, self.optimizer)
             self.runtime.events.forget_repeated(0)
-            self.runtime.events.write("start", reached=reached, layout=self.runtime.grid.describe())
+            self.runtime.events.write(
+                "start",
+                reached=reached,
+                steps=self.config.total_steps,
+                layout=self.runtime.grid.describe(),
+            )
             return None
         self.progress.step = step_of(directory)
         idle = nothing_to_do(self.step, self.config)
@@ -230,9 +235,13 @@ class Trainer:
         self.runtime.events.forget_repeated(self.step)
         self.runtime.events.tell_untold_checkpoint(self.step)
         tell_changes(self.runtime, directory, state, unknown)
-        layout = self.runtime.grid.describe()
         self.runtime.events.write(
-            "resume", step=self.step, reached=reached, checkpoint=directory.name, layout=layout
+            "resume",
+            step=self.step,
+            reached=reached,
+            steps=self.config.total_steps,
+            checkpoint=directory.name,
+            layout=self.runtime.grid.describe(),
         )
         return None
 

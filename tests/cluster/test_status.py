@@ -165,14 +165,30 @@ def test_a_directory_without_a_run_is_refused(tmp_path: Path) -> None:
         run_status(tmp_path)
 
 
-def test_the_command_prints_json_and_never_imports_torch(tmp_path: Path) -> None:
-    run = write_run(tmp_path / "run", [at(0, "start"), at(1, "end", step=100, exit_code=0)], steps=100)
+def test_the_command_prints_json_and_imports_little(tmp_path: Path) -> None:
+    """It is asked again and again, on login nodes with slow disks, so modules are what its time is."""
+    events = [at(0, "start", steps=100), at(1, "end", step=100, exit_code=0)]
+    run = write_run(tmp_path / "run", events, steps=100)
     program = (
-        "import sys; from megatron_salamandra.cli import main; "
-        "code = main(['status', '--json', sys.argv[1]]); assert 'torch' not in sys.modules; sys.exit(code)"
+        "import sys; from megatron_salamandra.cli import main; code = main(['status', '--json', sys.argv[1]]); "
+        "print(*sys.modules, sep='\\n', file=sys.stderr); sys.exit(code)"
     )
     done = subprocess.run(
         [sys.executable, "-c", program, str(run)], capture_output=True, text=True, check=True
     )
     values = json.loads(done.stdout)
     assert (values["state"], values["step"], values["loss"], values["tokens"]) == ("finished", 100, 5.0, 1000)
+    imported = set(done.stderr.split())
+    heavy = ("torch", "numpy", "megatron", "salamandra_data", "megatron_salamandra.config", "asyncio")
+    assert not imported & {*heavy, "megatron_salamandra.training", "megatron_salamandra.hangs"}
+    own = {name for name in imported if name.startswith("megatron_salamandra.")}
+    assert len(own) <= 42, sorted(own)
+    assert len(imported - own) <= 320, sorted(imported)
+
+
+@pytest.mark.parametrize(("said", "expected"), [(70, 70), (None, 100), ("70", 100)])
+def test_the_length_is_what_the_last_start_said_else_the_configurations(
+    tmp_path: Path, said: Any, expected: int
+) -> None:
+    events = [at(0, "start", steps=40), at(1, "end", step=40, exit_code=75), at(2, "resume", steps=said)]
+    assert run_status(write_run(tmp_path / "run", events, steps=40)).steps == expected
