@@ -48,7 +48,15 @@ if TYPE_CHECKING:
     from megatron_salamandra.cluster.run_state import Progress, pace
     from megatron_salamandra.cluster.slurm import NoJob, SlurmJob
     from megatron_salamandra.cluster.slurm_command import SlurmError
-    from megatron_salamandra.cluster.status import NoRun, Save, Status, ask_run, run_status, status_text
+    from megatron_salamandra.cluster.status import (
+        NoRun,
+        Save,
+        Status,
+        ask_run,
+        check_runs,
+        run_status,
+        status_text,
+    )
     from megatron_salamandra.cluster.submission import Launch, launch
     from megatron_salamandra.cluster.supervise import Supervisor
 
@@ -90,6 +98,7 @@ __all__ = [
     "Watch",
     "ask_run",
     "check_queue",
+    "check_runs",
     "decide",
     "first_failure",
     "fit_nodes",
@@ -137,6 +146,7 @@ _LATER = {
     "Save": "status",
     "Status": "status",
     "ask_run": "status",
+    "check_runs": "status",
     "run_status": "status",
     "status_text": "status",
     "Launch": "submission",

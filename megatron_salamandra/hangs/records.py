@@ -20,6 +20,8 @@ from megatron_salamandra.foundation.errors import UserError
 from megatron_salamandra.hangs.progress import Part, Place
 from megatron_salamandra.run_directory import ROUND_DIR, RunDirectory
 
+END_OF_STACKS = "end of stacks"
+"""The line behind the stacks of a rank: all of them are written."""
 _RECORD_BYTES = 1024
 _TEXT_CHARACTERS = 120
 
@@ -83,6 +85,14 @@ def round_directory(directory: RunDirectory, environment: Mapping[str, str] = os
     names = ("TORCHELASTIC_RUN_ID", "TORCHELASTIC_RESTART_COUNT", "MASTER_PORT")
     known = [re.sub(r"[^\w.]", "_", environment[name]) for name in names if environment.get(name)]
     return directory.round("-".join(known) or "alone")
+
+
+def newest_round(directory: RunDirectory) -> RoundFiles | None:
+    """Files of the start of all ranks whose records are the newest; None if no rank has left a record."""
+    found = [RoundFiles(path) for path in directory.round("*").parent.glob(directory.round("*").name)]
+    written = {files: max((one.written for one in files.read_all()), default=None) for files in found}
+    with_records = {files: moment for files, moment in written.items() if moment is not None}
+    return max(with_records, key=lambda files: with_records[files], default=None)
 
 
 class RoundFiles:

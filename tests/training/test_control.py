@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,8 @@ def test_a_run_is_saved_looked_at_and_stopped_from_outside(
     blend: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = RunDirectory(tmp_path / "run")
-    with started(command(blend, run.path, *LONG)) as process:
+    # Nothing is validated; a tenth of the shortest limit is how often ranks look for requests for their stacks.
+    with started(command(blend, run.path, *LONG, "hangs.validation_seconds=10")) as process:
         wait_until(lambda: run.metrics.exists() and last_step(run) >= 2)
         assert main(["save", str(run.path)]) == 0
         wait_until(lambda: latest_checkpoint(run.checkpoints) is not None)
@@ -27,6 +29,9 @@ def test_a_run_is_saved_looked_at_and_stopped_from_outside(
         assert main(["status", str(run.path)]) == 0
         told = capsys.readouterr().out
         assert told.startswith("running, by ") and "of 100,000" in told and "left " in told
+        assert main(["stacks", str(run.path), "--seconds", "120"]) == 0
+        told = capsys.readouterr().out
+        assert re.search("^ranks? 0(-1)? on ", told, re.M) and "train_step.py" in told
         assert main(["stop", str(run.path), "--reason", "the disk is needed"]) == 0
         assert process.wait(timeout=120) == EXIT_STOPPED
     newest = latest_checkpoint(run.checkpoints)
