@@ -26,7 +26,13 @@ class HungElsewhere(UserError):
 def limits_of(config: RunConfig) -> Limits:
     """How long a rank of a run may stay where it is."""
     hangs = config.hangs
-    return Limits(hangs.start_seconds, hangs.step_seconds, hangs.save_seconds, hangs.validation_seconds)
+    return Limits(
+        hangs.start_seconds,
+        hangs.step_seconds,
+        hangs.save_seconds,
+        hangs.validation_seconds,
+        hangs.collective_seconds,
+    )
 
 
 def watch_rank(config: RunConfig, directory: RunDirectory, world: World) -> Watchdog:

@@ -103,23 +103,27 @@ class Limits:
         step: a step, or one callback; ten times the median of the last steps where that is longer.
         save: one call that begins or completes saves, or the loading of a checkpoint.
         validation: one language.
+        collective: one that was begun in a step, beyond the first.
     """
 
     start: float | None
     step: float | None
     save: float | None
     validation: float | None
+    collective: float | None = None
 
     def shortest(self) -> float | None:
         """The least of them; None if there is none."""
-        return min(
-            (limit for limit in (self.start, self.step, self.save, self.validation) if limit), default=None
-        )
+        return min((limit for limit in (*self._of_watchdog, self.collective) if limit), default=None)
 
     def longest(self) -> float | None:
-        """The greatest of them; None if one is for ever."""
-        limits = (self.start, self.step, self.save, self.validation)
+        """The greatest of those that end a rank; None if one is for ever."""
+        limits = self._of_watchdog
         return None if None in limits else max(limit for limit in limits if limit)
+
+    @property
+    def _of_watchdog(self) -> tuple[float | None, ...]:
+        return (self.start, self.step, self.save, self.validation)
 
 
 class RankProgress:
@@ -139,12 +143,24 @@ class RankProgress:
         """How many collectives this rank has begun."""
         self.write_collectives: Callable[[Path], object] | None = None
         """Writes what is known of the last ones."""
+        self.when_patience_changes: Callable[[], object] | None = None
+        """Called when :attr:`others_may_be_long` or :attr:`usual_step_seconds` changes."""
         self._step_seconds: deque[float] = deque(maxlen=_STEPS_REMEMBERED)
 
     @property
     def has_stepped(self) -> bool:
         """Whether the first step of this process is done."""
         return bool(self._step_seconds)
+
+    @property
+    def others_may_be_long(self) -> bool:
+        """Whether ranks may rightly be longer in what this one is in than in a step."""
+        return not self._step_seconds or self.place.part.has_own_time
+
+    @property
+    def usual_step_seconds(self) -> float:
+        """Median of the last steps; 0 before the first."""
+        return statistics.median(self._step_seconds) if self._step_seconds else 0.0
 
     def enter(self, part: Part, detail: str = "", *, step: int | None = None) -> None:
         """Say where the rank is from now on.
@@ -157,6 +173,8 @@ class RankProgress:
         same = step == last.step and part.phase == last.part.phase
         self.place = Place(part, step, detail, last.marks + 1 if same else 1)
         self.entered = time.perf_counter()
+        if self.when_patience_changes is not None and part.has_own_time != last.part.has_own_time:
+            self.when_patience_changes()
 
     @contextlib.contextmanager
     def inside(self, part: Part, detail: str = "") -> Iterator[None]:
@@ -169,6 +187,8 @@ class RankProgress:
     def step_done(self, seconds: float) -> None:
         """Remember how long a step took."""
         self._step_seconds.append(seconds)
+        if self.when_patience_changes is not None:
+            self.when_patience_changes()
 
     def limit(self, limits: Limits) -> float | None:
         """Seconds that the rank may stay where it is; None for ever."""
@@ -179,7 +199,7 @@ class RankProgress:
             return limits.save
         if not self._step_seconds:
             return limits.start
-        return None if limits.step is None else max(limits.step, 10 * statistics.median(self._step_seconds))
+        return None if limits.step is None else max(limits.step, 10 * self.usual_step_seconds)
 
     def timed_as(self) -> object:
         """What the limit applies to: equal as long as the rank stays in it."""

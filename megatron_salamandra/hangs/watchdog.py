@@ -18,7 +18,7 @@ from typing import IO
 
 from megatron_salamandra.foundation.exit_codes import EXIT_HUNG
 from megatron_salamandra.hangs.progress import PROGRESS, Limits, Part, Place
-from megatron_salamandra.hangs.records import RankRecord, RoundFiles
+from megatron_salamandra.hangs.records import END_OF_STACKS, RankRecord, RoundFiles
 from megatron_salamandra.run_directory import RunDirectory
 
 _MOST_SECONDS = 10.0
@@ -97,6 +97,18 @@ class Watchdog:
         """Which hang this rank or another one has found, in a sentence; empty if none."""
         return self._sentence(self._found) if self._found is not None else self.files.marked
 
+    def give_up(self) -> None:
+        """Say, as when the rank overstays, that it has waited too long where it is; it goes on, to end by itself.
+
+        For a rank whose collective gave up: the others are asked for their stacks, and those that are late are named.
+        """
+        if self.found:
+            return
+        self._found = PROGRESS.place
+        self._wake.set()
+        self._stopped.wait(self.grace_seconds)
+        self._speak(self._found)
+
     def _judge(self) -> None:
         waited: dict[object, float] = {}
         last = time.monotonic()
@@ -126,10 +138,13 @@ class Watchdog:
                 self._found = None
                 self.files.unmark()
                 return
+        self._speak(place)
+        self._end(EXIT_HUNG)
+
+    def _speak(self, place: Place) -> None:
         words = threading.Thread(target=self._last_words, args=(self._sentence(place),), daemon=True)
         words.start()
         words.join(timeout=_LAST_WORDS_SECONDS)
-        self._end(EXIT_HUNG)
 
     def _sentence(self, place: Place) -> str:
         return f"rank {self._rank} on {socket.gethostname()}: {place} for {self._seconds:.0f} s"
@@ -181,6 +196,8 @@ class Watchdog:
         stream.write(f"\n{time.strftime('%Y-%m-%d %H:%M:%S')} {self._sentence(PROGRESS.place)}\n")
         stream.flush()
         faulthandler.dump_traceback(file=stream, all_threads=True)
+        stream.write(f"{END_OF_STACKS}\n")
+        stream.flush()
         if PROGRESS.write_collectives is not None:
             with contextlib.suppress(Exception):  # a library's own, while it may be in any state
                 PROGRESS.write_collectives(self.files.collectives_of(self._rank))

@@ -15,11 +15,8 @@ from megatron.core import parallel_state, tensor_parallel
 
 from megatron_salamandra.config import ParallelSection
 from megatron_salamandra.foundation.world import free_port
+from megatron_salamandra.parallel.collective_timeouts import FOR_EVER, long_timeout
 from megatron_salamandra.platform import Platform
-
-_LATER_SECONDS = 300.0
-"""So much later than a rank's own watchdog a collective gives up: the watchdog names who is late, and this does not."""
-_FOR_EVER = datetime.timedelta(days=7)
 
 
 @dataclass(frozen=True)
@@ -61,7 +58,7 @@ class ProcessGrid:
         )
 
 
-def join_world(platform: Platform, timeout: datetime.timedelta = _FOR_EVER) -> None:
+def join_world(platform: Platform, timeout: datetime.timedelta = FOR_EVER) -> None:
     """Join the process group that ``torchrun`` or ``srun`` described in the environment.
 
     Without ``WORLD_SIZE`` in the environment the process becomes a world of one, so that
@@ -97,9 +94,7 @@ def start_process_grid(
         timeout_seconds: after which a rank's watchdog ends it; collectives give up somewhat later. None is for ever.
     """
     joined_here = not dist.is_initialized()
-    timeout = _FOR_EVER
-    if timeout_seconds is not None:
-        timeout = datetime.timedelta(seconds=timeout_seconds + _LATER_SECONDS)
+    timeout = long_timeout(timeout_seconds)
     join_world(platform, timeout)
     parallel_state.initialize_model_parallel(
         tensor_model_parallel_size=parallel.tensor,

@@ -67,18 +67,23 @@ class CudaPlatform(Platform):
         torch.cuda.synchronize()
 
     def record_collectives(self, directory: Path) -> None:
-        trace = str(directory / "nccl-trace-rank-")
-        # Both names: torch calls them TORCH_FR_* since 2.9.
+        major, minor = (int(part) for part in torch.__version__.split(".")[:2])
+        # Named TORCH_FR_* since 2.9. Later ones also read the older names, with a warning on each rank.
+        newer = (major, minor) >= (2, 10)
         for names, value in {
-            ("TORCH_FR_BUFFER_SIZE", "TORCH_NCCL_TRACE_BUFFER_SIZE"): str(_RECORDED_COLLECTIVES),
-            ("TORCH_FR_DUMP_TEMP_FILE", "TORCH_NCCL_DEBUG_INFO_TEMP_FILE"): trace,
+            ("TORCH_NCCL_TRACE_BUFFER_SIZE", "TORCH_FR_BUFFER_SIZE"): str(_RECORDED_COLLECTIVES),
+            ("TORCH_NCCL_DEBUG_INFO_TEMP_FILE", "TORCH_FR_DUMP_TEMP_FILE"): str(
+                directory / "nccl-trace-rank-"
+            ),
             ("TORCH_NCCL_DUMP_ON_TIMEOUT",): "1",
         }.items():
             if not any(name in os.environ for name in names):
-                os.environ.update(dict.fromkeys(names, value))
+                os.environ[names[-1] if newer else names[0]] = value
 
     def write_collectives(self, path: Path) -> None:
-        dump = getattr(torch._C._distributed_c10d, "_dump_nccl_trace_json", None)
+        module = torch._C._distributed_c10d
+        # The recorder became that of every backend, and its dump got another name.
+        dump = getattr(module, "_dump_nccl_trace_json", None) or getattr(module, "_dump_fr_trace_json", None)
         if dump is not None:
             text = dump()
             path.write_bytes(text if isinstance(text, bytes) else str(text).encode())

@@ -19,7 +19,13 @@ from megatron_salamandra.foundation.exit_codes import EXIT_STOPPED
 from megatron_salamandra.foundation.signals import SignalWatch
 from megatron_salamandra.foundation.world import World
 from megatron_salamandra.hangs import PROGRESS, Part, Watchdog
-from megatron_salamandra.parallel import ProcessGrid, collectives_begun, start_process_grid
+from megatron_salamandra.parallel import (
+    CollectiveTimeouts,
+    ProcessGrid,
+    collectives_begun,
+    is_timeout,
+    start_process_grid,
+)
 from megatron_salamandra.platform import Platform, select_platform
 from megatron_salamandra.run_directory import EventLog, RunDirectory, RunOwner, unwritable
 from megatron_salamandra.training.environment import record_environment
@@ -75,6 +81,7 @@ class Runtime:
         assert config.run_dir is not None
         directory = RunDirectory(config.run_dir)
         platform = select_platform(config.platform)
+        limits = limits_of(config)
         with ExitStack() as stack:
             PROGRESS.enter(Part.START, "joining the other ranks")
             platform.start(world.local_rank)
@@ -86,13 +93,14 @@ class Runtime:
                         config.parallel,
                         config.training.seed,
                         platform,
-                        timeout_seconds=limits_of(config).longest(),
+                        timeout_seconds=limits.longest(),
                     )
                 )
             except Exception:
                 # Perhaps a rank is missing because a signal has ended it, and this one's own is on its way.
                 signals.wait(SIGNAL_SPREAD_SECONDS)
                 raise
+            stack.enter_context(CollectiveTimeouts(limits.longest(), limits.collective).following())
             PROGRESS.peers = f"stage {grid.pipeline_rank}"
             PROGRESS.count_collectives = collectives_begun
             PROGRESS.write_collectives = platform.write_collectives
@@ -119,6 +127,8 @@ class Runtime:
                 runtime._tell_stop(stop)
                 raise
             except Exception as error:
+                if is_timeout(error):
+                    watchdog.give_up()
                 if watchdog.found:
                     raise HungElsewhere(watchdog.found) from error
                 nothing_done = not (runtime.has_trained or isinstance(error, UserError) or failures.cause)

@@ -107,6 +107,34 @@ def train_with_a_slow_rank(overrides: Sequence[str]) -> int:
     return main([str(SMALL_CONFIG), *overrides], lambda runtime: Trainer.build(runtime, parts))
 
 
+def train_with_a_rank_that_stays_away(overrides: Sequence[str]) -> int:
+    """Like :func:`train`, but rank 1 comes to step 1 more than the short time-out late, and to step 5 when rank 0 has
+    said that something hangs.
+    """
+    import time
+
+    from megatron_salamandra.train import main
+    from megatron_salamandra.training import Callback, StepReport, Trainer, TrainerParts
+
+    class StaysAway(Callback):
+        def start(self) -> None:
+            if self.run.rank == 1:
+                time.sleep(8.0)
+
+        def after_step(self, report: StepReport) -> None:
+            if self.run.rank == 1 and report.step == 4:
+                self.stay_away()
+
+        def stay_away(self) -> None:
+            deadline = time.monotonic() + 500
+            events = self.run.directory.events
+            while '"hang"' not in events.read_text() and time.monotonic() < deadline:
+                time.sleep(0.1)
+
+    parts = TrainerParts(callbacks=[StaysAway()])
+    return main([str(SMALL_CONFIG), *overrides], lambda runtime: Trainer.build(runtime, parts))
+
+
 def train_by_a_clock(overrides: Sequence[str]) -> int:
     """Like :func:`train`, but no time passes except 1 s per step for waiting for batches, 10 s for clearing gradients
     and 100 s for forward and backward.
