@@ -161,9 +161,9 @@ def stacks_text(answers: Answers, *, all_threads: bool = False) -> str:
             "the newest sign of life"
         )
     if answers.unknown:
-        one = len(answers.unknown) == 1
+        alone = len(answers.unknown) == 1
         lines.append(
-            f"rank{'' if one else 's'} {_ranges(answers.unknown)} {'has' if one else 'have'} never said a word"
+            f"rank{'' if alone else 's'} {_ranges(answers.unknown)} {'has' if alone else 'have'} never said a word"
         )
     return "\n".join(lines)
 
