@@ -7,22 +7,19 @@ from __future__ import annotations
 
 import io
 import json
-import logging
 import pickle
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from megatron.core.dist_checkpointing.core import CheckpointingConfig
-from torch.distributed.checkpoint.metadata import Metadata, StorageMeta
+from torch.distributed.checkpoint.metadata import Metadata, MetadataIndex, StorageMeta
 
 from megatron_salamandra.checkpoint.disk import Disk, Stage
-from megatron_salamandra.checkpoint.retention import steps_to_delete
 from megatron_salamandra.checkpoint.tensor_files import Written
-from megatron_salamandra.config import CheckpointSection
 from megatron_salamandra.foundation.atomic_files import atomic_write_bytes, sync_directory
 from megatron_salamandra.run_directory import (
     CONFIG,
@@ -31,17 +28,12 @@ from megatron_salamandra.run_directory import (
     STATE,
     TOKENIZER,
     CheckpointState,
-    complete_checkpoints,
-    delete_checkpoint,
     describe_files,
     make_partial,
     publish_partial,
     set_aside,
-    step_of,
     write_manifest,
 )
-
-LOGGER = logging.getLogger("salamandra")
 
 
 @dataclass(frozen=True)
@@ -98,15 +90,11 @@ def complete(
         SaveError: the disk refuses, or what a rank has written is not there.
     """
     tensors = {name: entry for rank in written for name, entry in rank.files.items()}
-    metadata = replace(
-        contents.metadata,
-        storage_data={index: place for rank in written for index, place in rank.places},
-        storage_meta=StorageMeta(),
-    )
+    places = {index: place for rank in written for index, place in rank.places}
     common = io.BytesIO()
     torch.save(contents.common, common)
     rest = {
-        f"{SHARDS}/.metadata": (Stage.METADATA, pickle.dumps(metadata)),
+        f"{SHARDS}/.metadata": (Stage.METADATA, metadata_bytes(contents.metadata, places)),
         f"{SHARDS}/common.pt": (Stage.METADATA, common.getvalue()),
         f"{SHARDS}/metadata.json": (
             Stage.METADATA,
@@ -143,14 +131,9 @@ def complete(
     return size
 
 
-def prune(root: Path, policy: CheckpointSection) -> None:
-    """Delete checkpoints that the policy gives up; what cannot be deleted is warned about."""
-    present = {step_of(path): path for path in complete_checkpoints(root)}
-    for step in steps_to_delete(list(present), policy):
-        try:
-            delete_checkpoint(present[step])
-        except OSError as error:
-            LOGGER.warning("%s could not be deleted: %s", present[step], error.strerror)
+def metadata_bytes(metadata: Metadata, places: Mapping[MetadataIndex, Any]) -> bytes:
+    """Contents of ``.metadata``: what the tensors are, and where their blocks lie."""
+    return pickle.dumps(replace(metadata, storage_data=dict(places), storage_meta=StorageMeta()))
 
 
 def _write(disk: Disk, stage: Stage, path: Path, text: bytes) -> None:

@@ -54,6 +54,11 @@ class Shape:
     """None for an object, which has a key only."""
 
     @property
+    def bytes(self) -> int:
+        """Size of a tensor's block; 0 for an object."""
+        return 0 if self.dtype is None else math.prod(self.size) * self.dtype.itemsize
+
+    @property
     def index(self) -> MetadataIndex:
         """By which ``.metadata`` finds where it lies."""
         return MetadataIndex(self.key) if self.dtype is None else MetadataIndex(self.key, self.offset)
@@ -125,7 +130,7 @@ class Planner:
             gathered: list[Any] | None = [None] * dist.get_world_size() if dist.get_rank() == 0 else None
             dist.gather_object(mine, gathered)
             if gathered is not None:
-                self._metadata = _metadata(shape for theirs in gathered for shape in theirs)
+                self._metadata = metadata_of(shape for theirs in gathered for shape in theirs)
         return RankPlan(_split(items), common, self._metadata)
 
 
@@ -156,7 +161,7 @@ def _split(items: list[Item]) -> list[list[Item]]:
     return [file for file in files if file]
 
 
-def _metadata(shapes: Iterable[Shape]) -> Metadata:
+def metadata_of(shapes: Iterable[Shape]) -> Metadata:
     """What ``.metadata`` says of tensors and objects, but not yet where they lie.
 
     Raises:

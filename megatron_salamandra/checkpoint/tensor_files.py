@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,7 +51,7 @@ def write_tensor_files(files: Sequence[Sequence[Item]], partial: Path, rank: int
         name: str, items: Sequence[Item]
     ) -> tuple[dict[str, Any], list[tuple[MetadataIndex, _StorageInfo]]]:
         path = partial / SHARDS / name
-        return disk.attempt(Stage.TENSORS, path, lambda: _write_file(path, items))
+        return disk.attempt(Stage.TENSORS, path, lambda: write_file(path, items))
 
     with ThreadPoolExecutor(max(1, len(files)), thread_name_prefix="tensors") as threads:
         written = list(threads.map(write, names, files))
@@ -59,9 +59,14 @@ def write_tensor_files(files: Sequence[Sequence[Item]], partial: Path, rank: int
     return Written(entries, [place for _, places in written for place in places], disk.retries)
 
 
-def _write_file(
-    path: Path, items: Sequence[Item]
+def write_file(
+    path: Path, items: Iterable[Item]
 ) -> tuple[dict[str, Any], list[tuple[MetadataIndex, _StorageInfo]]]:
+    """Write one file and have it on the disk; returns its size and checksums, and where each block lies.
+
+    Raises:
+        OSError: the system refuses.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     places = []
     with path.open("wb", buffering=_BUFFER_BYTES) as stream:

@@ -19,12 +19,14 @@ from megatron.core.optimizer import MegatronOptimizer
 from torch import Tensor
 
 from megatron_salamandra.checkpoint.background import Answer, BackgroundWork, HelperDied
-from megatron_salamandra.checkpoint.completion import Contents, complete, open_directory, prune
+from megatron_salamandra.checkpoint.completion import Contents, complete, open_directory
 from megatron_salamandra.checkpoint.contents import METADATA, sharded_state
 from megatron_salamandra.checkpoint.disk import Disk, SaveError
+from megatron_salamandra.checkpoint.retention import prune
 from megatron_salamandra.checkpoint.save_plan import Item, Planner, RankPlan
 from megatron_salamandra.checkpoint.tensor_files import Written, write_tensor_files
 from megatron_salamandra.config import CheckpointSection
+from megatron_salamandra.foundation.errors import UserError
 from megatron_salamandra.foundation.parents import bind_forks
 from megatron_salamandra.run_directory import (
     CheckpointError,
@@ -252,7 +254,10 @@ class CheckpointWriter:
         final = step_directory(self._root, save.step)
         check = self._owner.check if self._owner is not None else lambda: None
         size = complete(save.partial, final, save.contents, written, disk, check)
-        prune(self._root, self._policy)
+        try:
+            prune(self._root, self._policy)
+        except UserError as error:
+            LOGGER.warning("nothing was pruned: %s", error)
         return size, disk.retries + sum(rank.retries for rank in written)
 
     def _give_up(self, save: _Save, answer: Answer | None, failed: bool) -> SaveOutcome:

@@ -6,7 +6,6 @@ stored chunk whatever the size of the model or the number of ranks that wrote it
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,18 +13,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.distributed.checkpoint.filesystem import FileSystemReader
-from torch.distributed.checkpoint.metadata import (
-    BytesStorageMetadata,
-    ChunkStorageMetadata,
-    Metadata,
-    MetadataIndex,
-    TensorStorageMetadata,
-)
-from torch.distributed.checkpoint.planner import LoadPlan, LoadPlanner, ReadItem
-from torch.distributed.checkpoint.planner_helpers import create_read_items_for_chunk_list
 
-from megatron_salamandra.checkpoint import load_metadata
+from megatron_salamandra.checkpoint import StoredTensors
 from megatron_salamandra.config import ConfigError, RunConfig, load_run_config
 from megatron_salamandra.hf.mapping import Placement, megatron_shapes, placements
 from megatron_salamandra.run_directory import (
@@ -37,39 +26,6 @@ from megatron_salamandra.run_directory import (
     verify_checkpoint,
 )
 from megatron_salamandra.weights import WEIGHTS
-
-
-class _OneTensorPlanner(LoadPlanner):
-    """Gives the storage reader the place where one tensor (or slice of it) goes."""
-
-    def __init__(self, target: Tensor) -> None:
-        self.target = target
-
-    def set_up_planner(
-        self, state_dict: Any, metadata: Metadata | None = None, is_coordinator: bool = False
-    ) -> None:
-        raise NotImplementedError
-
-    def create_local_plan(self) -> LoadPlan:
-        raise NotImplementedError
-
-    def create_global_plan(self, global_plan: list[LoadPlan]) -> list[LoadPlan]:
-        raise NotImplementedError
-
-    def finish_plan(self, central_plan: LoadPlan) -> LoadPlan:
-        raise NotImplementedError
-
-    def load_bytes(self, read_item: ReadItem, value: Any) -> None:
-        raise NotImplementedError
-
-    def resolve_tensor(self, read_item: ReadItem) -> Tensor:
-        view = self.target
-        for axis, (start, length) in enumerate(zip(read_item.dest_offsets, read_item.lengths, strict=True)):
-            view = view.narrow(axis, start, length)
-        return view
-
-    def commit_tensor(self, read_item: ReadItem, tensor: Tensor) -> None:
-        """Nothing to do: the reader copied into the view."""
 
 
 @dataclass(frozen=True)
@@ -85,8 +41,7 @@ class ShardedCheckpoint:
     path: Path
     config: RunConfig
     state: dict[str, Any]
-    _metadata: Metadata
-    _reader: FileSystemReader
+    _tensors: StoredTensors
 
     @classmethod
     def open(cls, path: Path) -> ShardedCheckpoint:
@@ -100,15 +55,12 @@ class ShardedCheckpoint:
         """
         path = resolve_checkpoint(path)
         verify_checkpoint(path)
-        shards = path / "shards"
         checkpoint = cls(
             path=path,
             config=_read_config(path / CONFIG).at_step(step_of(path)),
             state=dict(read_state(path).values),
-            _metadata=load_metadata(shards / ".metadata"),
-            _reader=FileSystemReader(shards),
+            _tensors=StoredTensors(path),
         )
-        checkpoint._reader.set_up_storage_reader(checkpoint._metadata, is_coordinator=True)
         checkpoint._check_shapes()
         return checkpoint
 
@@ -121,7 +73,7 @@ class ShardedCheckpoint:
     @property
     def stored_dtype(self) -> torch.dtype:
         """Dtype of the model's matrices as stored (that of the embedding)."""
-        dtype: torch.dtype = self._tensor_metadata(WEIGHTS[0].name).properties.dtype
+        dtype: torch.dtype = self._tensors.stored(WEIGHTS[0].name).properties.dtype
         return dtype
 
     def read(self, key: str, layer: int | None = None) -> Tensor:
@@ -133,23 +85,7 @@ class ShardedCheckpoint:
         Raises:
             CheckpointError: no such tensor, part of it was never saved, or a file is damaged.
         """
-        stored = self._tensor_metadata(key)
-        offsets, sizes = [0] * len(stored.size), list(stored.size)
-        if layer is not None:
-            offsets[0], sizes[0] = layer, 1
-        target = torch.empty(sizes, dtype=stored.properties.dtype)
-        wanted = ChunkStorageMetadata(offsets=torch.Size(offsets), sizes=torch.Size(sizes))
-        # Only the chunks that overlap: the helper is quadratic in chunks otherwise.
-        items = create_read_items_for_chunk_list(key, stored, [wanted])
-        if sum(math.prod(item.lengths) for item in items) < target.numel():
-            raise CheckpointError(
-                f"{self.path}: the saved chunks of {key} do not cover it"
-                f"{'' if layer is None else f' at layer {layer}'}: the checkpoint is damaged\n"
-                "  use another step directory"
-            )
-        for item in items:
-            self._read_chunk(key, item, target)
-        return target if layer is None else target[0]
+        return self._tensors.read(key) if layer is None else self._tensors.read_layer(key, layer)
 
     def huggingface_tensors(self) -> Iterator[tuple[str, Tensor]]:
         """Every tensor of the model under its Hugging Face name, read one layer's tensor at a time."""
@@ -161,33 +97,9 @@ class ShardedCheckpoint:
         tensor = self.read(placement.weight.name, placement.layer)
         return placement.to_huggingface(tensor, self.config.model)
 
-    def _read_chunk(self, key: str, item: ReadItem, target: Tensor) -> None:
-        file = self._file_of(item.storage_index)
-        try:
-            self._reader.read_data(LoadPlan([item]), _OneTensorPlanner(target)).wait()
-        # torch reports a damaged file as any of RuntimeError, EOFError, UnpicklingError, ValueError...
-        except Exception as error:
-            raise CheckpointError(
-                f"{file}: cannot read {key} from this shard file: it is damaged "
-                f"({type(error).__name__})\n  use another step directory"
-            ) from error
-
-    def _file_of(self, index: MetadataIndex) -> Path:
-        storage: dict[MetadataIndex, Any] = self._reader.storage_data
-        return self.path / "shards" / str(storage[index].relative_path)
-
-    def _tensor_metadata(self, key: str) -> TensorStorageMetadata:
-        stored = self._metadata.state_dict_metadata.get(key)
-        if stored is None or isinstance(stored, BytesStorageMetadata):
-            raise CheckpointError(
-                f"{self.path}: the checkpoint holds no tensor {key}\n"
-                "  it is not a checkpoint of a Salamandra model"
-            )
-        return stored
-
     def _check_shapes(self) -> None:
         for key, expected in megatron_shapes(self.config.model).items():
-            found = tuple(self._tensor_metadata(key).size)
+            found = tuple(self._tensors.stored(key).size)
             if found != expected:
                 raise CheckpointError(
                     f"{self.path}: checkpoint of another model: {key} is stored as {list(found)}, but "

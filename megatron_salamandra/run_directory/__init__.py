@@ -44,6 +44,12 @@ from megatron_salamandra.run_directory.manifest import (
     verify_checkpoint,
     write_manifest,
 )
+from megatron_salamandra.run_directory.marks import (
+    checkpoints_in_use,
+    mark_checkpoint,
+    read_marks,
+    unmark_checkpoint,
+)
 from megatron_salamandra.run_directory.owner import (
     OwnershipLost,
     RunOwner,
@@ -93,6 +99,7 @@ __all__ = [
     "begin_partial",
     "check_checkpoints_are_there",
     "check_same_model",
+    "checkpoints_in_use",
     "complete_checkpoints",
     "delete_checkpoint",
     "describe_files",
@@ -103,6 +110,7 @@ __all__ = [
     "latest_checkpoint",
     "make_logs",
     "make_partial",
+    "mark_checkpoint",
     "next_incident_number",
     "own",
     "place_of_partial",
@@ -110,6 +118,7 @@ __all__ = [
     "read_events",
     "read_incident",
     "read_manifest",
+    "read_marks",
     "read_owner",
     "read_state",
     "release",
@@ -117,6 +126,7 @@ __all__ = [
     "set_aside",
     "step_directory",
     "step_of",
+    "unmark_checkpoint",
     "unwritable",
     "verify_checkpoint",
     "write_incident",

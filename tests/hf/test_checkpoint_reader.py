@@ -65,7 +65,7 @@ def test_a_layer_saved_in_several_chunks_is_put_together(step: Path, weights: We
     for file in (step / "parts").glob("*.distcp"):
         file.rename(step / "shards" / f"parts-{file.name}")
     cut = pickle.loads((step / "parts/.metadata").read_bytes())
-    stored = checkpoint._metadata.state_dict_metadata[key]
+    stored = checkpoint._tensors.metadata.state_dict_metadata[key]
     stored.chunks = []
     for layer in range(3):
         for half in range(2):
@@ -73,7 +73,7 @@ def test_a_layer_saved_in_several_chunks_is_put_together(step: Path, weights: We
             stored.chunks.append(ChunkStorageMetadata(offset, torch.Size([1, 32, 24])))
             info = next(v for k, v in cut.storage_data.items() if k.fqn == f"part{layer}{half}")
             info.relative_path = f"parts-{info.relative_path}"
-            checkpoint._metadata.storage_data[MetadataIndex(key, offset)] = info
+            checkpoint._tensors.metadata.storage_data[MetadataIndex(key, offset)] = info
     assert torch.equal(checkpoint.read(key, layer=1), whole[1])
     assert torch.equal(checkpoint.read(key), whole)
     stored.chunks.pop()
