@@ -11,10 +11,15 @@ from pathlib import Path
 import yaml
 
 from megatron_salamandra.foundation.atomic_files import atomic_write_bytes
+from megatron_salamandra.foundation.own_sums import OWN_SUM, own_sum_holds, with_own_sum
+from megatron_salamandra.foundation.yaml_files import YamlError, parse_yaml
 from megatron_salamandra.run_directory import RunDirectory
 from salamandra_data.errors import DataError
 
 _HEADING = "# Where each language starts in this run: ordinals of its first sample, left by an earlier run.\n"
+
+
+_KEYS = {"continue_from", "checkpoint", "new_text", "start_ordinals", OWN_SUM}
 
 
 @dataclass(frozen=True)
@@ -43,7 +48,7 @@ class PhaseStart:
             "start_ordinals": self.start_ordinals,
         }
         text = yaml.safe_dump(contents, sort_keys=False, allow_unicode=True, width=1000)
-        atomic_write_bytes(RunDirectory(run_dir).ordinals_lock, (_HEADING + text).encode())
+        atomic_write_bytes(RunDirectory(run_dir).ordinals_lock, with_own_sum((_HEADING + text).encode()))
 
     @classmethod
     def load(cls, run_dir: Path) -> PhaseStart:
@@ -54,7 +59,12 @@ class PhaseStart:
         """
         path = RunDirectory(run_dir).ordinals_lock
         try:
-            contents = yaml.safe_load(path.read_bytes())
+            raw = path.read_bytes()
+            if own_sum_holds(raw) is False:
+                raise ValueError("it does not have its own checksum")
+            contents = parse_yaml(raw.decode(), str(path))
+            if unknown := contents.keys() - _KEYS:
+                raise ValueError(f"the key {min(unknown)} is not known")
             return cls(
                 continue_from=Path(contents["continue_from"]),
                 checkpoint=str(contents["checkpoint"]),
@@ -67,5 +77,5 @@ class PhaseStart:
             raise DataError(
                 f"{path}: missing, so it is not known where the languages of this run started\n  restore it"
             ) from error
-        except (OSError, yaml.YAMLError, AttributeError, KeyError, TypeError, ValueError) as error:
+        except (OSError, YamlError, AttributeError, KeyError, TypeError, ValueError) as error:
             raise DataError(f"{path}: cannot be read: {error!r}\n  restore it") from error

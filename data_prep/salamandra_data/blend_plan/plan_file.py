@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import reprlib
+import warnings
 from collections.abc import Iterable, Mapping
 from fractions import Fraction
 from pathlib import Path
@@ -11,6 +13,7 @@ from typing import Any
 import yaml
 
 from megatron_salamandra.foundation.atomic_files import atomic_write_bytes
+from megatron_salamandra.foundation.own_sums import OWN_SUM, own_sum_holds, with_own_sum
 from salamandra_data.blend_plan.factors import parse_factor
 from salamandra_data.blend_plan.plan import (
     FORMAT,
@@ -24,11 +27,12 @@ from salamandra_data.blend_plan.plan import (
     common_denominator,
 )
 from salamandra_data.checksums import sha256_of_file
-from salamandra_data.errors import DataError
+from salamandra_data.errors import DataError, DataWarning
 from salamandra_data.shards import IndexedShard, ShardManifest, bin_path, manifest_path, same_tokens
 from salamandra_data.storage import Location, RemotePath, as_location, is_url
 
 _HEADING = "# Blend plan, written by `salamandra data blend`. Paths are relative to this file.\n"
+_MOST_DEPTH = 16
 _LOCK_HEADING = "# Blend plan as one run read it: absolute paths, counts and checksums.\n"
 
 
@@ -58,7 +62,7 @@ def save_plan(plan: BlendPlan, path: Path, *, absolute: bool) -> None:
         ],
     }
     text = yaml.safe_dump(contents, sort_keys=False, allow_unicode=True, width=1000)
-    atomic_write_bytes(path, ((_LOCK_HEADING if absolute else _HEADING) + text).encode())
+    atomic_write_bytes(path, with_own_sum(((_LOCK_HEADING if absolute else _HEADING) + text).encode()))
 
 
 _IDENTITY_KEYS = ("name", "language", "kind")
@@ -88,14 +92,9 @@ def factor_text(factor: Fraction) -> str:
 
 def load_plan(path: Path, *, open_data: bool = True) -> BlendPlan:
     """Read the plan at ``path``; see ``BlendPlan.load``, and ``BlendPlan.parse`` for ``open_data=False``."""
-    try:
-        contents = yaml.load(path.read_bytes(), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-    except FileNotFoundError as error:
-        raise DataError(f"{path}: no such blend plan; make it with `salamandra data blend`") from error
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror}") from error
-    except yaml.YAMLError as error:
-        raise DataError(f"{path}: not YAML: {error}") from error
+    raw, contents = _read(path)
+    if isinstance(contents, dict):
+        contents.pop(OWN_SUM, None)
     root = _Section(path, "", contents)
     if root.text("format") != FORMAT:
         raise DataError(f"{path}: format = {root.text('format')!r}, expected {FORMAT!r}")
@@ -114,7 +113,56 @@ def load_plan(path: Path, *, open_data: bool = True) -> BlendPlan:
         for entry, factor in zip(entries, factors, strict=True)
     )
     check_distinct(str(path), sources, manifests.items())
+    _check_own_sum(path, raw)
     return BlendPlan(tokenizer=tokenizer, sources=sources)
+
+
+def _read(path: Path) -> tuple[bytes, Any]:
+    """The file, and what it says as YAML."""
+    try:
+        raw = path.read_bytes()
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: no such blend plan; make it with `salamandra data blend`") from error
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}") from error
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    try:
+        _refuse_foreign_yaml(path, yaml.parse(raw, Loader=loader))
+        return raw, yaml.load(raw, Loader=loader)
+    except yaml.YAMLError as error:
+        raise DataError(f"{path}: not YAML: {error}") from error
+    except ValueError as error:  # a number of thousands of digits, a date of a 13th month
+        raise DataError(f"{path}: a value cannot be read: {error}") from error
+
+
+def _refuse_foreign_yaml(path: Path, events: Iterable[Any]) -> None:
+    """Refuse what plans never hold, before anything is made of it: aliases, which multiply, and deep nesting."""
+    depth = 0
+    for event in events:
+        if isinstance(event, yaml.AliasEvent):
+            raise DataError(
+                f"{path}:{event.start_mark.line + 1}: an alias (*) does not belong in a blend plan"
+            )
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > _MOST_DEPTH:
+            raise DataError(f"{path}:{event.start_mark.line + 1}: nested too deeply for a blend plan")
+
+
+def _check_own_sum(path: Path, raw: bytes) -> None:
+    match own_sum_holds(raw):
+        case False:
+            raise DataError(
+                f"{path}: does not have its own checksum: it was damaged, or changed by hand\n"
+                "  make it again with `salamandra data blend`, or restore it; if the change is meant, remove the line "
+                f"{OWN_SUM}"
+            )
+        case None:
+            warnings.warn(
+                f"{path}: has no checksum of itself, as plans before version 0.2; damage in it may pass\n"
+                "  make it again with `salamandra data blend` to have one",
+                DataWarning,
+                stacklevel=3,
+            )
 
 
 def check_distinct(
@@ -311,13 +359,15 @@ class _Section:
     def text(self, key: str, default: str | None = None) -> str:
         value = self.value(key) if default is None or key in self._values else default
         if not isinstance(value, str):
-            raise DataError(f"{self.path}: {self._full(key)} = {value!r} must be text")
+            raise DataError(f"{self.path}: {self._full(key)} = {reprlib.repr(value)} must be text")
         return value
 
     def count(self, key: str) -> int:
         value = self.value(key)
         if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-            raise DataError(f"{self.path}: {self._full(key)} = {value!r} must be a whole number, 0 or more")
+            raise DataError(
+                f"{self.path}: {self._full(key)} = {reprlib.repr(value)} must be a whole number, 0 or more"
+            )
         return value
 
     def section(self, key: str) -> _Section:

@@ -11,11 +11,13 @@ from salamandra_data.shards import VerificationReport, find_shards, lost_shards,
 from salamandra_data.storage import Location, as_location
 
 
-def verify(paths: Sequence[Location]) -> VerificationReport:
+def verify(paths: Sequence[Location], *, renew: bool = False) -> VerificationReport:
     """Check every shard in ``paths`` (prefixes and directories, local or URLs, ``.yaml`` blend plans) completely.
 
     All problems are gathered; one damaged shard does not hide another.
 
+    Args:
+        renew: whether the manifests of intact local shards are written anew, in today's form.
     Raises:
         DataError: a path does not exist or holds no shard.
     """
@@ -29,7 +31,7 @@ def verify(paths: Sequence[Location]) -> VerificationReport:
             prefixes |= dict.fromkeys(found)
             if as_location(path).is_dir():
                 report.problems += lost_shards(found)
-    verify_shards(prefixes, report)
+    verify_shards(prefixes, report, renew=renew)
     return report
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import heapq
 import json
+import warnings
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
@@ -12,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from megatron_salamandra.foundation.atomic_files import atomic_write_bytes
-from salamandra_data.errors import DataError
+from megatron_salamandra.foundation.own_sums import OWN_SUM, own_sum_holds, with_own_sum
+from salamandra_data.errors import DataError, DataWarning
 from salamandra_data.shards.layout import manifest_path
 from salamandra_data.storage import Location
 
@@ -153,7 +155,7 @@ class ShardManifest:
             "tokenizer",
         )
         ordered = {key: values.pop(key) for key in first} | values
-        return (json.dumps(ordered, indent=2, ensure_ascii=False) + "\n").encode()
+        return with_own_sum((json.dumps(ordered, indent=2, ensure_ascii=False) + "\n").encode())
 
     def save(self, prefix: Path) -> None:
         """Write ``PREFIX.json`` in one step."""
@@ -163,20 +165,41 @@ class ShardManifest:
     def load(cls, prefix: Location) -> ShardManifest:
         """Read ``PREFIX.json``.
 
+        One that has no checksum of itself, as they had before 0.2, is read with a warning (:class:`DataWarning`).
+
         Raises:
-            DataError: missing, not JSON, another format version, or a key missing or of a wrong type.
+            DataError: missing, not JSON, another format version, a key missing or of a wrong type, or not what was
+                written.
         """
         path = manifest_path(prefix)
         try:
-            values = json.loads(path.read_bytes())
+            raw = path.read_bytes()
+            values = json.loads(raw)
         except FileNotFoundError as error:
             raise DataError(
                 f"{path}: missing; the shard was not finished, or another tool made it\n"
                 "  tokenize its text with `salamandra data tokenize` to have a manifest"
             ) from error
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise DataError(f"{path}: cannot be read as a shard manifest: {error}") from error
-        return cls._from_values(path, values)
+        if isinstance(values, dict):
+            values.pop(OWN_SUM, None)
+        manifest = cls._from_values(path, values)
+        match own_sum_holds(raw):
+            case False:
+                raise DataError(
+                    f"{path}: does not have its own checksum: it was damaged, or changed by hand\n"
+                    "  restore it from another copy of the shard, or prepare the shard again"
+                )
+            case None:
+                warnings.warn(
+                    f"{path.parent}: manifests of shards here have no checksum of themselves, as before version 0.2; "
+                    f"one that is damaged may pass\n  `salamandra data verify --renew {path.parent}` checks the shards "
+                    "and adds it",
+                    DataWarning,
+                    stacklevel=2,
+                )
+        return manifest
 
     @classmethod
     def _from_values(cls, path: Location, values: Any) -> ShardManifest:
@@ -199,6 +222,14 @@ class ShardManifest:
             labels = values.get(key, {})
             if not isinstance(labels, dict) or not all(type(count) is int for count in labels.values()):
                 raise DataError(f"{path}: {key} is not a list of names with their counts")
+        sums = values["bin_sha256"]
+        if not isinstance(sums, list) or not all(isinstance(digest, str) for digest in sums):
+            raise DataError(f"{path}: bin_sha256 is not a list of checksums")
+        if not values["chunk_bytes"] or len(sums) != -(-values["bin_bytes"] // values["chunk_bytes"]):
+            raise DataError(
+                f"{path}: {len(sums):,} checksums of {values['chunk_bytes']:,} bytes each are not those of "
+                f"{values['bin_bytes']:,} bytes"
+            )
         try:
             tokenizer = TokenizerIdentity(**values["tokenizer"])
             encoder = values.get("encoder") and EncoderRecord(**values["encoder"])

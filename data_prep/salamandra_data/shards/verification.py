@@ -7,6 +7,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
+from pathlib import Path
 
 import numpy as np
 
@@ -44,8 +45,12 @@ class VerificationReport:
         yield f"{count_of(self.shards, 'shard')}, {count_of(self.tokens, 'token')}: {verdict}"
 
 
-def verify_shards(prefixes: Iterable[Location], report: VerificationReport) -> None:
-    """Check each shard completely, and add what is found to ``report``; one damaged shard does not hide another."""
+def verify_shards(prefixes: Iterable[Location], report: VerificationReport, *, renew: bool = False) -> None:
+    """Check each shard completely, and add what is found to ``report``; one damaged shard does not hide another.
+
+    Args:
+        renew: whether the manifests of intact local shards are written anew, in today's form.
+    """
     intact: list[tuple[Location, ShardManifest]] = []
     for prefix in prefixes:
         report.shards += 1
@@ -61,7 +66,10 @@ def verify_shards(prefixes: Iterable[Location], report: VerificationReport) -> N
                 break
         else:
             if prefix not in report.without_manifest:
-                intact.append((prefix, ShardManifest.load(prefix)))
+                manifest = ShardManifest.load(prefix)
+                intact.append((prefix, manifest))
+                if renew and isinstance(prefix, Path):
+                    manifest.save(prefix)
     report.notes += [f"{one}: holds the same tokens as {other}" for one, other in same_tokens(intact)]
 
 

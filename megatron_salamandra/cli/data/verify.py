@@ -16,6 +16,12 @@ class VerifyOptions(Options):
         tuple[Place, ...],
         Option("shards, directories or blend plans (.yaml)", metavar="PATH", positional=True),
     ]
+    renew: Annotated[
+        bool,
+        Option(
+            "write the manifests of intact shards anew: those of before 0.2 have no checksum of themselves"
+        ),
+    ] = False
 
 
 def register(commands: Subparsers) -> None:
@@ -34,7 +40,7 @@ def register(commands: Subparsers) -> None:
 def _run(options: VerifyOptions) -> int:
     from salamandra_data.blend_plan import verify
 
-    report = verify(list(options.path))
+    report = verify(list(options.path), renew=options.renew)
     for line in report.lines():
         print(line)
     return 1 if report.problems else 0

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -13,13 +13,14 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from megatron_salamandra.foundation.own_sums import OWN_SUM, with_own_sum
 from salamandra_data.blend_plan import BlendPlan, LanguageFactors, NamedSource, build_plan, reweighted, verify
 from salamandra_data.blend_plan.factors import parse_factor
 from salamandra_data.blend_plan.plan_file import factor_text
 from salamandra_data.blend_plan.report import blend_table, blend_warnings, draws, pass_tokens
 from salamandra_data.checksums import sha256_of_file
 from salamandra_data.errors import DataError
-from salamandra_data.shards import ShardWriter, TokenizerIdentity, manifest_path
+from salamandra_data.shards import ShardManifest, ShardWriter, TokenizerIdentity
 
 PUBLISHED = LanguageFactors({"en": Fraction(1, 2), "ca": Fraction(2)})
 
@@ -227,8 +228,7 @@ def test_equal_shards_that_were_made_together_are_no_copies(tmp_path: Path) -> N
     # One document each, and the two documents are the same: verify and merge take them, and so does blend.
     for number in range(2):
         prefix = write_source(tmp_path, "en", [50], number=number)
-        contents = json.loads(manifest_path(prefix).read_text())
-        manifest_path(prefix).write_text(json.dumps({**contents, "shard": number, "shards": 2}))
+        replace(ShardManifest.load(prefix), shard=number, shards=2).save(prefix)
     plan = build_plan([tmp_path], PUBLISHED)
     plan.save(tmp_path / "blend.yaml")
     assert BlendPlan.load(tmp_path / "blend.yaml") == plan
@@ -384,9 +384,9 @@ def test_names_and_kinds_survive_the_disk_and_count_for_the_fingerprint(
     two_corpora.save(path)
     loaded = BlendPlan.load(path)
     assert loaded == two_corpora and loaded.fingerprint() == two_corpora.fingerprint()
-    text = path.read_text()
+    text = path.read_text().partition(OWN_SUM)[0]
     for old, new in (("name: wiki-ca", "name: wiki"), ("kind: instructions", "kind: images")):
-        path.write_text(text.replace(old, new, 1))
+        path.write_bytes(with_own_sum(text.replace(old, new, 1).encode()))
         assert BlendPlan.load(path).fingerprint() != two_corpora.fingerprint()
     for old, new, message in (
         ("kind: instructions", "kind: poems", r"sources\[0\].kind = 'poems', expected one of text"),
