@@ -268,6 +268,12 @@ class DataSection(Section):
         ge=1,
         description="Steps of batches read ahead by a background thread; costs host memory only.",
     )
+    block_check_mb_per_second: float = Field(
+        default=8.0,
+        ge=0.0,
+        description="Blocks of shards (64 MiB) are compared with their checksums when they are first read from, by the "
+        "thread that reads ahead: at most so many MB per second and data-parallel rank. 0: never.",
+    )
     max_epochs_warning: float = Field(
         default=4.0,
         gt=0.0,

@@ -6,6 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from megatron_salamandra.data.blend_changes import BlendChanges, compare_blends
+from megatron_salamandra.data.block_checks import BlockChecks
 from megatron_salamandra.data.documents import DocumentRules
 from megatron_salamandra.data.ledger import (
     LanguageLedger,
@@ -49,6 +50,7 @@ _IMPORTED_WHEN_USED = {
 
 __all__ = [
     "BlendChanges",
+    "BlockChecks",
     "DocumentPart",
     "DocumentRules",
     "LanguageLedger",

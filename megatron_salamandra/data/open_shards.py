@@ -10,6 +10,7 @@ from contextlib import contextmanager
 import numpy as np
 from numpy.typing import NDArray
 
+from megatron_salamandra.data.block_checks import BlockChecks
 from salamandra_data.blend_plan import ShardRef
 from salamandra_data.errors import DataError
 from salamandra_data.shards import IndexedShard, bin_path, idx_path
@@ -31,14 +32,14 @@ class OpenShard:
         DataError: a file is missing or damaged, or is not the one the blend plan counted.
     """
 
-    def __init__(self, reference: ShardRef) -> None:
+    def __init__(self, reference: ShardRef, checks: BlockChecks) -> None:
         shard = IndexedShard.open(reference.path)
         if shard.tokens != reference.tokens:
             raise DataError(
                 f"{idx_path(reference.path)}: the shard holds {shard.tokens} tokens, but the blend plan counted "
                 f"{reference.tokens}\n  it was rewritten since; make the blend plan again, or restore the shard"
             )
-        self._dtype = shard.dtype
+        self._reference, self._checks, self._dtype = reference, checks, shard.dtype
         try:
             self._file = open_random_access(bin_path(reference.path))
         except OSError as error:
@@ -48,10 +49,12 @@ class OpenShard:
         """Fill ``out`` with the tokens from ``start_token`` on.
 
         Raises:
-            DataError: the file ends early or cannot be read.
+            DataError: the file ends early, cannot be read, or is found to be damaged.
         """
         raw = np.empty(out.size, dtype=self._dtype)
-        self._file.read_into(raw.data.cast("B"), start_token * self._dtype.itemsize)
+        position = start_token * self._dtype.itemsize
+        self._checks.before_reading(self._reference, self._file, position, raw.nbytes)
+        self._file.read_into(raw.data.cast("B"), position)
         out[:] = raw
 
     def close(self) -> None:
@@ -67,10 +70,10 @@ class _Slot:
         self._opening = threading.Lock()
         self._shard: OpenShard | None = None
 
-    def shard(self, reference: ShardRef) -> OpenShard:
+    def shard(self, reference: ShardRef, checks: BlockChecks) -> OpenShard:
         with self._opening:
             if self._shard is None:
-                self._shard = OpenShard(reference)
+                self._shard = OpenShard(reference, checks)
             return self._shard
 
     def close(self) -> None:
@@ -83,12 +86,16 @@ class OpenShards:
 
     One object may serve several sources and several threads. A shard that is being read stays open, so more than
     ``limit`` are open only while more than ``limit`` threads read different ones.
+
+    Args:
+        checks: of what is read; nothing is checked when not given.
     """
 
-    def __init__(self, limit: int = OPEN_SHARDS_LIMIT) -> None:
+    def __init__(self, limit: int = OPEN_SHARDS_LIMIT, checks: BlockChecks | None = None) -> None:
         if limit < 1:
             raise ValueError(f"at least one shard must be allowed to be open; got {limit}")
         self._limit = limit
+        self._checks = checks or BlockChecks(0)
         self._slots: OrderedDict[Location, _Slot] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -108,7 +115,7 @@ class OpenShards:
                 self._slots.move_to_end(reference.path)
             slot.readers += 1
         try:
-            yield slot.shard(reference)
+            yield slot.shard(reference, self._checks)
         finally:
             with self._lock:
                 slot.readers -= 1

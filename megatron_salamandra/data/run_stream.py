@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from megatron_salamandra.config import RunConfig
+from megatron_salamandra.data.block_checks import BlockChecks
 from megatron_salamandra.data.ledger import SourceLedger, carried_ordinals, final_ordinals
 from megatron_salamandra.data.sample_stream import SampleStream
 from megatron_salamandra.timeline import Timeline
@@ -37,6 +38,7 @@ class RunStream:
         plans: of the phases, in order; later ones may be missing.
         timeline: of the run; what it passes over counts for where the next phase starts.
         start_ordinals: of the first phase, if the run goes on from another one.
+        checks: of the shards that are read; nothing is checked when not given.
 
     Raises:
         DataError: a phase cannot be dealt from its plan.
@@ -48,8 +50,9 @@ class RunStream:
         plans: Sequence[BlendPlan],
         timeline: Timeline,
         start_ordinals: Mapping[str, int] | None = None,
+        checks: BlockChecks | None = None,
     ) -> None:
-        self.timeline = timeline
+        self.timeline, self.checks = timeline, checks
         self._config, self._plans, self._first_ordinals = config, plans, dict(start_ordinals or {})
         phases: list[PhaseStream] = []
         for number, (name, plan) in enumerate(zip(config.phase_names, plans, strict=False)):
@@ -63,13 +66,15 @@ class RunStream:
                     ordinals = final_ordinals(before.stream.ledger(reached), before.start_ordinals)
                     start = carried_ordinals(ordinals, config.phases[name].new_text)
             phases.append(
-                PhaseStream(name, plan, SampleStream(plan, length, config.training.seed, start), start)
+                PhaseStream(
+                    name, plan, SampleStream(plan, length, config.training.seed, start, checks=checks), start
+                )
             )
         self.phases = tuple(phases)
 
     def on(self, timeline: Timeline) -> RunStream:
         """The same text dealt along another timeline."""
-        return RunStream(self._config, self._plans, timeline, self._first_ordinals)
+        return RunStream(self._config, self._plans, timeline, self._first_ordinals, self.checks)
 
     def at(self, step: int) -> PhaseStream:
         """The phase of step ``step``; the first one before any step."""

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from megatron_salamandra.data.block_checks import BlockChecks
 from megatron_salamandra.data.ledger import SourceLedger
 from megatron_salamandra.data.open_shards import OPEN_SHARDS_LIMIT, OpenShards
 from megatron_salamandra.data.shard_reader import ShardSpan, SourceReader
@@ -68,6 +69,7 @@ class SampleStream:
             :func:`megatron_salamandra.data.ledger.final_ordinals`). Sources not named start at 0; named
             ones that the plan does not have are ignored, because a phase may drop a source.
         open_shards_limit: how many shards are kept open at most.
+        checks: of the shards that are read; nothing is checked when not given.
 
     Attributes:
         sources: their names, in order.
@@ -89,6 +91,7 @@ class SampleStream:
         start_ordinals: Mapping[str, int] | None = None,
         *,
         open_shards_limit: int = OPEN_SHARDS_LIMIT,
+        checks: BlockChecks | None = None,
     ) -> None:
         if sequence_length < 1:
             raise ValueError(f"sequence_length must be at least 1; got {sequence_length}")
@@ -104,7 +107,7 @@ class SampleStream:
         self.sequence_length = sequence_length
         self.seed = seed
         self._sources = sources
-        open_shards = OpenShards(open_shards_limit)
+        open_shards = OpenShards(open_shards_limit, checks)
         self._readers = [SourceReader(source.shards, open_shards) for source in sources]
         self._windows = [
             _window_count(source, reader.tokens, sequence_length)

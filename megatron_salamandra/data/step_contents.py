@@ -163,17 +163,18 @@ class RunRecord:
         if prefix not in self._shards:
             shard = IndexedShard.open(prefix)
             expected = next(
-                reference.tokens
+                reference
                 for plan in self.plans
                 for source in plan.sources
                 for reference in source.shards
                 if reference.path == prefix
             )
-            if shard.tokens != expected:
+            if shard.tokens != expected.tokens:
                 raise DataError(
-                    f"{prefix}: holds {shard.tokens:,} tokens, but the run's blend counted {expected:,}: the shard "
-                    "was rewritten since\n  restore it, or name a blend plan of the same content with --blend"
+                    f"{prefix}: holds {shard.tokens:,} tokens, but the run's blend counted {expected.tokens:,}: the "
+                    "shard was rewritten since\n  restore it, or name a blend plan of the same content with --blend"
                 )
+            shard.check_index(expected.idx_sha256)
             self._shards[prefix] = shard
         return self._shards[prefix]
 

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
+from megatron_salamandra.data.block_checks import BlockChecks
 from megatron_salamandra.data.documents import DocumentRules
 from megatron_salamandra.data.micro_batch import MicroBatch, micro_batch
 from megatron_salamandra.data.open_shards import OPEN_VALIDATION_SHARDS_LIMIT, OpenShards
@@ -115,14 +116,17 @@ class ValidationSet:
 
 
 def validation_sets(
-    plan: BlendPlan, sequence_length: int, max_samples: int | None = None
+    plan: BlendPlan,
+    sequence_length: int,
+    max_samples: int | None = None,
+    checks: BlockChecks | None = None,
 ) -> list[ValidationSet]:
     """Return a set for each source of the plan that has held-out text, in order of name.
 
     Sources whose held-out documents are fewer than two tokens, or all empty, are left out. All sets share one
-    cap on open files.
+    cap on open files, and ``checks`` of what they read.
     """
-    open_shards = OpenShards(OPEN_VALIDATION_SHARDS_LIMIT)
+    open_shards = OpenShards(OPEN_VALIDATION_SHARDS_LIMIT, checks)
     return [
         ValidationSet(source, sequence_length, max_samples, open_shards)
         for source in sorted(plan.sources, key=lambda source: source.name)

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch.distributed as dist
 
 from megatron_salamandra.config import ConfigError, RunConfig
-from megatron_salamandra.data import PhaseStart, RunStream, compare_blends
+from megatron_salamandra.data import BlockChecks, PhaseStart, RunStream, compare_blends
 from megatron_salamandra.hangs import PROGRESS, Part
 from megatron_salamandra.parallel import ProcessGrid
 from megatron_salamandra.run_directory import CheckpointError, RunDirectory
@@ -77,11 +77,17 @@ def open_data(
         assert blend is not None  # it was loaded
         _compare_with_lock(lock, blend, plans[0], logger)
     start = _phase_start(config, plans[0], directory, grid, logger)
-    stream = RunStream(config, plans, config.timeline, start.start_ordinals if start else None)
+    stream = RunStream(
+        config, plans, config.timeline, start.start_ordinals if start else None, _checks(config, grid)
+    )
     unused = config.model.vocab_size - plans[0].tokenizer.vocab_size
     if unused:
         logger.info("the vocabulary has %d rows that the tokenizer does not use", unused)
     return OpenedData(stream, plans[0], start)
+
+
+def _checks(config: RunConfig, grid: ProcessGrid) -> BlockChecks:
+    return BlockChecks(config.data.block_check_mb_per_second * 1e6, grid.data_rank, grid.data_size)
 
 
 def _load_plan(config: RunConfig, number: int) -> BlendPlan:

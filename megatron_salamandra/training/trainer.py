@@ -308,7 +308,10 @@ class Trainer:
         if number not in self._held_out_text:
             config, phase = self.config.in_phase(number), self.data.phases[number]
             sets = validation_sets(
-                phase.plan, config.data.sequence_length, config.validation.samples_per_language
+                phase.plan,
+                config.data.sequence_length,
+                config.validation.samples_per_language,
+                self.data.checks,
             )
             self._held_out_text = {number: HeldOut(sets, config.training.micro_batch_size)}
         return self._held_out_text[number]

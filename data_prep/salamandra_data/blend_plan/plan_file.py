@@ -140,12 +140,14 @@ def _refuse_foreign_yaml(path: Path, events: Iterable[Any]) -> None:
     depth = 0
     for event in events:
         if isinstance(event, yaml.AliasEvent):
-            raise DataError(
-                f"{path}:{event.start_mark.line + 1}: an alias (*) does not belong in a blend plan"
-            )
+            raise DataError(f"{path}{_line(event)}: an alias (*) does not belong in a blend plan")
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
         if depth > _MOST_DEPTH:
-            raise DataError(f"{path}:{event.start_mark.line + 1}: nested too deeply for a blend plan")
+            raise DataError(f"{path}{_line(event)}: nested too deeply for a blend plan")
+
+
+def _line(event: yaml.Event) -> str:
+    return f":{event.start_mark.line + 1}" if event.start_mark is not None else ""
 
 
 def _check_own_sum(path: Path, raw: bytes) -> None:

@@ -46,6 +46,7 @@ class DocumentRow:
                     f"the shard has {shard.documents:,} and {shard.tokens:,}\n  `salamandra data verify` tells more"
                 )
             shard.check_structure()
+            shard.check_index(manifest.idx_sha256)
         self._document_ends = list(accumulate(shard.documents for shard in self.shards))
         self._token_ends = list(accumulate(shard.tokens for shard in self.shards))
 

@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from salamandra_data.checksums import sha256_of_file
 from salamandra_data.errors import DataError
-from salamandra_data.shards.layout import HEADER, IndexHeader, bin_path, idx_path, shard_prefix
+from salamandra_data.shards.layout import HEADER, IndexHeader, bin_path, idx_path, manifest_path, shard_prefix
 from salamandra_data.storage import (
     BlockCache,
     CachedRemoteFile,
@@ -156,6 +157,19 @@ class IndexedShard:
     def document_indices(self) -> NDArray[np.int64]:
         """First sequence of each document, then the number of sequences, int64 [documents + 1]."""
         return self._index_array("<i8", self._header.documents_offset, self.documents + 1)
+
+    def check_index(self, sha256: str) -> None:
+        """Compare the whole ``.idx`` with its checksum.
+
+        Raises:
+            DataError: it is another one.
+        """
+        index = idx_path(self.prefix)
+        if sha256_of_file(index) != sha256:
+            raise DataError(
+                f"{index}: its checksum is not the one in {manifest_path(self.prefix).name}: damaged\n"
+                "  restore the shard from another copy, or prepare it again"
+            )
 
     def check_structure(self) -> None:
         """Read the whole index, in bounded memory, and check it against itself.

@@ -96,7 +96,7 @@ def document_text(path: Location, number: int, tokenizer: Path | None = None) ->
     for prefix in find_shards([path]):
         shard = IndexedShard.open(prefix)
         if remaining < shard.documents:
-            return harmless(_token_text_of(prefix, tokenizer).decode(shard.document(remaining)))
+            return harmless(_token_text_of(shard, tokenizer).decode(shard.document(remaining)))
         remaining -= shard.documents
     raise DataError(f"{path}: document {number:,} asked for; there are {number - remaining:,}")
 
@@ -137,7 +137,8 @@ def search_documents(path: Location, text: str, tokenizer: Path | None = None) -
         raise DataError("--search: the text to look for is empty")
     before = 0
     for prefix in find_shards([path]):
-        shard, token_text = IndexedShard.open(prefix), _token_text_of(prefix, tokenizer)
+        shard = IndexedShard.open(prefix)
+        token_text = _token_text_of(shard, tokenizer)
         for number in range(shard.documents):
             found = token_text.decode(shard.document(number))
             place = found.find(wanted)
@@ -155,6 +156,11 @@ def _excerpt(text: str, place: int, length: int) -> str:
     return f"{'…' if first else ''}{inside}{'…' if last < len(text) else ''}"
 
 
-def _token_text_of(prefix: Location, tokenizer: Path | None) -> TokenText:
-    expected = ShardManifest.load(prefix).tokenizer if is_file(manifest_path(prefix)) else None
+def _token_text_of(shard: IndexedShard, tokenizer: Path | None) -> TokenText:
+    """How to read a shard whose documents are to be shown; its index is checked."""
+    prefix, expected = shard.prefix, None
+    if is_file(manifest_path(prefix)):
+        manifest = ShardManifest.load(prefix)
+        shard.check_index(manifest.idx_sha256)
+        expected = manifest.tokenizer
     return cached_token_text(shards_tokenizer(prefix, expected, tokenizer))

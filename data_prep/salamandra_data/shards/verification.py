@@ -131,10 +131,7 @@ def _check_against_manifest(prefix: Location, report: VerificationReport) -> Non
             f"{idx_path(prefix)}: ids are {shard.dtype.name}, but a vocabulary of "
             f"{manifest.tokenizer.vocab_size:,} is written as {token_dtype(manifest.tokenizer.vocab_size).name}"
         )
-    if sha256_of_file(idx_path(prefix)) != manifest.idx_sha256:
-        raise DataError(
-            f"{idx_path(prefix)}: its checksum is not the one in {manifest_path(prefix).name}: damaged"
-        )
+    shard.check_index(manifest.idx_sha256)
     _check_chunks(prefix, manifest)
     _check_ids(prefix, shard, manifest)
     beside = prefix.with_name(TOKENIZER_FILE_NAME)

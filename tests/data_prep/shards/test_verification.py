@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from tokenize_job import tokenize_job
 
 from megatron_salamandra.foundation.atomic_files import WriteError
+from megatron_salamandra.foundation.own_sums import OWN_SUM, with_own_sum
 from salamandra_data.blend_plan import LanguageFactors, build_plan, verify
 from salamandra_data.errors import DataError
 from salamandra_data.readers import DocumentKeys
@@ -70,7 +71,9 @@ def flip(path: Path, position: int, bits: int) -> None:
 
 
 def edit_manifest(path: Path, **changes: object) -> None:
-    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+    values = {**json.loads(path.read_text()), **changes}
+    values.pop(OWN_SUM, None)
+    path.write_bytes(with_own_sum((json.dumps(values, indent=2) + "\n").encode()))
 
 
 def test_untouched_shards_and_plans_are_well(shards: Path, tmp_path: Path) -> None:
@@ -201,7 +204,7 @@ def test_any_flipped_bit_is_caught(
     directory = tmp_path_factory.mktemp("flip")
     for ending in (".bin", ".idx", ".json"):
         shutil.copy(prepared / f"ca-train-00000{ending}", directory)
-    for ending in (".bin", ".idx"):
+    for ending in (".bin", ".idx", ".json"):
         path = directory / f"ca-train-00000{ending}"
         content = bytearray(path.read_bytes())
         content[position % len(content)] ^= 1 << bit
