@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import sys
+import time
 from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
@@ -16,6 +18,8 @@ import pytest
 from image_builder import REPOSITORY, Builder, Container, run
 from packaging.requirements import Requirement
 
+from megatron_salamandra.foundation.exit_codes import EXIT_STOPPED
+from megatron_salamandra.run_directory import MetricsLog, RunDirectory, latest_checkpoint, step_of
 from salamandra_data.demo.wheels import WHEELS, fetch_wheel
 
 pytestmark = [
@@ -66,7 +70,7 @@ def trainer(builder: Builder) -> Iterator[Container]:
     run(["buildah", "rmi", image, base])
 
 
-def test_the_quick_start_runs_in_the_image_to_its_end(trainer: Container) -> None:
+def test_the_quick_start_runs_in_the_image_to_its_end_and_ranks_hear_signals(trainer: Container) -> None:
     kept = metadata.version("torch")
     assert trainer.says("python3", "-c", "import torch; print(torch.__version__)") == kept
     assert trainer.call("salamandra", "doctor").returncode == 0
@@ -83,3 +87,29 @@ def test_the_quick_start_runs_in_the_image_to_its_end(trainer: Container) -> Non
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     environment = trainer.says("cat", "/workspace/runs/quickstart/run/environment.json")
     assert '"git_revision": null' not in environment
+    for signalled in ("launcher", "rank"):
+        stop_by_signal(trainer, signalled)
+
+
+def stop_by_signal(trainer: Container, signalled: str) -> None:
+    """Train on the quick start's text until a signal comes to the launcher, or to one rank alone: saved, code 75."""
+    workspace = Path(run(["buildah", "mount", trainer.name]).strip()) / "workspace"
+    stopped = RunDirectory(workspace / f"runs/stopped-{signalled}")
+    command = ("salamandra", "train", "tiny", "data.blend=runs/quickstart/blend.yaml", "--ranks", "2")
+    more = (f"run_dir=runs/stopped-{signalled}", "training.steps=100000", "validation.at_end=false")
+    with trainer.started(*command, *more) as process:
+        deadline = time.monotonic() + 600
+        while len(MetricsLog(stopped.metrics).read() if stopped.metrics.exists() else []) < 2:
+            assert process.poll() is None and time.monotonic() < deadline, process.stdout.read()  # type: ignore[union-attr]
+            time.sleep(0.2)
+        target = process.pid
+        if signalled == "rank":
+            children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+            target = next(
+                int(child) for child in children if b".train" in Path(f"/proc/{child}/cmdline").read_bytes()
+            )
+        os.kill(target, signal.SIGUSR1)
+        said, _ = process.communicate(timeout=600)
+    assert process.returncode == EXIT_STOPPED, said[-3000:]
+    newest = latest_checkpoint(stopped.checkpoints)
+    assert newest is not None and step_of(newest) == MetricsLog(stopped.metrics).read()[-1].step

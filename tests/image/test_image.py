@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import signal
 import zipfile
 from pathlib import Path
 
@@ -54,6 +55,22 @@ def test_doctor_finds_everything_but_the_stubs_modules(container: Container) -> 
 
 def test_plan_runs(container: Container) -> None:
     assert "Memory per rank" in container.says("salamandra", "plan", "salamandra-7b", "--world-size", "8")
+
+
+@pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGTERM, signal.SIGINT])
+def test_a_signal_reaches_the_program_inside(container: Container, number: signal.Signals) -> None:
+    program = (
+        "from megatron_salamandra.foundation.signals import SignalWatch\n"
+        "with SignalWatch() as watch:\n"
+        "    print('ready', flush=True)\n"
+        "    watch.wait(120)\n"
+        "    print(watch.received, flush=True)\n"
+    )
+    with container.started("python3", "-c", program) as process:
+        assert process.stdout is not None and process.stdout.readline() == "ready\n"
+        process.send_signal(number)
+        assert process.stdout.readline() == f"{number.name}\n"
+        assert process.wait(120) == 0
 
 
 def test_curation_is_there(container: Container) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -65,6 +66,23 @@ class Container:
             check=False,
             timeout=1800,
         )
+
+    @contextmanager
+    def started(self, *command: str) -> Iterator[subprocess.Popen[str]]:
+        """A command whose process is the one that is yielded, with no shell between, as runtimes of clusters do."""
+        root = run(["buildah", "mount", self.name]).strip()
+        script = (
+            'root=$1; shift; for place in proc dev; do mount --rbind "/$place" "$root/$place"; done; '
+            'exec chroot --userspec=10001:10001 "$root" /usr/bin/env -C /workspace HOME=/tmp "$@"'
+        )
+        enter = ["unshare", "--mount", "bash", "-c", script, "bash", root, *command]
+        with subprocess.Popen(
+            enter, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
+        ) as process:
+            try:
+                yield process
+            finally:
+                process.kill()
 
     def says(self, *command: str) -> str:
         done = self.call(*command)
