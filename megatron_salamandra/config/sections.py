@@ -385,8 +385,15 @@ class GuardSection(Section):
     budget: int = Field(
         default=3,
         ge=1,
-        description="Steps of a window that may be skipped or rolled back. Beyond it spikes are recorded only, and "
-        "what is not finite ends the run.",
+        description="Steps of a window that may be skipped, rolled back or mended. Beyond it spikes are recorded only, "
+        "and what is not finite, or weights that differ between twins, end the run.",
+    )
+    twins_every: int | None = Field(
+        default=None,
+        ge=1,
+        description="Compare the bits of all weights between ranks that hold the same ones every so many steps, and "
+        "before each save; none if null. A weight that differs is copied from the majority of its twins; where there "
+        "is none, the run goes back to its newest intact checkpoint.",
     )
 
 

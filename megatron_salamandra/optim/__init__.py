@@ -9,6 +9,7 @@ from __future__ import annotations
 from megatron_salamandra.optim.adamw import GroupStepAdamW
 from megatron_salamandra.optim.build import apply_schedule, build_optimizer
 from megatron_salamandra.optim.choice import check_optimizer
+from megatron_salamandra.optim.masters import weights_unlike_masters
 from megatron_salamandra.optim.sharded import ShardedOptimizer
 from megatron_salamandra.optim.update import apply_update, ready_gradients
 
@@ -20,4 +21,5 @@ __all__ = [
     "build_optimizer",
     "check_optimizer",
     "ready_gradients",
+    "weights_unlike_masters",
 ]

@@ -33,8 +33,8 @@ class Incident:
     Attributes:
         number: from 1, in the order in which they were found.
         step: the step.
-        kind: ``not finite`` or ``spike``.
-        action: ``none``, ``fail``, ``skip`` or ``roll_back``.
+        kind: ``not finite``, ``spike``, or ``twins`` (weights that differ between ranks).
+        action: ``none``, ``fail``, ``skip``, ``roll_back`` or ``restore``.
         reason: for people.
         loss, grad_norm: of the step, in nats and as L2 norm before clipping; may be NaN or infinite.
         samples: first and last number, in the stream of the step's phase.

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from megatron_salamandra.config import RunConfig
 from megatron_salamandra.run_directory import EventLog, RunDirectory
 from megatron_salamandra.timeline import Timeline
+from megatron_salamandra.training.decision import Decision
 from megatron_salamandra.training.metrics.book import MetricBook, Number
 
 if TYPE_CHECKING:
@@ -32,10 +33,12 @@ class Progress:
     """Reason of a stop that was asked for on this rank and not agreed on yet."""
     save_request: bool = False
     """Whether a save was asked for on this rank and not agreed on yet."""
+    roll_back: Decision | None = None
+    """Why the step that was just done is rolled back, the same on all ranks."""
 
 
 class Run:
-    """A narrow view of a run: nothing in it changes the run but :meth:`request_save` and :meth:`request_stop`."""
+    """A narrow view of a run: nothing in it changes the run but the requests."""
 
     def __init__(
         self,
@@ -81,6 +84,11 @@ class Run:
         return self._progress.stop_reason
 
     @property
+    def roll_back_is_wanted(self) -> bool:
+        """Whether the step that was just done is going to be rolled back."""
+        return self._progress.roll_back is not None
+
+    @property
     def is_writer(self) -> bool:
         """True on the rank that writes the run's files."""
         return self.rank == 0
@@ -100,3 +108,10 @@ class Run:
     def request_stop(self, reason: str) -> None:
         """Ask to save and leave. One rank is enough; all of them agree in the next step and stop after it."""
         self._progress.stop_request = reason
+
+    def request_roll_back(self, decision: Decision) -> None:
+        """Have the step that was just done rolled back, in :meth:`Callback.after_step`; all ranks have to ask for it.
+
+        Callbacks behind this one are not called for the step any more, so that it is neither written nor saved.
+        """
+        self._progress.roll_back = decision

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from megatron_salamandra.training.callbacks import Callback
 from megatron_salamandra.training.callbacks.checkpointing import Checkpointing
@@ -45,6 +45,7 @@ def in_order(
     *,
     measure: StepMetrics,
     others: Sequence[Callback],
+    twins: Callable[[Guard], Callback | None],
     more_sinks: Sequence[Sink],
     validation: Validation,
     checkpointing: Checkpointing,
@@ -53,11 +54,15 @@ def in_order(
 
     Args:
         others: of the configuration and of whoever builds the trainer. What they record of a step is written with it.
+        twins: makes the one that compares twins, if one is wanted; it shares the guard's budget, and comes before what
+            writes and saves.
         more_sinks: besides those that the configuration asks for.
     """
     write = WriteMetrics(book, SinkList([*standard_sinks(run), *more_sinks], run.logger))
     # Checkpoints last: what the others wrote for this step is on disk before the step is saved.
-    first = [measure, ControlRequests(), Guard(run.config.guard)]
+    guard = Guard(run.config.guard)
+    first: list[Callback] = [measure, ControlRequests(), guard]
     if (every := run.config.training.garbage_collection_steps) is not None:
         first.append(GarbageCollection(every))
-    return [*first, *others, write, validation, checkpointing]
+    compare = [callback] if (callback := twins(guard)) is not None else []
+    return [*first, *others, *compare, write, validation, checkpointing]

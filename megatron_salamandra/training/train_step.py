@@ -87,11 +87,18 @@ class TrainStep:
         began, self._computed = self._runtime.platform.mark(), None
         batches = loader.next_step()
         data_ready = self._clock()
-        loss = self._forward_backward(batches)
-        sums = self._reduce(loss, progress)
-        gradients_ready = self._clock()
-        measured = self._measure(step, sums.nats / sums.tokens)
-        decision = self._decide(measured)
+        saves = 0.0
+        while True:
+            loss = self._forward_backward(batches)
+            sums = self._reduce(loss, progress)
+            saves = max(saves, sums.saves)
+            gradients_ready = self._clock()
+            measured = self._measure(step, sums.nats / sums.tokens)
+            decision = self._callbacks.before_decision(measured)
+            if decision.action is not Action.REPEAT:
+                break
+        if decision.action is Action.APPLY:
+            decision = self._decide(measured)
         if decision.action is Action.APPLY:
             PROGRESS.enter(Part.UPDATE)
             apply_update(self._optimizer, measured.grad_norm)
@@ -106,7 +113,7 @@ class TrainStep:
             tokens=progress.timeline.tokens(step),
             step_tokens=progress.timeline.step_tokens(step),
             applied=decision.action is Action.APPLY,
-            save_requested=sums.saves > 0,
+            save_requested=saves > 0,
             seconds={
                 "data": data_ready - started,
                 "forward_backward": gradients_ready - data_ready,

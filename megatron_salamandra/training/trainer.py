@@ -21,6 +21,7 @@ from megatron_salamandra.training.callbacks import CallbackList
 from megatron_salamandra.training.callbacks.checkpointing import Checkpointing
 from megatron_salamandra.training.callbacks.configured import configured_callbacks
 from megatron_salamandra.training.callbacks.stragglers import Stragglers
+from megatron_salamandra.training.callbacks.twins import compare_twins
 from megatron_salamandra.training.callbacks.validation import HeldOut, Validation
 from megatron_salamandra.training.decision import Action, Decision
 from megatron_salamandra.training.environment import package_versions
@@ -119,6 +120,7 @@ class Trainer:
                 runtime.platform.peak_flops(config.precision), lambda: self.callbacks.take_seconds()
             ),
             others=[Stragglers(runtime.sum_over_ranks), *configured_callbacks(config), *parts.callbacks],
+            twins=lambda guard: compare_twins(guard, runtime, self.chunks, self.optimizer),
             more_sinks=parts.sinks,
             validation=Validation(
                 runtime,
@@ -341,6 +343,12 @@ class Trainer:
             if progress.step == stop_after < self.config.total_steps and progress.stop_reason is None:
                 progress.stop_reason = STOP_AFTER_STEPS
             yield outcome.report
+            if (decision := progress.roll_back) is not None:
+                progress.roll_back = None
+                if progress.stop_reason == STOP_AFTER_STEPS:  # the last step comes again
+                    progress.stop_reason = None
+                self._roll_back(step, decision)
+                return
 
     def _roll_back(self, step: int, decision: Decision) -> None:
         """Load the newest complete checkpoint in place; the position in the data follows from its step; collective.
@@ -349,7 +357,7 @@ class Trainer:
             TrainingError: there is no checkpoint, or the same step over the same samples was rolled back before:
                 everything up to it repeats to the bit, so it would be rolled back for ever.
         """
-        if (step, self.timeline) in self._rolled_back:
+        if not decision.by_chance and (step, self.timeline) in self._rolled_back:
             raise TrainingError(
                 f"step {step} was to be rolled back a second time: {decision.reason}\n"
                 "  the callback must change something: pass over samples, or skip this update when it comes again"

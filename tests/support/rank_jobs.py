@@ -135,6 +135,57 @@ def train_with_a_rank_that_stays_away(overrides: Sequence[str]) -> int:
     return main([str(SMALL_CONFIG), *overrides], lambda runtime: Trainer.build(runtime, parts))
 
 
+def train_with_flips(overrides: Sequence[str], flips: Sequence[tuple[int, int, str, str, int]]) -> int:
+    """Like :func:`train`, but bits of weights or fp32 masters flip in the memory of ranks, each once.
+
+    Args:
+        flips: rank, step, when (``after`` it, ``inside`` it before its forward pass, or ``master``: inside it, of the
+            fp32 master), name of the weight, and bit.
+    """
+    import torch
+
+    from megatron_salamandra.model import unwrap
+    from megatron_salamandra.parallel import named_global_parameters
+    from megatron_salamandra.train import main
+    from megatron_salamandra.training import Callback, Runtime, StepReport, Trainer, TrainerParts
+    from megatron_salamandra.training.forward_backward import LossSum, run_micro_batches
+
+    left = list(flips)
+    made: list[Trainer] = []
+
+    def flip(step: int, whens: Sequence[str]) -> None:
+        for one in [one for one in left if one[1] == step and one[2] in whens]:
+            left.remove(one)
+            rank, _, when, name, bit = one
+            if os.environ["RANK"] != str(rank):
+                continue
+            for chunk in made[0].chunks:
+                weight = dict(named_global_parameters(unwrap(chunk)))[name]
+                data = weight.detach()
+                if when == "master":
+                    (part,) = [
+                        p for p in made[0].optimizer.chained_optimizers if weight in p.model_param_gbuf_map
+                    ]
+                    pairs = zip(part.model_float16_groups, part.shard_fp32_from_float16_groups, strict=True)
+                    (data,) = [m for ps, ms in pairs for p, m in zip(ps, ms, strict=True) if p is weight]
+                words = data.view(-1).view(torch.int32 if data.element_size() == 4 else torch.int16)
+                words[3] ^= 1 << bit
+
+    class Flips(Callback):
+        def after_step(self, report: StepReport) -> None:
+            flip(report.step, ["after"])
+
+    def spoilt(*arguments: Any) -> LossSum:
+        flip(made[0].step + 1, ["inside", "master"])
+        return run_micro_batches(*arguments)
+
+    def build(runtime: Runtime) -> Trainer:
+        made.append(Trainer.build(runtime, TrainerParts(forward_backward=spoilt, callbacks=[Flips()])))
+        return made[0]
+
+    return main([str(SMALL_CONFIG), *overrides], build)
+
+
 def train_by_a_clock(overrides: Sequence[str]) -> int:
     """Like :func:`train`, but no time passes except 1 s per step for waiting for batches, 10 s for clearing gradients
     and 100 s for forward and backward.

@@ -10,7 +10,7 @@ from typing import Any
 
 from megatron_salamandra.config import ConfigError
 from megatron_salamandra.hangs import PROGRESS, Part
-from megatron_salamandra.training.decision import Decision, strongest
+from megatron_salamandra.training.decision import Action, Decision, strongest
 from megatron_salamandra.training.report import LanguageScore, Measurement, StepReport
 from megatron_salamandra.training.run_view import Run
 
@@ -37,6 +37,18 @@ class Callback:
 
     def start(self) -> None:
         """Before the first step of this process, after a checkpoint was loaded."""
+
+    def before_decision(self, measured: Measurement) -> Decision:
+        """When loss and gradients of a step are known, before anybody is asked what becomes of them.
+
+        For whoever doubts the gradients themselves: other answers than to apply keep them from all other callbacks.
+
+        Args:
+            measured: equal on all ranks.
+        Returns:
+            the same on all ranks; to repeat, the step's gradients are computed again.
+        """
+        return Decision.apply()
 
     def before_update(self, measured: Measurement) -> Decision:
         """When loss and gradients of a step are known and nothing was updated.
@@ -130,6 +142,7 @@ class CallbackList:
                 "  give one of the classes another `name`: it keeps their states in the checkpoint apart"
             )
         self._callbacks = list(callbacks)
+        self._run = run
         self._logger = run.logger
         self._clock = clock
         self._seconds: dict[str, float] = {}
@@ -155,6 +168,14 @@ class CallbackList:
             PROGRESS.enter(_part(callback), callback.name)
             callback.start()
 
+    def before_decision(self, measured: Measurement) -> Decision:
+        """The first answer that is not to apply; see :meth:`Callback.before_decision`."""
+        for callback in self._callbacks:
+            PROGRESS.enter(Part.DECIDE, callback.name)
+            if (answer := callback.before_decision(measured)).action is not Action.APPLY:
+                return answer
+        return Decision.apply()
+
     def before_update(self, measured: Measurement) -> Decision:
         """The strongest answer; all callbacks are asked, because each may keep statistics."""
         answers = []
@@ -164,8 +185,10 @@ class CallbackList:
         return strongest(answers)
 
     def after_step(self, report: StepReport) -> None:
-        """See :meth:`Callback.after_step`."""
+        """See :meth:`Callback.after_step`; the rest is not called for a step that one of them has rolled back."""
         for callback in self._callbacks:
+            if self._run.roll_back_is_wanted:
+                return
             started = self._clock()
             PROGRESS.enter(_part(callback), callback.name)
             callback.after_step(report)

@@ -14,7 +14,7 @@ from megatron_salamandra.foundation.errors import UserError
 from megatron_salamandra.run_directory import Incident, incident_number, write_incident
 from megatron_salamandra.training.callbacks.base import Callback
 from megatron_salamandra.training.decision import Decision
-from megatron_salamandra.training.report import Measurement
+from megatron_salamandra.training.report import Measurement, StepReport
 from megatron_salamandra.training.usual_values import UsualValues
 
 
@@ -50,18 +50,15 @@ class Guard(Callback):
         wanted = self._settings.on_spike if kind == "spike" else self._settings.on_nonfinite
         if wanted == "roll_back" and not self._saved:
             wanted, reason = "skip", f"{reason}; there is no checkpoint to go back to yet"
-        if wanted in ("skip", "roll_back") and not self._has_budget(measured.step):
+        if wanted in ("skip", "roll_back") and not self.has_budget(measured.step):
             wanted = "fail" if kind != "spike" else "none"
-            reason += (
-                f"; {self._settings.budget} steps of the last {self._settings.window} were kept out already "
-                "(guard.budget)"
-            )
-        self._record(measured, kind, wanted, reason)
+            reason += f"; {self.budget_is_spent()}"
+        self.record(measured, kind, wanted, reason)
         if wanted == "none":
             return self._apply_as_usual(measured)  # what comes again and again becomes usual
         if wanted == "fail":
             return Decision.apply()  # which ends the run, because nothing but a finite update may be applied
-        self._acted.append(measured.step)
+        self.spend(measured.step)
         if wanted == "roll_back":
             return Decision.roll_back(reason, past_this_step=True)
         return Decision.skip(reason)
@@ -104,12 +101,41 @@ class Guard(Callback):
             )
         return None, ""
 
-    def _has_budget(self, step: int) -> bool:
+    @property
+    def has_checkpoint(self) -> bool:
+        """Whether there is a checkpoint to go back to."""
+        return self._saved
+
+    def has_budget(self, step: int) -> bool:
+        """Whether one more step may be kept out, or mended, in the window of this one."""
         self._acted = [other for other in self._acted if abs(step - other) < self._settings.window]
         return len(self._acted) < self._settings.budget
 
-    def _record(self, measured: Measurement, kind: str, action: str, reason: str) -> None:
-        """Write the incident and its event; what cannot be written must not end a run."""
+    def spend(self, step: int) -> None:
+        """One step of the budget."""
+        self._acted.append(step)
+
+    def budget_is_spent(self) -> str:
+        """Why no more is done, in words."""
+        return (
+            f"{self._settings.budget} steps of the last {self._settings.window} were kept out or mended already "
+            "(guard.budget)"
+        )
+
+    def record(
+        self,
+        measured: Measurement | StepReport,
+        kind: str,
+        action: str,
+        reason: str,
+        *,
+        contents: bool = True,
+    ) -> None:
+        """Write the incident and its event; what cannot be written must not end a run.
+
+        Args:
+            contents: list the documents of the step, which may be the cause.
+        """
         run = self.run
         run.logger.warning("step %d: %s (%s)", measured.step, reason, action)
         if not run.is_writer:
@@ -126,7 +152,7 @@ class Guard(Callback):
                 loss=measured.loss,
                 grad_norm=measured.grad_norm,
                 samples=(samples[0], samples[-1]),
-                contents=self._contents(measured.step),
+                contents=self._contents(measured.step) if contents else [],
             )
             path = write_incident(directory, incident)
             run.events.write(
