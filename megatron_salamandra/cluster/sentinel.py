@@ -18,7 +18,7 @@ import sys
 import time
 from collections.abc import Sequence
 
-from megatron_salamandra.cluster.slurm import SlurmJob
+from megatron_salamandra.cluster.slurm import JobNow, SlurmJob
 from megatron_salamandra.cluster.slurm_command import SlurmError, answer
 
 STEP_NAME = "salamandra-sentinel"
@@ -40,9 +40,12 @@ class Sentinels:
         self._job, self._look_seconds = job, look_seconds
         self._host = os.environ.get("SLURMD_NODENAME", job.nodes[0])
         self._steps: dict[str, subprocess.Popen[bytes]] = {}
+        self._hosts: tuple[str, ...] = ()
+        self._posted = 0.0
 
     def post(self, hosts: Sequence[str]) -> None:
         """Have sentinels on up to two of the hosts that answer; to be called before every round."""
+        self._hosts, self._posted = tuple(hosts), time.monotonic()
         others = [host for host in hosts if host != self._host]
         wanted = dict.fromkeys([*others[-1:], *others[:1]])
         for host in [host for host, step in self._steps.items() if step.poll() is not None]:
@@ -50,6 +53,12 @@ class Sentinels:
         for host in list(wanted)[: max(0, _SENTINELS - len(self._steps))]:
             if host not in self._steps:
                 self._steps[host] = self._start(host)
+
+    def renew(self) -> None:
+        """Post again those that ended, for rounds take weeks; to be called now and then."""
+        ended = any(step.poll() is not None for step in self._steps.values())
+        if ended and time.monotonic() > self._posted + self._look_seconds:
+            self.post(self._hosts)
 
     def end(self) -> None:
         """Relieve them."""
@@ -90,7 +99,7 @@ def watch(job: str, restarts: int, host: str, look_seconds: float) -> int:
             hosts = answer(["scontrol", "show", "hostnames", fields.get("NodeList", host)]).split()
         except SlurmError:
             continue
-        lives = fields.get("JobState") == "RUNNING" or (ended and fields.get("ExitCode") == _KILLED)
+        lives = JobNow.from_fields(fields).lives or (ended and fields.get("ExitCode") == _KILLED)
         if not lives or int(fields.get("Restarts", "0")) != restarts or (ended and host in hosts):
             return 0
         missed = 0 if host in hosts else missed + 1

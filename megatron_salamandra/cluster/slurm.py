@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import os
 import re
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -170,22 +171,27 @@ class SlurmJob:
         well = [node for node, state in states.items() if not is_lost(state) and not is_leaving(state)]
         return len([node for node in well if node not in hosts])
 
-    def end_steps(self, *, but: str) -> list[str]:
-        """Kill what is left of this job's steps, but not its batch script; returns their names.
+    def end_steps(self, *, but: str, seconds: float = 0.0) -> None:
+        """Kill what is left of this job's steps, but not its batch script.
 
         A step outlives its srun: an srun that was killed, or a rank that was frozen, would go on beside the next round.
 
         Args:
             but: name of steps that stay.
+            seconds: to wait for them to be gone, at most.
         Raises:
             SlurmError: SLURM does not answer.
         """
-        lines = answer(["squeue", "--noheader", "--steps", "--jobs", self.name, "--format", "%i %j"])
-        steps = [line.split() for line in lines.splitlines() if len(line.split()) > 1]
-        left = [name for name, what in steps if name.rpartition(".")[2].isdecimal() and what != but]
-        if left:
-            answer(["scancel", *left])
-        return left
+        deadline = time.monotonic() + seconds
+        while True:
+            lines = answer(["squeue", "--noheader", "--steps", "--jobs", self.name, "--format", "%i %j"])
+            steps = [line.split() for line in lines.splitlines() if len(line.split()) > 1]
+            left = [name for name, what in steps if name.rpartition(".")[2].isdecimal() and what != but]
+            if left:
+                answer(["scancel", *left])
+            if not left or time.monotonic() > deadline:
+                return
+            time.sleep(1.0)
 
     def requeue(self) -> None:
         """Put the job back into the queue; ends this process soon.

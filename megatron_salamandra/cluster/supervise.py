@@ -303,10 +303,8 @@ class Supervisor:
 
     def _clear_steps(self, *, wait: bool) -> None:
         """No rank of this round may live beside one of the next. A host that is gone never says that its ranks are."""
-        deadline = time.monotonic() + _STEPS_GONE_SECONDS
         with contextlib.suppress(SlurmError):
-            while self.job.end_steps(but=STEP_NAME) and wait and time.monotonic() < deadline:
-                time.sleep(5 * _POLL_SECONDS)
+            self.job.end_steps(but=STEP_NAME, seconds=_STEPS_GONE_SECONDS if wait else 0.0)
 
     def _watch(
         self, step: Step, directory: Path, watch: RoundWatch, owner: RunOwner
@@ -327,6 +325,7 @@ class Supervisor:
                 # A file system that is away is no loss of the directory.
                 with contextlib.suppress(OSError, WriteError):
                     owner.check()
+                self._sentinels.renew()
                 if first_report is None and any(directory.glob("rank-*.json")):
                     first_report = now
             if first_report is not None:

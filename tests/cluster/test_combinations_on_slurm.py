@@ -272,6 +272,26 @@ def test_a_suspended_job_is_asked_to_stop_and_stops_once_it_is_resumed(lab: Lab,
     run.assert_nothing_left()
 
 
+@pytest.mark.parametrize("before", ["suspended", "killed"])
+def test_the_batch_host_dies_long_after_something_happened_to_its_sentinel(
+    whole_lab: Lab, tmp_path: Path, before: str
+) -> None:
+    run = run_until(whole_lab, tmp_path, "--steps 400", 12)
+    sentinel = f"cluster.sentinel {run.job} "
+    if before == "suspended":
+        whole_lab.on("ctl", "scontrol", "suspend", run.job)
+        wait_until(lambda: whole_lab.field(run.job, "JobState") == "SUSPENDED", 30)
+        whole_lab.on("ctl", "scontrol", "resume", run.job)
+    else:
+        whole_lab.call("kill", "node2", sentinel)
+    run.wait_for_step(run.steps()[-1] + 40)
+    wait_until(lambda: whole_lab.runs("node2", sentinel), 60, run.text)
+    whole_lab.call("off", "node1")
+    assert run.end(240) == "COMPLETED", run.text()
+    assert run.causes() == ["lost", "done"]
+    run.assert_whole(400)
+
+
 def test_elements_of_a_job_array_are_jobs_of_their_own(lab: Lab, tmp_path: Path) -> None:
     """The number of its first element is that of the whole array."""
     program = shlex.quote(str(Path(__file__).parent / "supervise_stand_in.py"))

@@ -68,6 +68,10 @@ STORIES: dict[str, tuple[list[str], bool]] = {
         [f"{RUNNING} NodeList=node2", f"{RUNNING} NodeList=node1", "JobState=COMPLETED Restarts=2"],
         False,
     ),
+    "suspended, and its host lost later": (
+        ["JobState=SUSPENDED Restarts=2 NodeList=node1,node2", *[f"{RUNNING} NodeList=node2"] * 2],
+        True,
+    ),
     "job done": (["JobState=COMPLETED Restarts=2 NodeList=node2"], False),
     "started again by somebody": (["JobState=RUNNING Restarts=3 NodeList=node2"], False),
     "relieved": ([f"TERM {RUNNING} NodeList=node1,node2"], False),

@@ -97,7 +97,7 @@ class Lab:
 
     def restore(self) -> None:
         """Give every host back its power, daemon and link, end all jobs, and wait until all nodes are idle."""
-        if not self._runs("ctl", "slurmctld -D"):
+        if not self.runs("ctl", "slurmctld -D"):
             self.call("daemon", "ctl")
             wait_until(self.controller_answers, 60)
         self.on("ctl", "scancel", "--user=root")
@@ -107,14 +107,15 @@ class Lab:
                 self.call("on", host)
                 continue
             self.call("link", host, "up")
-            if not self._runs(host, "slurmd -D"):
+            if not self.runs(host, "slurmd -D"):
                 self.call("daemon", host)
         for number in range(1, self.nodes + 1):
             with contextlib.suppress(AssertionError):  # it is in order
                 self.on("ctl", "scontrol", "update", f"NodeName=node{number}", "State=RESUME")
         self.wait_for_idle()
 
-    def _runs(self, host: str, program: str) -> bool:
+    def runs(self, host: str, program: str) -> bool:
+        """Whether a process of the host has words like these."""
         try:
             return bool(self.on(host, "pgrep", "--full", program).strip())
         except AssertionError:
