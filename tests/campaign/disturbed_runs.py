@@ -229,21 +229,22 @@ def differences(run: Path, undisturbed: Path) -> list[str]:
 
 def twice_told(run: Path) -> list[str]:
     """Events of steps that ``events.jsonl`` does not tell exactly once."""
+    events = read_events(RunDirectory(run).events)
     told = Counter(
         (event.kind, event.details["step"])
-        for event in read_events(RunDirectory(run).events)
+        for event in events
         if event.kind in ("checkpoint", "skip", "incident", "roll_back", "phase")
     )
     found = [
         f"events.jsonl tells {kind} of step {step} {n} times" for (kind, step), n in told.items() if n > 1
     ]
     saved = {step for kind, step in told if kind == "checkpoint"}
-    found += [
-        f"events.jsonl does not tell of the checkpoint of step {step}"
+    saved |= {event.details["step"] for event in events if event.details.get("what") == "checkpoint"}
+    return found + [
+        f"events.jsonl does not tell what became of the checkpoint of step {step}"
         for step in range(SAVE_EVERY, STEPS + 1, SAVE_EVERY)
         if step not in saved
     ]
-    return found
 
 
 def curve(directory: Path, tag: str) -> list[tuple[int, float]]:

@@ -77,11 +77,8 @@ def _rank(rank: int, port: int, arguments: Sequence[str], point: KillPoint | Non
         os.dup2(stream.fileno(), 2)
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(RANKS)}
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "OMP_NUM_THREADS": "1"}
-    from megatron_salamandra.platform import megatron_versions
     from megatron_salamandra.train import leave_process, run_as_process
 
-    # Forked as well, where a command's rank starts another Python, which imports torch.
-    megatron_versions.get_context = lambda kind: mp.get_context("fork")  # type: ignore[assignment]
     if point is not None:
         install(point, rank)
     code = run_as_process(arguments)

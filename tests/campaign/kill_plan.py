@@ -13,27 +13,16 @@ from kill_points import KillPoint
 STAGES: dict[str, tuple[str, ...]] = {
     "start": ("self", "ranks", "launcher", "all"),
     "step": ("self", "ranks", "launcher", "all"),
-    "save": ("self", "ranks", "launcher", "all"),
-    "writer of a save": ("self", "rank", "ranks"),
-    "helper of saves": ("manager", "tracker"),
+    "save": ("rank", "ranks", "launcher", "all"),
+    "writer of a save": ("self", "writers"),
     "metrics": ("self", "ranks", "all"),
     "validation": ("self", "ranks", "all"),
     "resume": ("self", "ranks", "all"),
     "end": ("self", "ranks", "launcher", "all"),
 }
 """Who may be killed in which stage of a run."""
-_OF_A_SAVE = (
-    ".partial-step-",
-    "/shards/.metadata",
-    "/shards/common.pt",
-    "/shards/metadata.json",
-    "/config.yaml",
-    "/state.json",
-    "/tokenizer.model",
-    "/manifest.json",
-    "/checkpoints",
-)
-"""Files that rank 0 touches in a save."""
+_TOUCHES_OF_A_SAVE = {0: 20, 1: 3}
+"""So often a rank's writers touch files of a save, or more."""
 
 
 @dataclass(frozen=True)
@@ -94,29 +83,26 @@ def _in_a_step(draw: random.Random, victims: str, least: int = 1) -> KillPoint:
 
 
 def _in_a_save(draw: random.Random, victims: str) -> KillPoint:
+    """Anywhere in a save, counted in touches of files, from its directory to the deletion of old ones."""
     if draw.random() < 0.2:
         return _point(draw, victims, part="save", nth=draw.randrange(1, 5))
-    if draw.random() < 0.3:  # the name, the deletion of old ones, and what comes after them
-        return _point(
-            draw,
-            victims,
-            rank=0,
-            file=f"step-{SAVE_EVERY * draw.randrange(1, 5):08d}",
-            later=draw.randrange(40),
-        )
+    rank = draw.choice((0, 0, 0, 1))
     return _point(
-        draw, victims, rank=0, file=draw.choice(_OF_A_SAVE), nth=draw.randrange(1, 6), later=draw.randrange(4)
+        draw,
+        victims,
+        rank=rank,
+        file=f"step-{SAVE_EVERY * draw.randrange(1, STEPS // SAVE_EVERY + 1):08d}",
+        nth=draw.randrange(1, _TOUCHES_OF_A_SAVE[rank] + 1),
+        in_writer=True,
     )
 
 
-def _in_a_writer(draw: random.Random, victims: str) -> KillPoint:
-    file = draw.choice((".distcp", ".files-of-rank", "/shards"))
-    return _point(draw, victims, file=file, nth=draw.randrange(1, 3), in_writer=True)
-
-
-def _helper(draw: random.Random, victims: str) -> KillPoint:
-    part = draw.choice(("forward", "update", "save"))
-    return _point(draw, victims, part=part, step=draw.randrange(SAVE_EVERY + 1, STEPS + 1))
+def _writer(draw: random.Random, victims: str) -> KillPoint:
+    if victims == "self":
+        return _in_a_save(draw, victims)
+    part = draw.choice(("data", "forward", "update", "save"))
+    step = SAVE_EVERY * draw.randrange(1, STEPS // SAVE_EVERY) + (part != "save")
+    return _point(draw, victims, part=part, step=step)
 
 
 def _between_metrics(draw: random.Random, victims: str) -> KillPoint:
@@ -161,8 +147,7 @@ _DRAWN: dict[str, Callable[[random.Random, str], KillPoint]] = {
     "start": _in_the_start,
     "step": _in_a_step,
     "save": _in_a_save,
-    "writer of a save": _in_a_writer,
-    "helper of saves": _helper,
+    "writer of a save": _writer,
     "metrics": _between_metrics,
     "validation": _in_validation,
     "resume": _in_the_resume,

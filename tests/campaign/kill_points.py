@@ -34,7 +34,7 @@ class KillPoint:
         later: so many touches of files below ``within`` later.
         within: files that ``later`` counts.
         in_writer: the point is in a process that the rank has forked, which writes a checkpoint.
-        victims: ``self``, ``rank``, ``ranks``, ``launcher``, ``all``, ``manager`` or ``tracker``.
+        victims: ``self``, ``rank``, ``ranks``, ``launcher``, ``all``, or ``writers``: what the rank has forked.
     """
 
     book: str
@@ -153,9 +153,8 @@ class _Trigger:
             return [self._rank_pid]
         if kind == "launcher":
             return [int((book / "launcher").read_text())]
-        if kind in ("manager", "tracker"):
-            sign = {"manager": "multiprocessing.spawn", "tracker": "resource_tracker"}[kind]
-            return [pid for pid in _children(self._rank_pid) if sign in _command(pid)]
+        if kind == "writers":
+            return _children(self._rank_pid)
         ranks = [int(path.read_text()) for path in book.glob("rank-*")]
         ordered = [pid for pid in ranks if pid != self._rank_pid] + [self._rank_pid]
         return [int((book / "launcher").read_text()), *ordered] if kind == "all" else ordered
@@ -173,10 +172,3 @@ def _children(pid: int) -> list[int]:
         except OSError:
             continue
     return found
-
-
-def _command(pid: int) -> str:
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ")
-    except OSError:
-        return ""
