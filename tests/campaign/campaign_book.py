@@ -11,6 +11,8 @@ from typing import Any
 
 from megatron_salamandra.foundation.json_files import append_json_lines, read_json_lines
 
+_UNTRIED = {"problems": ["not tried"]}
+
 
 class CampaignBook:
     """Results by case, and a line on the console for each."""
@@ -30,13 +32,13 @@ class CampaignBook:
         return list(self._done.values())
 
     def carry_out(self, kind: str, cases: int, attempt: Callable[[int], dict[str, Any]]) -> None:
-        """Try cases 0 to ``cases`` that were not tried yet.
+        """Try cases 0 to ``cases`` that were not tried yet, or did not end as they should.
 
         Args:
             kind: what is tried.
             attempt: tries a case; ``problems`` of what it returns is a list, empty if all is well.
         """
-        todo = [number for number in range(cases) if (kind, number) not in self._done]
+        todo = [number for number in range(cases) if self._done.get((kind, number), _UNTRIED)["problems"]]
         started = time.monotonic()
         for position, number in enumerate(todo, 1):
             began = time.monotonic()

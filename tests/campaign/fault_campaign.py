@@ -17,9 +17,9 @@ from typing import Any
 
 from campaign_book import CampaignBook, table, write_results
 from disturbed_runs import Broken, Start, command, differences, disturb, start
+from flips import Flips, make_blend
 from forked_ranks import ForkedRanks
 from kill_plan import KillCase, kill_case
-from synthetic_blend import write_blend
 
 
 def main() -> int:
@@ -31,6 +31,7 @@ def main() -> int:
     parser.add_argument(
         "--forked", type=int, default=100, metavar="N", help="kills of ranks without a launcher"
     )
+    parser.add_argument("--flips", type=int, default=400, metavar="N", help="of single bits")
     parser.add_argument("--seed", type=int, default=20261128, help="of everything that is drawn")
     parser.add_argument("--out", type=Path, default=Path("runs/fault-campaign"), metavar="DIR")
     options = parser.parse_args()
@@ -40,11 +41,12 @@ def main() -> int:
     book = CampaignBook(out / f"tried-{options.seed}.jsonl", options.seed)
     about = {"seed": options.seed, "machine": f"{platform.machine()}, {os.cpu_count()} cores"}
     try:
-        blend = out / "blend" / "blend.yaml"
-        if not blend.exists():
-            write_blend(blend.parent)
+        blend = make_blend(out / "blend")
         kills = Kills(out, options.seed, blend)
         book.carry_out("forked ranks killed", options.forked, kills.attempt_forked)
+        book.carry_out(
+            "bit flipped", options.flips, Flips(out, options.seed, blend, kills.undisturbed).attempt
+        )
         book.carry_out("commands killed", options.kills, kills.attempt)
     finally:
         write_results(out, book.results, about)
