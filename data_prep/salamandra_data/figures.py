@@ -92,6 +92,6 @@ def html_page(title: str, template: str, **values: Any) -> bytes:
     )
     page = environment.from_string(_LAYOUT + template)
     # An SVG is markup already, and matplotlib escapes the text in it.
-    return page.render(title=title, plot=lambda drawing: Markup(svg(drawing)), **values).encode(
+    return page.render(title=title, plot=lambda drawing: Markup(svg(drawing)), **values).encode(  # nosec B704
         errors="backslashreplace"
     )

@@ -95,7 +95,7 @@ class BackgroundWork:
         if code == 0:
             with contextlib.suppress(EOFError, pickle.UnpicklingError):
                 contents = os.pread(self._memory, os.fstat(self._memory).st_size, 0)
-                value, error = pickle.loads(contents)  # from our own memory
+                value, error = pickle.loads(contents)  # nosec B301 # from our own memory
                 return Answer(value, error)
         how = f"was killed by signal {-code} ({_name_of(-code)})" if code < 0 else f"ended with code {code}"
         return Answer(error=HelperDied(f"{self._what} (process {self.pid}) {how}"))
@@ -114,7 +114,7 @@ def _work(action: Callable[[], object], memory: int, parent: int) -> None:
             answer = (None, error)
         try:
             contents = pickle.dumps(answer)
-            pickle.loads(contents)  # an exception may go in and not come out again
+            pickle.loads(contents)  # nosec B301 # an exception may go in and not come out again
         except Exception:
             contents = pickle.dumps((None, RuntimeError("".join(traceback.format_exception(answer[1])))))
         done = 0

@@ -87,7 +87,7 @@ def parse_yaml(
         error_class: the text is not YAML, or a key is written twice; names ``origin`` and the line.
     """
     try:
-        value = yaml.load(text, Loader=_ExactLoader if exact else _StrictLoader)
+        value = yaml.load(text, Loader=_ExactLoader if exact else _StrictLoader)  # nosec B506 # both are SafeLoaders
         _refuse_circles(value, (), set())
         return value
     except RecursionError:

@@ -118,7 +118,7 @@ def load_exact_yaml(path: Path, kind: str) -> Mapping[Any, Any]:
         DataError: the ``kind`` of file is missing, unreadable or not a mapping.
     """
     try:
-        contents = yaml.load(path.read_bytes(), Loader=_ExactLoader)
+        contents = yaml.load(path.read_bytes(), Loader=_ExactLoader)  # nosec B506 # a SafeLoader
     except FileNotFoundError as error:
         raise DataError(f"{path}: no such {kind}") from error
     except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:

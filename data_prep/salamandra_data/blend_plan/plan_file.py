@@ -128,7 +128,7 @@ def _read(path: Path) -> tuple[bytes, Any]:
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     try:
         _refuse_foreign_yaml(path, yaml.parse(raw, Loader=loader))
-        return raw, yaml.load(raw, Loader=loader)
+        return raw, yaml.load(raw, Loader=loader)  # nosec B506
     except yaml.YAMLError as error:
         raise DataError(f"{path}: not YAML: {error}") from error
     except ValueError as error:  # a number of thousands of digits, a date of a 13th month
