@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from megatron_salamandra.checkpoint.comparison import Comparison, compare_checkpoints
     from megatron_salamandra.checkpoint.integrity import check_together, newest_intact
+    from megatron_salamandra.checkpoint.local_copies import LocalCopies
     from megatron_salamandra.checkpoint.metadata import load_metadata, weights_only
     from megatron_salamandra.checkpoint.reader import load_checkpoint
     from megatron_salamandra.checkpoint.reshard import reshard_checkpoint
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = [
     "CheckpointWriter",
     "Comparison",
+    "LocalCopies",
     "SaveOutcome",
     "StoredTensors",
     "check_together",
@@ -36,6 +38,7 @@ __all__ = [
 _MODULES = {
     "CheckpointWriter": "writer",
     "Comparison": "comparison",
+    "LocalCopies": "local_copies",
     "SaveOutcome": "writer",
     "StoredTensors": "stored_tensors",
     "check_together": "integrity",

@@ -26,7 +26,9 @@ class Stage(StrEnum):
     """What a save does on the disk, in this order."""
 
     DIRECTORY = "making the directory"
+    LOCAL = "writing to the local disk"
     TENSORS = "writing tensors"
+    UPLOAD = "uploading tensors"
     METADATA = "writing metadata"
     STATE = "writing the state"
     MANIFEST = "writing the manifest"

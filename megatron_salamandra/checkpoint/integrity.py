@@ -9,8 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 import torch.distributed as dist
 
+from megatron_salamandra.checkpoint.local_copies import LocalCopies
 from megatron_salamandra.checkpoint.metadata import load_metadata
 from megatron_salamandra.hangs import PROGRESS, Part
 from megatron_salamandra.run_directory import (
@@ -67,14 +69,19 @@ def _check_together(directory: Path) -> None:
         raise finding.error()
 
 
-def newest_intact(root: Path, passed_over: Callable[[Path, CheckpointError], object]) -> Path | None:
+def newest_intact(
+    root: Path, passed_over: Callable[[Path, CheckpointError], object], local: LocalCopies | None = None
+) -> Path | None:
     """The newest checkpoint below ``root`` that is as it was written, or None if there are none at all; collective.
+
+    Returned is its copy on this node, if every node has an intact one.
 
     Damaged ones after it are renamed to ``damaged-step-N``, so that nothing takes them for the newest again: only the
     owner of the run may call this.
 
     Args:
         passed_over: called on rank 0 with each checkpoint that was not used, and why.
+        local: copies on this node.
     Raises:
         CheckpointError: there are checkpoints, and none is intact.
     """
@@ -83,8 +90,10 @@ def newest_intact(root: Path, passed_over: Callable[[Path, CheckpointError], obj
     dist.broadcast_object_list(told, src=0)
     failed: list[tuple[Path, CheckpointError]] = []
     for directory in reversed(told[0]):
+        copy = _intact_copy(directory, local)
         try:
-            check_together(directory)
+            if copy is None:
+                check_together(directory)
         except CheckpointError as error:
             failed.append((directory, error))
             continue
@@ -93,13 +102,30 @@ def newest_intact(root: Path, passed_over: Callable[[Path, CheckpointError], obj
                 passed_over(other, why)
                 if isinstance(why, DamagedCheckpointError):
                     _set_aside(other)
-        return Path(directory)
+        return copy or Path(directory)
     if failed:
         reasons = "\n  ".join(str(why).replace("\n", " ") for _, why in failed)
         raise CheckpointError(
             f"{root}: no checkpoint is intact, and a new start would lose the run\n  {reasons}"
         )
     return None
+
+
+def _intact_copy(directory: Path, local: LocalCopies | None) -> Path | None:
+    """This node's copy of a checkpoint, if every node has one and all are as they were written; collective."""
+    if local is None:
+        return None
+    copy = local.copy_of(directory)
+    there = torch.tensor([copy is not None], dtype=torch.int32, device=torch.cuda.current_device())
+    dist.all_reduce(there, op=dist.ReduceOp.MIN)
+    if copy is None or not there.item():
+        return None
+    try:
+        check_together(copy)
+    except CheckpointError as error:
+        LOGGER.warning("the local copy is not used: %s", error)
+        return None
+    return copy
 
 
 def _opened(directory: Path) -> Manifest:

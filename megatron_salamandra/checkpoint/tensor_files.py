@@ -36,12 +36,15 @@ class Written:
     retries: int
 
 
-def write_tensor_files(files: Sequence[Sequence[Item]], partial: Path, rank: int, disk: Disk) -> Written:
+def write_tensor_files(
+    files: Sequence[Sequence[Item]], partial: Path, rank: int, disk: Disk, stage: Stage = Stage.TENSORS
+) -> Written:
     """Write files ``__RANK_N.distcp`` side by side and have them on the disk.
 
     Args:
         files: items of each file; tensors on the host.
         partial: directory in which the save is assembled; made if it is not there, any time.
+        stage: what an error calls it.
     Raises:
         SaveError: the disk refuses.
     """
@@ -51,7 +54,7 @@ def write_tensor_files(files: Sequence[Sequence[Item]], partial: Path, rank: int
         name: str, items: Sequence[Item]
     ) -> tuple[dict[str, Any], list[tuple[MetadataIndex, _StorageInfo]]]:
         path = partial / SHARDS / name
-        return disk.attempt(Stage.TENSORS, path, lambda: write_file(path, items))
+        return disk.attempt(stage, path, lambda: write_file(path, items))
 
     with ThreadPoolExecutor(max(1, len(files)), thread_name_prefix="tensors") as threads:
         written = list(threads.map(write, names, files))

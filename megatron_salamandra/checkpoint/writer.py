@@ -21,7 +21,8 @@ from torch import Tensor
 from megatron_salamandra.checkpoint.background import Answer, BackgroundWork, HelperDied
 from megatron_salamandra.checkpoint.completion import Contents, complete, open_directory
 from megatron_salamandra.checkpoint.contents import METADATA, sharded_state
-from megatron_salamandra.checkpoint.disk import Disk, SaveError
+from megatron_salamandra.checkpoint.disk import Disk, SaveError, Stage
+from megatron_salamandra.checkpoint.local_copies import LocalCopies
 from megatron_salamandra.checkpoint.retention import prune
 from megatron_salamandra.checkpoint.save_plan import Item, Planner, RankPlan
 from megatron_salamandra.checkpoint.tensor_files import Written, write_tensor_files
@@ -46,6 +47,7 @@ FP32_STATE_BYTES = 12
 _LOOK_SECONDS = 0.2
 """How often ranks that wait for a save ask each other."""
 _CLEAN_UP_SECONDS = 60.0
+_LOCAL_RETRY_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
@@ -118,6 +120,7 @@ class CheckpointWriter:
         config_yaml: str,
         tokenizer: Path,
         owner: RunOwner | None,
+        local: LocalCopies | None = None,
     ) -> None:
         """Nothing is written before the first save.
 
@@ -128,12 +131,15 @@ class CheckpointWriter:
             tokenizer: SentencePiece model, stored in every checkpoint; read now, because its
                 place may be gone in a week.
             owner: of the run directory, on rank 0: asked before anything there is deleted or gets its name.
+            local: copies on this node; None if tensors go straight to ``root``.
         """
         self._root = root
         self._policy = policy
         self._config_yaml = config_yaml
         self._tokenizer = tokenizer.read_bytes()
         self._owner = owner
+        self._local = local
+        self._keeping: BackgroundWork | None = None
         self._planner = Planner()
         self._state_bytes: int | None = None
         self._running: _Save | None = None
@@ -191,6 +197,8 @@ class CheckpointWriter:
         """
         save, looked = self._running, time.perf_counter()
         if save is None:
+            if wait:
+                self._finish_keeping()
             return []
         outcome = None
         while outcome is None:
@@ -201,6 +209,8 @@ class CheckpointWriter:
         save.stall_seconds += stall
         if outcome is None:
             return []
+        if wait:
+            self._finish_keeping()
         self._running = None
         self._raise_if_lost()
         seconds = time.perf_counter() - save.started
@@ -226,6 +236,7 @@ class CheckpointWriter:
         if save.completing:
             told, _ = self._on_rank_zero(lambda: answer.value)
             size, retries = told or (0, 0)
+            self._keep_locally(save)
             return self._outcome(save, bytes=size, retries=retries), True
         self._begin_completion(save, answer.value)
         return None, True
@@ -245,7 +256,46 @@ class CheckpointWriter:
         if dist.get_rank() == 0:
             assert self._state_bytes is not None
             open_directory(partial, self._state_bytes, disk)
-        return write_tensor_files(plan.files, partial, dist.get_rank(), disk)
+        written = self._write_locally(partial, plan)
+        if written is None or self._local is None:
+            return write_tensor_files(plan.files, partial, dist.get_rank(), disk)
+        self._local.upload(written, partial, disk)
+        return replace(written, retries=written.retries + disk.retries)
+
+    def _write_locally(self, partial: Path, plan: RankPlan) -> Written | None:
+        """Write tensors to this node's disk; None if they are not to go there, or the disk refuses."""
+        if self._local is None:
+            return None
+        disk = Disk(min(self._policy.retry_seconds, _LOCAL_RETRY_SECONDS))
+        try:
+            self._local.begin(partial, disk)
+            place = self._local.place(partial)
+            return write_tensor_files(plan.files, place, dist.get_rank(), disk, Stage.LOCAL)
+        except SaveError as error:
+            LOGGER.warning("tensors go straight to %s: %s", self._root, error)
+            return None
+
+    def _keep_locally(self, save: _Save) -> None:
+        """Have what was written here become this node's copy, beside training; failing costs the copy."""
+        if self._local is None:
+            return
+        local, final = self._local, step_directory(self._root, save.step)
+
+        def keep() -> None:
+            try:
+                local.keep(save.partial, final, Disk(self._policy.retry_seconds))
+            except SaveError as error:
+                LOGGER.warning("there is no local copy of %s: %s", final.name, error)
+                local.drop(save.partial)
+
+        self._keeping = BackgroundWork(keep, "the process that keeps a local copy")
+
+    def _finish_keeping(self) -> None:
+        """Wait until the local copy of the last save is there, a while at most."""
+        if self._keeping is not None:
+            if self._keeping.answer(_CLEAN_UP_SECONDS) is None:
+                self._keeping.kill()
+            self._keeping = None
 
     def _complete(self, save: _Save, written: Sequence[Written]) -> tuple[int, int]:
         """Size of the checkpoint, and attempts that failed at first."""
@@ -282,6 +332,8 @@ class CheckpointWriter:
             return self._outcome(save, bytes=words[0].published)
         if dist.get_rank() == 0:
             self._drop(save.partial)
+        if self._local is not None:
+            self._local.drop(save.partial)
         dist.barrier()
         said = "; ".join(
             f"rank {rank} on {word.host}: {word.error}" for rank, word in enumerate(words) if word.error

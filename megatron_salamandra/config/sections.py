@@ -344,6 +344,17 @@ class CheckpointSection(Section):
         description="Write in the background while training goes on, from a copy in host memory.",
     )
     at_end: bool = Field(default=True, description="Save after the last step of the run.")
+    local_dir: FilePath | None = Field(
+        default=None,
+        description="Directory on a disk of each node, such as /scratch/$USER: tensors are written there first and "
+        "uploaded to run_dir while training goes on, and a resume reads them there if they are intact. A checkpoint "
+        "is one only when its upload is complete.",
+    )
+    local_keep: int = Field(
+        default=1,
+        ge=1,
+        description="Newest checkpoints kept in local_dir by each node; a running save counts.",
+    )
     retry_seconds: float = Field(
         default=60.0,
         ge=0.0,

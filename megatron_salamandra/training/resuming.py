@@ -9,7 +9,7 @@ import yaml
 from megatron.core.distributed import DistributedDataParallel
 from megatron.core.optimizer import MegatronOptimizer
 
-from megatron_salamandra.checkpoint import load_checkpoint, newest_intact
+from megatron_salamandra.checkpoint import LocalCopies, load_checkpoint, newest_intact
 from megatron_salamandra.config import ConfigError, RunConfig, load_run_config
 from megatron_salamandra.data import RunStream, SourceLedger
 from megatron_salamandra.hangs import PROGRESS, Part
@@ -39,7 +39,15 @@ def newest_checkpoint(runtime: Runtime) -> Path | None:
         runtime.logger.warning("%s is passed over: %s", directory.name, error)
         runtime.events.write("checkpoint_passed_over", checkpoint=directory.name, reason=str(error))
 
-    return newest_intact(runtime.directory.checkpoints, tell)
+    return newest_intact(runtime.directory.checkpoints, tell, local_copies(runtime))
+
+
+def local_copies(runtime: Runtime) -> LocalCopies | None:
+    """Checkpoints of the run on this node's own disk; None if none are kept."""
+    policy = runtime.config.checkpoint
+    if policy.local_dir is None:
+        return None
+    return LocalCopies(policy.local_dir, runtime.directory.path, policy.local_keep, runtime.grid.local_rank)
 
 
 def check_same_stream(directory: Path, state: CheckpointState, data: RunStream) -> None:

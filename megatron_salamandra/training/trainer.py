@@ -34,6 +34,7 @@ from megatron_salamandra.training.report import StepReport
 from megatron_salamandra.training.resuming import (
     check_same_stream,
     initialize_weights,
+    local_copies,
     newest_checkpoint,
     recorded,
     tell_changes,
@@ -108,6 +109,7 @@ class Trainer:
             config_yaml=config.to_yaml(),
             tokenizer=self.data.phases[0].plan.tokenizer.path,
             owner=runtime.owner,
+            local=local_copies(runtime),
         )
 
         def save(step: int) -> list[SaveOutcome]:

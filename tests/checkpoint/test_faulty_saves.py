@@ -15,7 +15,8 @@ from training_runs import TrainingRuns
 from megatron_salamandra.checkpoint.disk import Stage
 from megatron_salamandra.run_directory import verify_checkpoint
 
-PLACES = [(0, stage) for stage in Stage] + [(1, Stage.TENSORS)]
+WITHOUT_COPIES = [stage for stage in Stage if stage not in (Stage.LOCAL, Stage.UPLOAD)]
+PLACES = [(0, stage) for stage in WITHOUT_COPIES] + [(1, Stage.TENSORS)]
 SAVING = ["checkpoint.every_steps=1", "checkpoint.asynchronous=true", "checkpoint.keep_last=null"]
 
 

@@ -1,0 +1,145 @@
+"""Copies of the newest checkpoints on each node's own disk: written first, uploaded in the background, loaded first.
+
+::
+
+    LOCAL_DIR/RUN-1a2b3c4d/
+      step-00000020/            tensors that this node wrote, links to those of others, and everything else
+      .partial-step-00000030/   a save that is running
+
+A checkpoint is one only in the run directory, when everything is there and its manifest tells the checksums of what was
+written here. So a local copy never decides what a run resumes from; it is another place to read the same bytes.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import xxhash
+
+from megatron_salamandra.checkpoint.disk import Disk, Stage
+from megatron_salamandra.checkpoint.tensor_files import Written
+from megatron_salamandra.run_directory import (
+    MANIFEST,
+    BlockSums,
+    complete_checkpoints,
+    delete_checkpoint,
+    drop_partial,
+    make_partial,
+    publish_partial,
+    read_manifest,
+)
+
+_READ_BYTES = 1 << 22
+_UPLOADS = 4
+"""Files that a rank copies at the same time."""
+
+
+class LocalCopies:
+    """The copies of one run on this node. Its first rank looks after the directory."""
+
+    def __init__(self, local_dir: Path, run: Path, keep: int, local_rank: int) -> None:
+        """Nothing is written yet.
+
+        Args:
+            local_dir: on a disk of each node.
+            run: the run directory; others share ``local_dir``.
+            keep: how many copies there may be at once.
+            local_rank: of this rank on its node.
+        """
+        path = os.path.abspath(run)
+        self.root = local_dir / f"{Path(path).name}-{xxhash.xxh3_64_hexdigest(path.encode())[:8]}"
+        self._keep = keep
+        self._leads = local_rank == 0
+
+    def place(self, partial: Path) -> Path:
+        """Where the save that is assembled in ``partial`` lies on this node."""
+        return self.root / partial.parent.name / partial.name
+
+    def begin(self, partial: Path, disk: Disk) -> None:
+        """Make room and the directory for a save.
+
+        Raises:
+            SaveError: the local disk refuses.
+        """
+        place = self.place(partial)
+
+        def make() -> None:
+            if self._leads:
+                make_partial(place)
+                for old in complete_checkpoints(self.root)[: -(self._keep - 1) or None]:
+                    delete_checkpoint(old)
+
+        disk.attempt(Stage.LOCAL, place, make)
+
+    def drop(self, partial: Path) -> None:
+        """Remove what is left of a save."""
+        if self._leads:
+            drop_partial(self.place(partial))
+
+    def upload(self, written: Written, partial: Path, disk: Disk) -> None:
+        """Copy this rank's files to where the checkpoint is assembled, and prove on the way that they are as written.
+
+        Raises:
+            SaveError: a disk refuses, or a file is not as it was written.
+        """
+        place = self.place(partial)
+
+        def copy(name: str) -> None:
+            entry = written.files[name]
+            disk.attempt(
+                Stage.UPLOAD, partial / name, lambda: _copy(place / name, partial / name, entry["xxh3_128"])
+            )
+
+        with ThreadPoolExecutor(_UPLOADS, thread_name_prefix="upload") as threads:
+            list(threads.map(copy, written.files))
+
+    def keep(self, partial: Path, final: Path, disk: Disk) -> None:
+        """Make a copy of the checkpoint of what was written here: the rest is copied, other nodes' tensors are linked.
+
+        Args:
+            final: the checkpoint.
+        Raises:
+            SaveError: a disk refuses; then there is no copy on this node.
+        """
+        place = self.place(partial)
+        if not self._leads or not place.is_dir():
+            return
+
+        def fill() -> None:
+            for name in (*read_manifest(final).files, MANIFEST):
+                here, there = place / name, final / name
+                if here.exists():
+                    continue
+                here.parent.mkdir(parents=True, exist_ok=True)
+                if here.suffix == ".distcp":
+                    here.symlink_to(os.path.abspath(there))
+                else:
+                    shutil.copyfile(there, here)
+            publish_partial(place, self.root / final.name)
+
+        disk.attempt(Stage.LOCAL, place, fill)
+
+    def copy_of(self, checkpoint: Path) -> Path | None:
+        """The copy of a checkpoint on this node; None if there is none, or one of other contents."""
+        copy = self.root / checkpoint.name
+        try:
+            same = (copy / MANIFEST).read_bytes() == (checkpoint / MANIFEST).read_bytes()
+        except OSError:
+            return None
+        return copy if same else None
+
+
+def _copy(source: Path, target: Path, sums: list[str]) -> None:
+    seen = BlockSums()
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with source.open("rb", buffering=0) as reader, target.open("wb", buffering=0) as writer:
+        while piece := reader.read(_READ_BYTES):
+            seen.update(piece)
+            writer.write(piece)
+        os.fsync(writer.fileno())
+    if seen.all() != sums:
+        raise OSError(errno.EIO, f"{source} is not as it was written")
