@@ -29,14 +29,21 @@ _EXPECTED = {
 }
 
 
+_MOST_PROBLEMS = 50
+"""That are told one by one: the nearest name of each is looked for among all that there are."""
+
+
 def problems_of(error: ValidationError, root: type[BaseModel]) -> list[Problem]:
     """One problem per thing that pydantic found wrong, in the order of the keys."""
     problems: list[Problem] = []
-    for detail in error.errors(include_url=False):
+    details = error.errors(include_url=False)
+    for detail in details[:_MOST_PROBLEMS]:
         if detail["type"] == "contradiction":
             problems.extend(detail["ctx"]["problems"])
         else:
             problems.append(_problem_of(detail, root))
+    if (more := len(details) - _MOST_PROBLEMS) > 0:
+        problems.append(Problem("", f"{more:,} more problems of this kind"))
     return problems
 
 

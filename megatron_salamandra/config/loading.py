@@ -84,13 +84,16 @@ class _Layers:
                 continue  # a section heading with nothing but comments below it
             if isinstance(value, Mapping):
                 if not isinstance(target.get(name), dict):
+                    self.origins.pop(key, None)
                     target[name] = {}
-                    self._forget(key)
                 if not value:
                     self.origins[key] = source
                 self._merge(target[name], value, f"{key}.", source)
             else:
-                self._forget(key)
+                if isinstance(
+                    target.get(name), dict
+                ):  # else nothing is below it, and the search takes a while
+                    self._forget(key)
                 target[name] = value
                 self.origins[key] = source
 

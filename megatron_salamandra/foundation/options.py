@@ -29,6 +29,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError,
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
+from megatron_salamandra.foundation.credentials import without_credentials
 from megatron_salamandra.foundation.errors import UserError
 from megatron_salamandra.foundation.exit_codes import EXIT_USAGE
 from megatron_salamandra.foundation.written_paths import expanded_path
@@ -135,7 +136,7 @@ class Options(BaseModel):
 
     def report(self) -> dict[str, Any]:
         """Every option and its value, defaults too, as JSON values, in the order of the command line."""
-        return {leaf.name: _plain(leaf.value(self)) for leaf in _leaves(type(self))}
+        return {leaf.name: _shown(_plain(leaf.value(self))) for leaf in _leaves(type(self))}
 
     def identity(self, also: Mapping[str, Any] | None = None) -> str:
         """A hash of what decides the output, the same on every machine and in every version.
@@ -154,6 +155,15 @@ class Options(BaseModel):
             if leaf.option.decides_output and leaf.is_given(self)
         }
         return canonical_hash({"revision": self.revision, "options": decided, "also": dict(also or {})})
+
+
+def _shown(value: Any) -> Any:
+    """A JSON value without the credentials in its texts."""
+    if isinstance(value, str):
+        return without_credentials(value)
+    if isinstance(value, list):
+        return [_shown(inner) for inner in value]
+    return {key: _shown(inner) for key, inner in value.items()} if isinstance(value, dict) else value
 
 
 def canonical_hash(value: Any) -> str:

@@ -39,6 +39,19 @@ class _StrictLoader(yaml.SafeLoader):
             seen.add(key)
         return super().construct_mapping(node, deep)
 
+    def flatten_mapping(self, node: yaml.MappingNode) -> None:
+        """As PyYAML does, but merges (``<<``) that multiply are refused before they are done."""
+        merged = 0
+        for key_node, value_node in node.value:
+            if key_node.tag == _MERGE_TAG:
+                for inner in value_node.value if isinstance(value_node, yaml.SequenceNode) else [value_node]:
+                    if isinstance(inner, yaml.MappingNode):
+                        self.flatten_mapping(inner)
+                        merged += len(inner.value)
+                    if merged > _MOST_VALUES:
+                        raise yaml.constructor.ConstructorError(None, None, _TOO_LARGE, key_node.start_mark)
+        super().flatten_mapping(node)
+
     def construct_scalar(self, node: yaml.ScalarNode | yaml.MappingNode) -> Any:
         if isinstance(node.value, str) and "\0" in node.value:
             raise yaml.constructor.ConstructorError(None, None, "a text has a null byte", node.start_mark)
@@ -49,6 +62,9 @@ class _ExactLoader(_StrictLoader):
     """The same, but decimals stay the text that was written, so that 0.1 is a tenth."""
 
 
+_MOST_BYTES = 4 << 20
+_MOST_VALUES = 100_000
+_TOO_LARGE = f"more than {_MOST_VALUES:,} values, once its aliases (*) are written out"
 _MERGE_TAG = "tag:yaml.org,2002:merge"
 _FLOAT_TAG = "tag:yaml.org,2002:float"
 _DIGITS = "[0-9](?:_?[0-9])*"
@@ -87,8 +103,11 @@ def parse_yaml(
         error_class: the text is not YAML, or a key is written twice; names ``origin`` and the line.
     """
     try:
+        if len(text) > _MOST_BYTES:
+            raise error_class(f"{origin}: has {len(text):,} characters; {_MOST_BYTES:,} are the most")
         value = yaml.load(text, Loader=_ExactLoader if exact else _StrictLoader)  # nosec B506 # both are SafeLoaders
-        _refuse_circles(value, (), set())
+        if _size(value, set(), {}) > _MOST_VALUES:
+            raise error_class(f"{origin}: {_TOO_LARGE}")
         return value
     except RecursionError:
         raise error_class(f"{origin}: not readable as YAML: nested too deeply, or contains itself") from None
@@ -98,18 +117,28 @@ def parse_yaml(
         raise error_class(f"{place}: not readable as YAML: {error.problem}") from None
     except yaml.YAMLError as error:
         raise error_class(f"{origin}: not readable as YAML: {error}") from None
+    except UserError:
+        raise
+    except ValueError as error:  # a number of thousands of digits
+        raise error_class(f"{origin}: not readable as YAML: {error}") from None
 
 
-def _refuse_circles(value: Any, above: tuple[int, ...], seen: set[int]) -> None:
-    """Raise RecursionError if an alias (``*x``) stands inside what it stands for."""
+def _size(value: Any, above: set[int], sizes: dict[int, int]) -> int:
+    """How many values there are once each alias (``*x``) is what it stands for.
+
+    Raises:
+        RecursionError: an alias stands inside what it stands for.
+    """
     if not isinstance(value, dict | list):
-        return
+        return 1
     if id(value) in above:
         raise RecursionError
-    if id(value) not in seen:
-        seen.add(id(value))
-        for inner in value.values() if isinstance(value, dict) else value:
-            _refuse_circles(inner, (*above, id(value)), seen)
+    if id(value) not in sizes:
+        above.add(id(value))
+        inner = value.values() if isinstance(value, dict) else value
+        sizes[id(value)] = 1 + sum(_size(part, above, sizes) for part in inner)
+        above.remove(id(value))
+    return sizes[id(value)]
 
 
 def plain_yaml_value(text: str) -> Any:
@@ -136,6 +165,10 @@ def read_yaml_mapping(
         error_class: the file cannot be read, is not UTF-8 YAML, or is not a mapping.
     """
     try:
+        if (
+            size := path.stat().st_size
+        ) > 4 * _MOST_BYTES:  # of UTF-8, which a character takes four of at most
+            raise error_class(f"{path}: has {size:,} bytes, which no file of settings has")
         text = path.read_text(encoding="utf-8")
     except OSError as error:
         raise error_class(f"{path}: cannot be read: {error.strerror}") from None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import resource
+import time
 from pathlib import Path
 
 import pytest
@@ -42,3 +44,38 @@ def test_files_that_hold_no_mapping_are_refused_by_name(tmp_path: Path, contents
     path.write_bytes(contents)
     with pytest.raises(YamlError, match=r"run\.yaml"):
         read_yaml_mapping(path)
+
+
+BOMB = "a: &a [1,1,1,1,1,1,1,1,1]\n" + "".join(
+    f"{name}: &{name} [{','.join(['*' + before] * 9)}]\n"
+    for before, name in zip("abcdefghijklm", "bcdefghijklmn", strict=True)
+)
+MERGES = "a: &a {x: 1}\n" + "".join(
+    f"{name}: &{name} {{<<: [{','.join(['*' + before] * 9)}]}}\n"
+    for before, name in zip("abcdefghijklm", "bcdefghijklmn", strict=True)
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (BOMB, "more than 100,000 values"),
+        (MERGES, "more than 100,000 values"),
+        ("[" * 100_000, "nested too deeply"),
+        ("a: " * 2000, "x.yaml"),
+        ("a: " + "9" * 10_000, "not readable as YAML"),
+        ("a: " + "x" * (5 << 20), "are the most"),
+        ("a: &a\n  b: *a\n", "contains itself"),
+    ],
+    ids=["aliases", "merges", "brackets", "colons", "digits", "size", "circle"],
+)
+def test_hostile_yaml_is_refused_at_once(text: str, message: str) -> None:
+    before, began = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
+    with pytest.raises(YamlError, match=message) as caught:
+        parse_yaml(text, "x.yaml")
+    assert time.process_time() - began < 20 and len(str(caught.value)) < 2000
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 500_000  # KiB
+
+
+def test_aliases_that_people_write_stay() -> None:
+    assert parse_yaml("a: &a {x: 1}\nb: {<<: *a, y: 2}\nc: [*a, *a]\n", "x.yaml")["b"] == {"x": 1, "y": 2}

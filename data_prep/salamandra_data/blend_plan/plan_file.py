@@ -41,6 +41,11 @@ def save_plan(plan: BlendPlan, path: Path, *, absolute: bool) -> None:
     directory = path.absolute().parent
 
     def place(target: Location) -> str:
+        if isinstance(target, RemotePath) and str(target) != target.url:
+            raise DataError(
+                f"{target}: a blend plan would keep the credentials of this URL\n"
+                "  leave them out of it and give them to fsspec, by the environment or ~/.config/fsspec"
+            )
         stays = absolute or isinstance(target, RemotePath)
         return str(target) if stays else os.path.relpath(str(target), directory)
 

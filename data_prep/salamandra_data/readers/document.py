@@ -217,15 +217,15 @@ def _text_ends(raw: bytes, quoted_text: bytes) -> tuple[int, int] | None:
     return None
 
 
-def _keys_in(value: Any) -> int:
-    """Keys of a value and of all within it."""
-    keys = 0
-    if type(value) is dict:
-        keys = len(value)
-        value = value.values()
-    for inner in value:
-        if type(inner) is dict or type(inner) is list:
-            keys += _keys_in(inner)
+def _keys_in(value: dict[str, Any]) -> int:
+    """Keys of an object and of all within it, however deep."""
+    keys, within = 0, list[Any]([value])
+    while within:
+        one = within.pop()
+        if type(one) is dict:
+            keys += len(one)
+            one = one.values()
+        within += [inner for inner in one if type(inner) is dict or type(inner) is list]
     return keys
 
 

@@ -6,6 +6,7 @@ import hashlib
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import BinaryIO
@@ -27,6 +28,9 @@ from salamandra_data.readers.document import (
 from salamandra_data.readers.formats import ARROW, PARQUET, PLAIN_TEXT, format_of
 from salamandra_data.readers.tables import rows_of
 from salamandra_data.storage import Location, RemotePath, ServerLimit, size_of
+
+MOST_LINE_BYTES = 1 << 30
+"""Of one line, or of a file that is one document. A few kilobytes of zstd can hold a line of terabytes."""
 
 
 @dataclass
@@ -99,16 +103,35 @@ class DocumentFile:
             return
         with CountedStream(self.path) as self._raw, decompressed(self.path, self._raw) as stream:
             if kind == PLAIN_TEXT:
-                yield [self._plain_text(stream.read())]
+                content = stream.read(MOST_LINE_BYTES + 1)
+                if len(content) > MOST_LINE_BYTES:
+                    raise self._too_long("the text")
+                yield [self._plain_text(content)]
                 return
             yield from self._json_lines(stream)
+
+    def _lines(self, stream: BinaryIO) -> Iterator[bytes]:
+        """The lines of a file of lines; one that would not fit in memory is refused before it is read whole."""
+        number = 0
+        for number, content in enumerate(iter(partial(stream.readline, MOST_LINE_BYTES + 1), b""), start=1):
+            if len(content) > MOST_LINE_BYTES:
+                self._last_line = number - 1
+                raise self._too_long(f"line {number:,}")
+            yield content
+
+    def _too_long(self, what: str) -> DataError:
+        return DataError(
+            f"{self.path}: {what} has more than {MOST_LINE_BYTES >> 20:,} MiB, which is no document\n"
+            "  look at what is there, and cut it into documents of one line each"
+        )
 
     def _json_lines(self, stream: BinaryIO) -> Iterator[list[Document | Malformed]]:
         keys = self.keys
         batch: list[Document | Malformed] = []
         size = line = 0
+        lines = self._lines(stream)
         try:
-            for line, content in enumerate(chain(self._first_lines(stream), stream), start=1):
+            for line, content in enumerate(chain(self._first_lines(lines), lines), start=1):
                 if not content.isspace():
                     batch.append(parse_json_line(line, content, keys))
                 size += len(content)
@@ -119,7 +142,7 @@ class DocumentFile:
             self._last_line = line
         yield batch
 
-    def _first_lines(self, stream: BinaryIO) -> list[bytes]:
+    def _first_lines(self, stream: Iterator[bytes]) -> list[bytes]:
         """The lines up to the second one with content, looked at for what is JSON but not JSON lines."""
         lines: list[bytes] = []
         filled: list[bytes] = []

@@ -82,11 +82,11 @@ def _no_file(path: Path) -> DataError:
 
 
 def _matches(entry: Location) -> list[Location]:
-    if not glob.has_magic(str(entry)):
+    if not glob.has_magic(entry.key if isinstance(entry, RemotePath) else str(entry)):
         return []
     if isinstance(entry, RemotePath):
         system, url = entry.filesystem(), entry.url
-        found = with_retries(url, lambda: system.glob(url))
+        found = with_retries(str(entry), lambda: system.glob(url))
         return [RemotePath(system.unstrip_protocol(path)) for path in sorted(found) if system.isfile(path)]
     _check_searchable(entry)
     files: list[Path] = []

@@ -29,6 +29,10 @@ Part: TypeAlias = tuple[Any, int, float]
 """A ``pyarrow.RecordBatch``, about how many bytes it holds, and the share of the file that was read when it came."""
 
 
+_OF_DAMAGE = (UnicodeDecodeError, OverflowError, MemoryError, SystemError)
+"""What pyarrow raises besides, over names of columns, counts and sizes that cannot be."""
+
+
 def rows_of(
     path: Location, keys: DocumentKeys, progress: Callable[[float], None]
 ) -> Iterator[list[Document | Malformed]]:
@@ -57,7 +61,7 @@ def rows_of(
                     yield entries
                     entries, size = [], 0
                     progress(share)
-    except pyarrow.ArrowException as error:
+    except (pyarrow.ArrowException, *_OF_DAMAGE) as error:
         raise DataError(
             f"{path}: cannot be read as {kind} (after row {row:,}): {error}\n"
             "  if it is damaged, copy it again from its origin; if nothing was ever written to it, leave it out"
@@ -148,7 +152,7 @@ def _arrow_parts(path: Location, source: Any, wanted: Sequence[str]) -> Iterator
         with pyarrow.ipc.open_file(source) as table:
             columns = _columns(path, table.schema, wanted)
             for number in range(table.num_record_batches):
-                for part, part_bytes in _cut(table.get_batch(number).select(columns)):
+                for part, part_bytes in _cut(_checked(table.get_batch(number).select(columns))):
                     yield part, part_bytes, (number + 1) / table.num_record_batches
                     del part  # it keeps the batch alive while the next is read
         return
@@ -156,7 +160,7 @@ def _arrow_parts(path: Location, source: Any, wanted: Sequence[str]) -> Iterator
         columns = _columns(path, stream.schema, wanted)
         while True:
             try:
-                parts = _cut(stream.read_next_batch().select(columns))
+                parts = _cut(_checked(stream.read_next_batch().select(columns)))
             except StopIteration:
                 return
             for part, part_bytes in parts:
@@ -183,6 +187,23 @@ def _columns(path: Location, schema: Any, wanted: Sequence[str]) -> list[str]:
             f"  write it as text, such as by table[{wanted[0]!r}].cast('string') in pyarrow"
         )
     return there
+
+
+def _checked(batch: Any) -> Any:
+    """A record batch whose offsets lie inside it: Arrow takes those of a file as they are.
+
+    Raises:
+        pyarrow.ArrowInvalid: they do not.
+    """
+    import pyarrow
+
+    for column in batch.columns:
+        try:
+            column.validate(full=True)
+        except pyarrow.ArrowInvalid as error:
+            if "UTF8" not in str(error):  # whose rows are told one by one
+                raise
+    return batch
 
 
 def _cut(batch: Any) -> Iterator[tuple[Any, int]]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, TypeAlias, cast
 
+from megatron_salamandra.foundation.credentials import without_credentials
 from salamandra_data.errors import DataError
 from salamandra_data.storage.retries import with_retries
 
@@ -20,6 +21,8 @@ _BUFFER_BYTES = 1 << 20
 class RemotePath:
     """An fsspec URL, with what of ``pathlib.Path`` reading shards needs.
 
+    As text it is without credentials: whatever shows or keeps it shows and keeps none.
+
     Attributes:
         url: such as ``s3://bucket/shards/ca-train-00000``, without a slash at the end.
     """
@@ -27,15 +30,23 @@ class RemotePath:
     url: str
 
     def __str__(self) -> str:
-        return self.url
+        return without_credentials(self.url)
+
+    def __repr__(self) -> str:
+        return f"RemotePath({str(self)!r})"
 
     def __truediv__(self, name: str) -> RemotePath:
         return RemotePath(f"{self.url}/{name}")
 
     @property
     def name(self) -> str:
-        """What is behind the last slash."""
-        return self.url.rsplit("/", 1)[1]
+        """What is behind the last slash, and before what opens a web server's object (``?signature=...``)."""
+        return self.key.rsplit("/", 1)[1]
+
+    @property
+    def key(self) -> str:
+        """The URL; of a web server's without what follows a ``?``."""
+        return self.url.split("?", 1)[0] if self.url.startswith(("http://", "https://")) else self.url
 
     @property
     def suffix(self) -> str:
@@ -65,15 +76,15 @@ class RemotePath:
 
     def exists(self) -> bool:
         """Whether there is an object, or one below."""
-        return bool(with_retries(self.url, lambda: self.filesystem().exists(self.url)))
+        return bool(with_retries(str(self), lambda: self.filesystem().exists(self.url)))
 
     def is_file(self) -> bool:
         """Whether there is an object."""
-        return bool(with_retries(self.url, lambda: self.filesystem().isfile(self.url)))
+        return bool(with_retries(str(self), lambda: self.filesystem().isfile(self.url)))
 
     def is_dir(self) -> bool:
         """Whether there are objects below."""
-        return bool(with_retries(self.url, lambda: self.filesystem().isdir(self.url)))
+        return bool(with_retries(str(self), lambda: self.filesystem().isdir(self.url)))
 
     def size(self) -> int:
         """Bytes of the object.
@@ -82,7 +93,7 @@ class RemotePath:
             FileNotFoundError: there is none.
             ServerLimit: the server does not tell.
         """
-        size = with_retries(self.url, lambda: self.filesystem().size(self.url))
+        size = with_retries(str(self), lambda: self.filesystem().size(self.url))
         if size is None:
             raise ServerLimit(self, "does not tell its size")
         return int(size)
@@ -93,7 +104,7 @@ class RemotePath:
         Raises:
             FileNotFoundError: there is none.
         """
-        return cast(bytes, with_retries(self.url, lambda: self.filesystem().cat_file(self.url)))
+        return cast(bytes, with_retries(str(self), lambda: self.filesystem().cat_file(self.url)))
 
     def open(self, mode: str = "rb") -> BinaryIO:
         """A stream over the object, for reading it from its start to its end.
@@ -102,7 +113,7 @@ class RemotePath:
             FileNotFoundError: there is none.
         """
         if mode != "rb":
-            raise ValueError(f"{self.url}: can be opened for reading bytes only, not with {mode!r}")
+            raise ValueError(f"{self}: can be opened for reading bytes only, not with {mode!r}")
         return io.BufferedReader(RemoteStream(self), _BUFFER_BYTES)
 
     def rglob(self, pattern: str) -> Iterator[RemotePath]:
@@ -112,7 +123,7 @@ class RemotePath:
             DataError: something below may not be listed.
         """
         if pattern != "*":
-            raise ValueError(f"{self.url}: only all objects can be listed, not {pattern!r}")
+            raise ValueError(f"{self}: only all objects can be listed, not {pattern!r}")
         system, root = _filesystem(self.url)
         for path in _objects_below(system, root):
             yield RemotePath(self.url + path[len(root) :])  # in our spelling, so that equal places are equal
@@ -192,7 +203,10 @@ class RemoteStream(io.RawIOBase):
 
     def _opened(self) -> BinaryIO:
         url, options = self._path.url, {} if self._in_parts else {"block_size": 0}
-        return cast(BinaryIO, with_retries(url, lambda: self._path.filesystem().open(url, "rb", **options)))
+        return cast(
+            BinaryIO,
+            with_retries(str(self._path), lambda: self._path.filesystem().open(url, "rb", **options)),
+        )
 
 
 class ServerLimit(DataError):

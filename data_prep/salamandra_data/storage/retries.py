@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeVar
 
+from megatron_salamandra.foundation.credentials import without_credentials
 from salamandra_data.errors import DataError
 
 if TYPE_CHECKING:
@@ -88,9 +89,9 @@ def with_retries(
         error = state.outcome.exception()
         LOGGER.warning(
             "%s failed (%s: %s); attempt %d of %d follows in %.1f s",
-            what,
+            without_credentials(what),
             type(error).__name__,
-            error,
+            without_credentials(str(error)),
             state.attempt_number + 1,
             ATTEMPTS,
             state.upcoming_sleep,

@@ -16,6 +16,7 @@ from typing import Any
 import sentencepiece
 
 from megatron_salamandra.foundation.atomic_files import atomic_write_bytes
+from megatron_salamandra.foundation.credentials import without_credentials
 from salamandra_data.checksums import sha256_of_file
 from salamandra_data.errors import DataError
 from salamandra_data.languages import known_language
@@ -285,7 +286,7 @@ def _record(job: TokenizerTraining, trained: TrainedTokenizer) -> bytes:
         "unicode_version": unicodedata.unidata_version,
         "options": options,
         "recipe": trainer_options(job.vocab_size, Path(_RULES_NAME)),
-        "inputs": [str(path) for path in job.inputs],
+        "inputs": [without_credentials(str(path)) for path in job.inputs],
         "malformed_lines": trained.malformed_lines,
         **({"refused_lines": trained.refused_lines} if trained.refused_lines else {}),
         "languages": {
