@@ -26,12 +26,15 @@ class HungElsewhere(UserError):
 def limits_of(config: RunConfig) -> Limits:
     """How long a rank of a run may stay where it is."""
     hangs = config.hangs
+    collective = hangs.collective_seconds
+    if collective is None and hangs.step_seconds is not None:
+        collective = 2 * hangs.step_seconds
     return Limits(
         hangs.start_seconds,
         hangs.step_seconds,
         hangs.save_seconds,
         hangs.validation_seconds,
-        hangs.collective_seconds,
+        collective,
     )
 
 

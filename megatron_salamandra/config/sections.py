@@ -452,11 +452,12 @@ class HangSection(Section):
         default=1800.0, gt=0.0, description="Longest validation of one language, in seconds."
     )
     collective_seconds: float | None = Field(
-        default=600.0,
+        default=None,
         gt=0.0,
         description="Time-out of collectives after the first step, in seconds; twenty times the median of the last "
-        "steps where that is longer. Until then, and in saves and validation, and always if null, it is 300 s more "
-        "than the longest of the others. Longer than step_seconds, so that a watchdog that can act is first.",
+        "steps where that is longer. null: twice step_seconds, so that a watchdog that can act is first. Until the "
+        "first step is done, in saves and validation, and always if both are null, it is 300 s more than the longest "
+        "of the others.",
     )
 
 

@@ -11,6 +11,7 @@ import pytest
 from rank_jobs import train_with_a_rank_that_stays_away
 from training_runs import TrainingRuns
 
+from megatron_salamandra.cluster import limits_of
 from megatron_salamandra.config import load_run_config
 from megatron_salamandra.foundation.exit_codes import EXIT_HUNG
 from megatron_salamandra.hangs import PROGRESS, Part
@@ -54,10 +55,19 @@ def test_slow_steps_make_it_longer_and_none_means_long() -> None:
     assert seconds(CollectiveTimeouts(1800.0, 600.0)) == 2100  # never longer than the long one
 
 
-def test_the_time_out_of_the_configuration_is_longer_than_the_watchdogs() -> None:
-    hangs = load_run_config("tiny", []).hangs
-    assert hangs.step_seconds is not None and hangs.collective_seconds is not None
-    assert hangs.collective_seconds > hangs.step_seconds
+@pytest.mark.parametrize(
+    ("written", "expected"),
+    [
+        ([], 600),  # twice the limit of a step, so that the watchdog is first
+        (["hangs.step_seconds=4000"], 8000),
+        (["hangs.step_seconds=null"], None),  # whoever waits for ever in a step is not given up on
+        (["hangs.step_seconds=null", "hangs.collective_seconds=50"], 50),
+    ],
+)
+def test_the_short_time_out_follows_from_the_limit_of_a_step(
+    written: list[str], expected: float | None
+) -> None:
+    assert limits_of(load_run_config("tiny", written)).collective == expected
 
 
 @pytest.mark.parametrize(
