@@ -17,7 +17,8 @@ from megatron_salamandra.cluster.slurm import ended_tasks
 _ERRORS_KEPT = 200
 _END_SECONDS = 20.0
 _NO_ANSWER = re.compile(
-    r"Unable to contact slurm controller|[Cc]onnect(ion)? (failure|refused)|Zero Bytes|[Tt]imed out|No route to host"
+    r"Unable to contact slurm controller|[Cc]onnect(ion)? (failure|refused)|Zero Bytes|No route to host"
+    r"|[Tt]imed out(?! waiting for job step)"
 )
 
 

@@ -260,7 +260,10 @@ class Supervisor:
                 watch = RoundWatch(RunDirectory(self.run_dir), directory, self.watch)
                 signalled, hang = self._watch(step, directory, watch, owner)
             reports = read_reports(directory)
-            if not step.slurm_did_not_answer or reports or signalled:
+            began = (
+                reports or hang or watch.files.read_all()
+            )  # an srun that cannot reach SLURM any more had its ranks
+            if not step.slurm_did_not_answer or began or signalled:
                 break
             self.say("srun could not reach SLURM: the ranks were not started")
         asked = self._control.taken_up("stop")
