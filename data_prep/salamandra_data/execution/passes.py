@@ -23,8 +23,8 @@ _UNITS_PER_PROCESS = 4  # so that processes which share few large units end at a
 class Pass(ABC, Generic[Unit]):
     """Units of work that may be done at once, in any order, by any process of any machine.
 
-    What a pass leaves for the next one lies in a directory that all machines share. An instance is pickled to reach
-    them, before the passes before it were done.
+    What a pass leaves for the next one lies in a directory that all machines share. An instance is a dataclass, which
+    reaches them as JSON, before the passes before it were done.
     """
 
     name: ClassVar[str]

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
-from datatrove.executor.slurm import SlurmPipelineExecutor
+from datatrove.executor.slurm import SlurmPipelineExecutor, launch_slurm_job
 from datatrove.utils.logging import logger
 
 from megatron_salamandra.foundation.atomic_files import atomic_write_bytes
@@ -23,6 +23,7 @@ from salamandra_data.errors import DataError
 from salamandra_data.execution.settings import SlurmSettings
 from salamandra_data.execution.stage import Outcome
 from salamandra_data.execution.stage_step import StageStep
+from salamandra_data.execution.task_file import OURS, ArrayTasks, package_of
 
 _DEFAULT_MAX_ARRAY_SIZE = 1001
 _MAX_ARRAY_SIZE = re.compile(r"^MaxArraySize\s*=\s*(\d+)", re.MULTILINE)
@@ -191,6 +192,7 @@ class _StageArrays(SlurmPipelineExecutor):
         needed: Sequence[str],
         array_size: int,
     ) -> None:
+        self._step, self._array_size = step, array_size
         account = {"account": settings.account} if settings.account else {}
         super().__init__(
             [step],
@@ -215,11 +217,35 @@ class _StageArrays(SlurmPipelineExecutor):
             mail_type="NONE",
         )
 
+    def launch_job(self) -> None:
+        """Submit what is left. datatrove would leave a pickle for the tasks, which is a program."""
+        tasks = self._step.record.unfinished()
+        size = min(len(tasks), self._array_size)
+        file = self._step.record.directory / "tasks.json"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        ArrayTasks(
+            self._step.stage, self._step.record, self._step.before, tuple(tasks), self._array_size
+        ).save(file)
+        run = self._step.stage.run
+        packages = [package_of(run)] if package_of(run) not in OURS else []
+        # -P: what lies in the directory from which the command was given is no module of it.
+        program = [Path(sys.executable).name, "-P", "-m", "salamandra_data.execution.array_task"]
+        command = shlex.join([*program, str(file), *packages])
+        options = " ".join(f"--{name}={value}" for name, value in self.srun_args.items())
+        script = self.get_launch_file_contents(
+            self.get_sbatch_args(size), f"srun {options} -l -n 1 {command}"
+        )
+        atomic_write_bytes(file.with_name("launch_script.slurm"), script.encode())  # for people
+        for number in range(-(-len(tasks) // size)):
+            dependency = [f"--dependency={self.dependency}"] if self.dependency else []
+            self.job_id = launch_slurm_job(
+                script, self.job_id_retriever, f"--export=ALL,RUN_OFFSET={number}", *dependency
+            )
+
     def get_launch_file_contents(self, sbatch_args: dict[str, Any], run_script: str) -> str:
         """The script, whose paths may have spaces in them: sbatch cuts there unless a value is between quotes."""
         quoted = {name: f'"{value}"' if " " in str(value) else value for name, value in sbatch_args.items()}
-        program, path, rest = run_script.partition(str(self.logging_dir.resolve_paths("executor.pik")))
-        text: str = super().get_launch_file_contents(quoted, f"{program}{shlex.quote(path)}{rest}")
+        text: str = super().get_launch_file_contents(quoted, run_script)
         return text
 
     def launch_merge_stats(self) -> None:

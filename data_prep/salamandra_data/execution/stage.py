@@ -18,8 +18,8 @@ class Stage:
     Attributes:
         name: letters, digits and dashes; names its directory and, under SLURM, its job.
         tasks: how many.
-        run: what a task does, given its number. It is pickled: a function of a module, or an instance of a class of
-            a module (a frozen dataclass with ``__call__`` holds settings well). Its result is not used.
+        run: what a task does, given its number: an instance of a dataclass of a module, with ``__call__``. It reaches
+            other machines as JSON (:mod:`task_file`), and other processes of this one pickled. Its result is not used.
     """
 
     name: str
