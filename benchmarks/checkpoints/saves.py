@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import resource
 import statistics
 import subprocess
 import sys
@@ -63,6 +64,12 @@ def timed(action: Callable[[], Any]) -> tuple[float, float]:
     return time.perf_counter() - wall, time.process_time() - cpu
 
 
+def cpu_of_ended_processes() -> float:
+    """CPU time of processes that this one has waited for."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
+
+
 def rank_main(options: argparse.Namespace) -> None:
     """One rank: measure, and on rank 0 write the result."""
     config = configuration(options.layers, options.hidden)
@@ -98,32 +105,39 @@ def rank_main(options: argparse.Namespace) -> None:
             for background in (False, True)
         }
 
-        def save(background: bool) -> tuple[SaveOutcome, float]:
+        def save(background: bool) -> tuple[SaveOutcome, float, float]:
+            """Its outcome, and CPU time of this rank itself and of its processes."""
             nonlocal step
             step += 1
             writer = writers[background]
-            cpu = time.process_time()
+            dist.barrier()
+            own, helped = time.process_time(), cpu_of_ended_processes()
             outcomes = writer.save(step, chunks, optimizer, CheckpointState({"step": step}, root))
-            cpu = time.process_time() - cpu
             while not outcomes:
-                time.sleep(0.1)
+                own += time.process_time()
+                time.sleep(1.0)
+                dist.barrier()  # ranks that train together come together, too
+                own -= time.process_time()
                 outcomes = writer.poll(wait=False)
             assert outcomes[0].error is None, outcomes[0].error
-            return outcomes[0], cpu
+            return outcomes[0], time.process_time() - own, cpu_of_ended_processes() - helped
 
         for background in (False, True):
             save(background)  # makes the plans
         for _ in range(options.rounds):
-            waiting, _ = save(background=False)
-            behind, cpu = save(background=True)
+            waiting, waiting_own, waiting_helped = save(background=False)
+            behind, own, helped = save(background=True)
             rounds.append(
                 {
                     "waiting_seconds": waiting.stall_seconds,
+                    "waiting_cpu_seconds": waiting_own + waiting_helped,
                     "stall_seconds": behind.stall_seconds,
-                    "stall_cpu_seconds": cpu,
+                    "stall_cpu_seconds": own,
+                    "background_cpu_seconds": helped,
                     "durable_seconds": behind.seconds,
                     "bytes": behind.bytes,
                     "ratio": behind.stall_seconds / waiting.stall_seconds,
+                    "cpu_ratio": own / (waiting_own + waiting_helped),
                 }
             )
         result: dict[str, Any] = {
@@ -131,6 +145,7 @@ def rank_main(options: argparse.Namespace) -> None:
             "ranks": dist.get_world_size(),
             "rounds": rounds,
             "ratio": statistics.median(entry["ratio"] for entry in rounds),
+            "cpu_ratio": statistics.median(entry["cpu_ratio"] for entry in rounds),
             "load_average": os.getloadavg(),
         }
         if options.updates:
@@ -142,12 +157,13 @@ def rank_main(options: argparse.Namespace) -> None:
             result["updates"], result["update_beside_a_save"] = alone, beside
         latest = step_directory(root, step)
         proofs = []
-        for _ in range(options.rounds):
+        for _ in range(options.loads):
             proof = timed(lambda: check_together(latest))
             load = timed(lambda: load_checkpoint(latest, config, chunks, optimizer, checked=True))
             proofs.append({"proof": proof, "load": load, "share": proof[0] / (proof[0] + load[0])})
-        result["proofs"] = proofs
-        result["share_of_proof"] = statistics.median(entry["share"] for entry in proofs)
+        if proofs:
+            result["proofs"] = proofs
+            result["share_of_proof"] = statistics.median(entry["share"] for entry in proofs)
         if dist.get_rank() == 0:
             print(json.dumps(result, indent=1))
             if options.json:
@@ -163,6 +179,9 @@ def main() -> None:
     parser.add_argument("--layers", type=int, default=20)
     parser.add_argument("--hidden", type=int, default=1280)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument(
+        "--loads", type=int, default=3, help="a load needs 18 bytes per weight more on each rank"
+    )
     parser.add_argument("--updates", action="store_true")
     parser.add_argument("--out", type=Path)
     parser.add_argument("--json", type=Path)

@@ -29,6 +29,7 @@ from megatron_salamandra.checkpoint.tensor_files import Written, write_tensor_fi
 from megatron_salamandra.config import CheckpointSection
 from megatron_salamandra.foundation.errors import UserError
 from megatron_salamandra.foundation.parents import bind_forks
+from megatron_salamandra.hangs import PROGRESS, Part
 from megatron_salamandra.run_directory import (
     CheckpointError,
     CheckpointState,
@@ -202,6 +203,8 @@ class CheckpointWriter:
             return []
         outcome = None
         while outcome is None:
+            if wait:  # which has a limit of its own, so it is no hang
+                PROGRESS.enter(Part.SAVE, "waiting for writers")
             outcome, moved = self._advance(save, _LOOK_SECONDS if wait else 0.0)
             if not wait and not moved:
                 break

@@ -363,8 +363,7 @@ class CheckpointSection(Section):
     timeout_seconds: float = Field(
         default=1500.0,
         gt=0.0,
-        description="A save that is not complete after so many seconds is given up; shorter than hangs.save_seconds, "
-        "because the next save waits for it.",
+        description="A save that is not complete after so many seconds is given up; so long the next one waits for it.",
     )
 
 

@@ -61,3 +61,21 @@ def train_with_faulty_saves(overrides: Sequence[str], faults: dict[int, Fault], 
     # Processes of saves are forked from this one and inherit the fault.
     with mock.patch.object(Disk, "act", act):
         return train(overrides)
+
+
+def train_with_commands(overrides: Sequence[str], commands: dict[int, list[str]]) -> int:
+    """Train the small model, and after a step, before its save, run the command of that step on rank 0."""
+    import subprocess
+
+    from rank_jobs import SMALL_CONFIG
+
+    from megatron_salamandra.train import main
+    from megatron_salamandra.training import Callback, StepReport, Trainer, TrainerParts
+
+    class Commands(Callback):
+        def after_step(self, report: StepReport) -> None:
+            if self.run.is_writer and report.step in commands:
+                subprocess.run(commands[report.step], check=True)
+
+    parts = TrainerParts(callbacks=(Commands(),))
+    return main([str(SMALL_CONFIG), *overrides], lambda runtime: Trainer.build(runtime, parts))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
 import signal
 import time
@@ -46,8 +45,15 @@ class NotesSaves(Callback):
     def catch_up(self) -> None:
         saved = [step_of(path) for path in complete_checkpoints(self.run.directory.checkpoints)]
         self.run.events.write("between-languages", step=self.run.step, saved=saved)
-        while any(type(child).__name__ == "ForkProcess" for child in multiprocessing.active_children()):
+        while processes_of_saves():
             time.sleep(0.01)
+
+
+def processes_of_saves() -> list[str]:
+    """Processes that this one has forked and that have not ended."""
+    found = " ".join(path.read_text() for path in Path("/proc/self/task").glob("*/children")).split()
+    states = {pid: Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] for pid in found}
+    return [pid for pid, state in states.items() if state != "Z"]
 
 
 class TakenOver(Callback):
