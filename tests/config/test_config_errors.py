@@ -17,7 +17,7 @@ REFUSED = {
     "paralel.tensor=2": ["paralel is not a known key", "did you mean parallel?"],
     "tensor=2": ["tensor is not a known key", "did you mean parallel.tensor?"],
     "training.lr=1": ["training.lr is not a known key", "did you mean optimizer.lr?"],
-    "data.zzz=1": ["data.zzz is not a known key", "keys of data: blend, continue_from, "],
+    "data.zzz=1": ["data.zzz is not a known key", "keys of data: blend, "],
     # types
     "model.layers=four": ["model.layers = four (text); expected a whole number"],
     "model.layers=4.5": ["model.layers = 4.5 (a number); expected a whole number"],
