@@ -161,7 +161,7 @@ def run_ranks(
     address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
     size = {"WORLD_SIZE": str(ranks), "LOCAL_WORLD_SIZE": str(ranks)}
     environment = local_environment({**address, **size})
-    command = [sys.executable, "-u", "-m", module, *arguments]
+    command = [sys.executable, "-P", "-u", "-m", module, *arguments]
     directory = None if config is None or config.run_dir is None else RunDirectory(config.run_dir.absolute())
     watch: RoundWatch | None = None
     if directory is not None and config is not None and ROUND_DIR not in environment:

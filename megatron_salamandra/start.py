@@ -19,6 +19,7 @@ _STOPPED = 75
 
 def command() -> NoReturn:
     """The whole work of a process: ``megatron_salamandra.cli.command``, deaf to nothing while that is imported."""
+    os.environ.setdefault("PYTHONSAFEPATH", "1")  # of processes that it starts; see foundation/module_path.py
     stops = ("SIGTERM", "SIGUSR1", "SIGHUP") if sys.argv[1:2] == ["train"] else ()
     for name in ("SIGINT", *stops):
         number = getattr(signal, name)
