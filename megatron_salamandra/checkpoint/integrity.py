@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ import torch
 import torch.distributed as dist
 
 from megatron_salamandra.checkpoint.local_copies import LocalCopies
-from megatron_salamandra.checkpoint.metadata import load_metadata
+from megatron_salamandra.checkpoint.metadata import check_pieces, load_metadata
 from megatron_salamandra.hangs import PROGRESS, Part
 from megatron_salamandra.run_directory import (
     SHARDS,
@@ -61,7 +61,7 @@ def _check_together(directory: Path) -> None:
     if finding is None:
         others = (name for name in manifest.files if name != _METADATA)  # which rank 0 has compared already
         mine = [name for n, name in enumerate(others) if _rank_for(name, n) == dist.get_rank()]
-        _, finding = _attempt(lambda: manifest.check_contents(mine))
+        _, finding = _attempt(lambda: _prove(manifest, mine))
         found: list[Any] = [None] * dist.get_world_size()
         dist.all_gather_object(found, finding)
         finding = next((item for item in found if item is not None), None)
@@ -135,6 +135,15 @@ def _opened(directory: Path) -> Manifest:
     manifest.check_contents([_METADATA])
     load_metadata(directory / _METADATA)
     return manifest
+
+
+def _prove(manifest: Manifest, names: Sequence[str]) -> None:
+    """Compare files with the manifest, and see that loading them takes no more than they hold."""
+    manifest.check_contents(names)
+    shards = manifest.directory / SHARDS
+    own = [Path(name).name for name in names if Path(name).parent == Path(SHARDS)]
+    if own:
+        check_pieces(shards, load_metadata(shards / ".metadata"), own)
 
 
 def _attempt(action: Callable[[], Any]) -> tuple[Any, _Finding | None]:

@@ -7,15 +7,18 @@ everything else by torch's own restricted loader (``weights_only``). No Megatron
 
 from __future__ import annotations
 
+import io
+import math
 import os
 import pickle
-from collections.abc import Iterator
+import zipfile
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, cast
 
 import torch
-from torch.distributed.checkpoint.metadata import Metadata
+from torch.distributed.checkpoint.metadata import Metadata, TensorStorageMetadata
 
 from megatron_salamandra.run_directory import CheckpointError
 
@@ -41,6 +44,8 @@ _ALLOWED = {
 _OPAQUE = {
     ("megatron.core.dist_checkpointing.strategies.torch", name) for name in ("MCoreMetadata", "MCoreSavePlan")
 }
+_COMMON = "common.pt"
+_ARCHIVE = b"PK\x03\x04"
 _ONLY_WEIGHTS = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
 
 
@@ -88,7 +93,117 @@ def load_metadata(path: Path) -> Metadata:
         ) from error
     if not isinstance(metadata, Metadata) or metadata.storage_data is None:
         raise CheckpointError(f"{path}: not the metadata of a torch_dist checkpoint")
+    try:
+        _refuse_other_places(path, metadata)
+    except (AttributeError, TypeError, ValueError) as error:
+        raise CheckpointError(
+            f"{path}: unreadable checkpoint metadata: {error}; use another step directory"
+        ) from error
     return metadata
+
+
+def check_pieces(directory: Path, metadata: Metadata, names: Iterable[str]) -> None:
+    """Make sure that what is loaded from files of tensors is no larger than the files say.
+
+    torch unpacks archives, whatever they were made with; it writes them without compression.
+
+    Args:
+        directory: of the tensors, ``shards/``.
+        names: of the files in it to look into.
+    Raises:
+        CheckpointError: a piece is compressed, or is no archive.
+    """
+    wanted = set(names)
+    if _COMMON in wanted and (file := directory / _COMMON).is_file():
+        with file.open("rb") as stream:
+            _check_archive(stream, file, file.stat().st_size)
+    pieces = [place for place in metadata.storage_data.values() if place.relative_path in wanted]
+    for place in sorted(pieces, key=lambda place: (place.relative_path, place.offset)):
+        file = directory / place.relative_path
+        with file.open("rb") as stream:
+            stream.seek(place.offset)
+            if stream.read(len(_ARCHIVE)) == _ARCHIVE:
+                _check_archive(
+                    cast(IO[bytes], _Piece(stream, place.offset, place.length)), file, place.length
+                )
+
+
+def _check_archive(stream: IO[bytes], file: Path, length: int) -> None:
+    """Make sure that an archive of torch unpacks to no more than the ``length`` bytes that it has.
+
+    Raises:
+        CheckpointError: it is compressed, or damaged.
+    """
+    try:
+        members = zipfile.ZipFile(stream).infolist()
+    except Exception as error:  # of damaged archives there is no end
+        raise CheckpointError(
+            f"{file} holds an archive that cannot be read: {error}; use another step directory"
+        ) from error
+    if any(member.compress_type != zipfile.ZIP_STORED for member in members) or (
+        sum(member.file_size for member in members) > length
+    ):
+        raise CheckpointError(
+            f"{file} holds a compressed archive, which no checkpoint does: it may unpack to any size\n"
+            "  use another step directory"
+        )
+
+
+class _Piece(io.RawIOBase):
+    """A part of a file, as a file."""
+
+    def __init__(self, stream: IO[bytes], start: int, length: int) -> None:
+        self._stream, self._start, self._length, self._at = stream, start, length, 0
+
+    def seekable(self) -> bool:
+        return True
+
+    def readable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        self._at = max(0, {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._length}[whence] + offset)
+        return self._at
+
+    def tell(self) -> int:
+        return self._at
+
+    def readinto(self, buffer: Any) -> int:
+        self._stream.seek(self._start + self._at)
+        contents = self._stream.read(max(0, min(len(buffer), self._length - self._at)))
+        buffer[: len(contents)] = contents
+        self._at += len(contents)
+        return len(contents)
+
+
+def _refuse_other_places(path: Path, metadata: Metadata) -> None:
+    """Refuse metadata that lead out of their directory, or to more than its files hold.
+
+    Raises:
+        CheckpointError: they do.
+    """
+    sizes: dict[str, int] = {}
+    for index, place in metadata.storage_data.items():
+        name = place.relative_path
+        if not isinstance(name, str) or Path(name).name != name or name in ("", ".", ".."):
+            raise CheckpointError(f"{path}: {index.fqn} lies in {name!r}, which is no file of the checkpoint")
+        file = path.parent / name
+        if name not in sizes:
+            sizes[name] = file.stat().st_size if file.is_file() else 0
+        if place.offset < 0 or place.length < 0 or place.offset + place.length > sizes[name]:
+            raise CheckpointError(
+                f"{path}: {index.fqn} is said to lie in bytes {place.offset} to {place.offset + place.length} of "
+                f"{file}, which has {sizes[name]}\n  use another step directory"
+            )
+    held = sum(sizes.values())
+    for key, entry in metadata.state_dict_metadata.items():
+        if isinstance(entry, TensorStorageMetadata):
+            size = math.prod(entry.size) * entry.properties.dtype.itemsize
+            if size > held or min(entry.size, default=0) < 0:
+                raise CheckpointError(
+                    f"{path}: {key} is said to have {size:,} bytes, and all files have {held:,}\n"
+                    "  use another step directory"
+                )
 
 
 @contextmanager

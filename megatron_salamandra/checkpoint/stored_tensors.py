@@ -23,7 +23,7 @@ from torch.distributed.checkpoint.metadata import (
 from torch.distributed.checkpoint.planner import LoadPlan, LoadPlanner, ReadItem
 from torch.distributed.checkpoint.planner_helpers import create_read_items_for_chunk_list
 
-from megatron_salamandra.checkpoint.metadata import load_metadata
+from megatron_salamandra.checkpoint.metadata import check_pieces, load_metadata
 from megatron_salamandra.run_directory import SHARDS, CheckpointError
 
 
@@ -71,6 +71,8 @@ class StoredTensors:
         """
         self.directory = directory
         self.metadata = load_metadata(directory / SHARDS / ".metadata")
+        names = {str(place.relative_path) for place in self.metadata.storage_data.values()}
+        check_pieces(directory / SHARDS, self.metadata, names)
         self._reader = FileSystemReader(directory / SHARDS)
         self._reader.set_up_storage_reader(self.metadata, is_coordinator=True)
 

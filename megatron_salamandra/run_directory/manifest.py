@@ -61,8 +61,9 @@ class Manifest:
         """Compare names and sizes.
 
         Raises:
-            DamagedCheckpointError: a file is missing, too many, or of another size.
+            DamagedCheckpointError: a file is missing, too many, of another size, or no file of the directory.
         """
+        home = self.directory.resolve()
         for name, expected in self.files.items():
             file = self.directory / name
             try:
@@ -71,6 +72,10 @@ class Manifest:
                 raise DamagedCheckpointError(f"{file} is missing; {REMEDY}") from error
             except OSError as error:
                 raise CheckpointError(f"{file} cannot be read: {error.strerror}; {REMEDY}") from error
+            if not file.is_file() or not file.resolve().is_relative_to(home):
+                raise DamagedCheckpointError(
+                    f"{file} is no file of the checkpoint: it leads elsewhere, or is a pipe or a device; {REMEDY}"
+                )
             if size != expected["bytes"]:
                 raise DamagedCheckpointError(
                     f"{file} has {size} bytes instead of {expected['bytes']}; {REMEDY}"

@@ -122,7 +122,7 @@ class Flips:
     def _blend(self, draw: random.Random, place: Path) -> tuple[Flip, list[str]]:
         data = place / "data"
         shutil.copytree(self._plan.parent, data)
-        files = [path for path in data.iterdir() if path.suffix in (".idx", ".json", ".model")]
+        files = [path for path in data.iterdir() if path.suffix in (".json", ".model")]
         flip = draw_flip(draw, data, files)
         flip.apply(data)
         words = ["data", "blend", "--shards", str(data), "--tokenizer", str(data / "tokenizer.model")]
