@@ -54,7 +54,7 @@ class StepReport:
     save_requested: bool = False
     """True if a callback of any rank asked for a checkpoint."""
     seconds: dict[str, float] = field(default_factory=dict)
-    """Rank 0's wall time by part: data, forward_backward, optimizer, step."""
+    """Rank 0's wall time by part: data, forward_backward, decide (callbacks before the update), optimizer, step."""
     memory_bytes: int = 0
     """Rank 0's peak memory."""
     busy_seconds: float = 0.0

@@ -94,11 +94,13 @@ class TrainStep:
             saves = max(saves, sums.saves)
             gradients_ready = self._clock()
             measured = self._measure(step, sums.nats / sums.tokens)
+            asked = self._clock()
             decision = self._callbacks.before_decision(measured)
             if decision.action is not Action.REPEAT:
                 break
         if decision.action is Action.APPLY:
             decision = self._decide(measured)
+        decided = self._clock()
         if decision.action is Action.APPLY:
             PROGRESS.enter(Part.UPDATE)
             apply_update(self._optimizer, measured.grad_norm)
@@ -117,7 +119,8 @@ class TrainStep:
             seconds={
                 "data": data_ready - started,
                 "forward_backward": gradients_ready - data_ready,
-                "optimizer": ended - gradients_ready,
+                "decide": decided - asked,
+                "optimizer": ended - gradients_ready - (decided - asked),
                 "step": ended - started,
             },
             memory_bytes=self._runtime.platform.peak_memory_bytes(),

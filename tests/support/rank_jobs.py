@@ -24,6 +24,15 @@ def train_as_told(arguments: Sequence[str]) -> int:
     return main(list(arguments))
 
 
+def train_without_importing(module: str, overrides: Sequence[str]) -> int:
+    """Like :func:`train`; 99 if the module was imported."""
+    import sys
+
+    sys.modules.pop(module, None)
+    code = train(overrides)
+    return 99 if module in sys.modules else code
+
+
 def train_on_a_full_disk(overrides: Sequence[str]) -> int:
     """Like :func:`train`, but syncing a file of tensors fails as it does when the disk is full."""
     import errno

@@ -19,7 +19,7 @@ class TrainingRuns:
     """Trains the small model below one directory; a run's name is its run directory."""
 
     def __init__(self, pool: RankPool, blend: Path, root: Path) -> None:
-        self._pool, self._blend, self.root = pool, blend, root
+        self.pool, self.blend, self.root = pool, blend, root
 
     def train(self, name: str, ranks: int, *overrides: str) -> int:
         """Train in run directory ``name``; the same name again resumes. Returns the ranks' exit code."""
@@ -42,8 +42,8 @@ class TrainingRuns:
         return self._run(job, name, ranks, overrides)
 
     def _run(self, job: Callable[..., int], name: str, ranks: int, overrides: Sequence[str]) -> int:
-        common = [f"data.blend={self._blend}", f"run_dir={self.root / name}"]
-        codes = self._pool.run(ranks, job, [*common, *overrides])
+        common = [f"data.blend={self.blend}", f"run_dir={self.root / name}"]
+        codes = self.pool.run(ranks, job, [*common, *overrides])
         assert len(set(codes)) == 1, codes
         return int(codes[0])
 

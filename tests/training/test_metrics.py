@@ -76,6 +76,7 @@ def test_every_number_of_a_step_reaches_tensorboard(runs: TrainingRuns) -> None:
         "speed/data_seconds": last["seconds"]["data"],
         "seconds/forward_backward": last["seconds"]["forward_backward"],
         "seconds/optimizer": last["seconds"]["optimizer"],
+        "seconds/decide": last["seconds"]["decide"],
         "seconds_between_steps/callbacks": last["seconds_between_steps"]["callbacks"],
         "seconds_between_steps/checkpoint": last["seconds_between_steps"]["checkpoint"],
         "languages/ga/tokens": last["languages"]["ga"]["tokens"],
