@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, NoReturn
 from megatron_salamandra.cluster import report_end
 from megatron_salamandra.foundation.errors import UserError
 from megatron_salamandra.foundation.exit_codes import EXIT_DONE, EXIT_FAILURE, EXIT_STOPPED
+from megatron_salamandra.foundation.parents import end_with_parent
 from megatron_salamandra.foundation.signals import WATCHED_SIGNALS, SignalWatch
 from megatron_salamandra.foundation.world import is_first_task, read_world
 from megatron_salamandra.hangs import PROGRESS, Part
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     from megatron_salamandra.run_directory import RunDirectory
     from megatron_salamandra.training import Runtime, Trainer
 
+_TORCHRUN = "TORCHELASTIC_RUN_ID"
+"""Variable that torchrun sets for its ranks."""
 SILENT_SECONDS = 3.0
 """How long ranks that leave the word to rank 0 wait before they end."""
 
@@ -104,7 +107,7 @@ def main(
 def _ends_together() -> bool:
     """Whether the launcher ends all ranks with the first that fails; others leave each to say what it finds."""
     one_host = os.environ.get("LOCAL_WORLD_SIZE", "") == os.environ.get("WORLD_SIZE")
-    return one_host or "TORCHELASTIC_RUN_ID" in os.environ
+    return one_host or _TORCHRUN in os.environ
 
 
 def run_as_process(argv: Sequence[str] | None = None) -> int:
@@ -115,6 +118,8 @@ def run_as_process(argv: Sequence[str] | None = None) -> int:
     """
     # First of all, so that a signal finds its handler from the first line on.
     with SignalWatch(leave_at_once=True) as watch:
+        if _TORCHRUN in os.environ:  # whose ranks would train on without it, and keep the run directory
+            end_with_parent(signal.SIGTERM)
         try:
             exit_code = main(None if argv is None else list(argv), signals=watch)
         except (KeyboardInterrupt, SystemExit):

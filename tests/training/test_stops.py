@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -110,10 +111,19 @@ def test_a_second_run_is_refused_and_a_closed_terminal_saves_the_first(blend: Pa
     assert [event.kind for event in read_events(run.events)].count("start") == 1
 
 
-def test_ranks_do_not_outlive_a_launcher_that_was_killed(blend: Path, tmp_path: Path) -> None:
+def under_torchrun(blend: Path, run: Path, *overrides: str) -> list[str]:
+    given = [str(SMALL_CONFIG), f"data.blend={blend}", f"run_dir={run}", *overrides]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    return [*torchrun, "-m", "megatron_salamandra.train", *given]
+
+
+@pytest.mark.parametrize("launcher", [command, under_torchrun])
+def test_ranks_do_not_outlive_a_launcher_that_was_killed(
+    blend: Path, tmp_path: Path, launcher: Callable[..., list[str]]
+) -> None:
     """They are asked to stop, save and leave, and so does what saves have started."""
     run = RunDirectory(tmp_path)
-    with started(command(blend, run.path, *LONG, "checkpoint.every_steps=1")) as process:
+    with started(launcher(blend, run.path, *LONG, "checkpoint.every_steps=1")) as process:
         wait_until(lambda: latest_checkpoint(run.checkpoints))
         owner = read_owner(run)
         assert owner is not None
