@@ -114,10 +114,10 @@ def rank_main(options: argparse.Namespace) -> None:
             own, helped = time.process_time(), cpu_of_ended_processes()
             outcomes = writer.save(step, chunks, optimizer, CheckpointState({"step": step}, root))
             while not outcomes:
-                own += time.process_time()
+                own -= time.process_time()
                 time.sleep(1.0)
                 dist.barrier()  # ranks that train together come together, too
-                own -= time.process_time()
+                own += time.process_time()
                 outcomes = writer.poll(wait=False)
             assert outcomes[0].error is None, outcomes[0].error
             return outcomes[0], time.process_time() - own, cpu_of_ended_processes() - helped

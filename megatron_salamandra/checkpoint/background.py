@@ -8,6 +8,7 @@ process that keeps one. It is killed when the caller ends, and does not hear req
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import pickle
 import signal
@@ -104,6 +105,8 @@ class BackgroundWork:
 def _work(action: Callable[[], object], memory: int, parent: int) -> None:
     """What the forked process does; does not return."""
     code = 1
+    # Collecting what the caller has on a device would fail here, and would touch, so copy, memory for nothing.
+    gc.disable()
     try:
         leave_signals_to_parent()
         if os.getppid() != parent:  # it ended before the kernel was told
