@@ -27,7 +27,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 help:
 	@echo "make quickstart   train a small model on real text, from download to exported model (runs/quickstart/)"
 	@echo "make test         lint, types, shell lint and the test suite"
-	@echo "make fault-campaign  kills runs at 200 places and flips bits, for hours (docs/reliability.md); goes on where it was"
+	@echo "make fault-campaign  kills runs at 200 places, flips bits and spoils files, for hours (docs/reliability.md); goes on where it was"
 	@echo "make export-readers   read an export with the oldest and newest supported transformers (installs them)"
 	@echo "make test-cluster runs on a SLURM cluster of three hosts made on this machine (root, Debian packages)"
 	@echo "make test-image   builds the training image in both formats on a small base (root, Debian packages); FULL=1: trains in it"
@@ -54,6 +54,7 @@ test: lint
 
 fault-campaign: setup
 	PYTHONPATH=tests/campaign:tests/support $(BIN)/python -W ignore -m fault_campaign $(ARGS)
+	SALAMANDRA_FUZZ_EXAMPLES=2000 $(BIN)/python -m pytest tests/hostile/test_malformed_files.py tests/data_prep/test_fuzzed_files.py
 
 # Each version into a directory of its own, beside the environment's other packages.
 READERS := .venv/export-readers
