@@ -7,6 +7,7 @@ import os
 import pickle
 import random
 import shutil
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import pytest
 import torch
 from torch.distributed import checkpoint as dcp
 from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.checkpoint.metadata import _MEM_FORMAT_ENCODING, Metadata
 from training_runs import TrainingRuns
 
 from megatron_salamandra.checkpoint import load_metadata, weights_only
@@ -159,6 +161,37 @@ def test_metadata_may_name_only_what_it_needs(tmp_path: Path, module: str, name:
     text = b"\x80\x04" + b"".join(b"\x8c" + bytes([len(part)]) + part.encode() for part in (module, name))
     path.write_bytes(text + b"\x93.")
     with pytest.raises(CheckpointError, match=f"refusing to load {module}.{name}"):
+        load_metadata(path)
+
+
+class _PicklerOfPython311(pickle.Pickler):
+    """Writes members of enumerations as Python 3.11.0 to 3.11.3 do."""
+
+    def reducer_override(self, value: Any) -> Any:
+        return (getattr, (type(value), value.name)) if isinstance(value, Enum) else NotImplemented
+
+
+def test_metadata_of_the_first_releases_of_python_311_are_read(tmp_path: Path) -> None:
+    dcp.save({"x": torch.ones(3)}, checkpoint_id=tmp_path, no_dist=True)
+    metadata = load_metadata(tmp_path / ".metadata")
+    with (tmp_path / ".metadata").open("wb") as stream:
+        _PicklerOfPython311(stream).dump(metadata)
+    assert b"getattr" in (tmp_path / ".metadata").read_bytes()
+    assert load_metadata(tmp_path / ".metadata") == metadata
+
+
+@pytest.mark.parametrize(
+    ("holder", "name"),
+    [(_MEM_FORMAT_ENCODING, "__reduce_ex__"), (_MEM_FORMAT_ENCODING, "mro"), (Metadata, "__init__")],
+)
+def test_metadata_may_ask_for_members_of_enumerations_alone(tmp_path: Path, holder: type, name: str) -> None:
+    class Asks:
+        def __reduce__(self) -> Any:
+            return getattr, (holder, name)
+
+    path = tmp_path / ".metadata"
+    path.write_bytes(pickle.dumps(Asks()))
+    with pytest.raises(CheckpointError, match=f"refusing to take '{name}' of"):
         load_metadata(path)
 
 
