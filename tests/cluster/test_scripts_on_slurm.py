@@ -180,18 +180,6 @@ def test_the_rest_of_a_chain_leaves_the_queue_when_the_run_is_done(
     assert [cluster.end_of(job) for job in jobs[1:]] == ["CANCELLED", "CANCELLED"]
 
 
-def test_the_drill_of_a_certificate_passes(cluster: Lab, here: Path) -> None:
-    drill = (
-        f"{sys.executable} -m megatron_salamandra.cli doctor --certify requeue --profile lab.yaml --out proof"
-    )
-    cluster.on("ctl", "bash", "-c", f"{drill} > drill.log 2>&1 < /dev/null &")
-    written = here / "proof/certificates.json"
-    wait_until(written.exists, 900, lambda: (here / "drill.log").read_text())
-    (certificate,) = json.loads(written.read_text())["certificates"]
-    assert certificate["passed"], certificate["proof"]["message"]
-    assert certificate["proof"]["figures"]["rounds"] == ["stopped", "done"]
-
-
 def test_a_data_array_whose_task_is_killed_completes_by_itself(
     cluster: Lab, here: Path, tokenizer_model: Path
 ) -> None:

@@ -180,7 +180,11 @@ down() {
     [ -n "$(hosts)" ] || break
     sleep .1
   done
-  find "$groups" -mindepth 0 -depth -type d -exec rmdir {} + 2>/dev/null
+  for _ in $(seq 100); do # processes that are ending keep their groups for a moment
+    find "$groups" -mindepth 0 -depth -type d -exec rmdir {} + 2>/dev/null
+    [ -d "$groups" ] || break
+    sleep .1
+  done
   umount --lazy "$LAB/small" 2>/dev/null
   return 0
 }
