@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from declaration import ARTICLE_1
 from rank_jobs import SMALL_CONFIG
-from slurm_lab import REPOSITORY, Lab, laboratory, wait_until
+from slurm_lab import REPOSITORY, Lab, laboratory
 from small_checkpoints import random_weights, small_config, tokenizer_model, write_checkpoint
 from training_runs import TrainingRuns
 
