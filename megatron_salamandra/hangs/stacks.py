@@ -8,6 +8,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from megatron_salamandra.foundation.errors import UserError
@@ -17,7 +18,8 @@ from megatron_salamandra.run_directory import RunDirectory
 _POLL_SECONDS = 0.1
 _MORE_SECONDS = 5.0
 _THREAD = re.compile(r"(?:Current thread|Thread) 0x[0-9a-f]+[^(]*\(most recent call first\):")
-_OWN_FILE = __file__.replace("stacks.py", "watchdog.py")
+_WATCHDOG = str(Path(__file__).with_name("watchdog.py"))
+"""What a rank writes of itself includes the thread that writes."""
 
 
 class NoStacks(UserError):
@@ -219,5 +221,5 @@ def _parsed(record: RankRecord, text: str) -> RankStacks:
         elif threads and line.startswith("  "):
             threads[-1].append(line.strip())
     # Python writes the newest thread first, so that the main one is the last.
-    kept = [tuple(frames) for frames in reversed(threads) if not any(_OWN_FILE in frame for frame in frames)]
+    kept = [tuple(frames) for frames in reversed(threads) if not any(_WATCHDOG in frame for frame in frames)]
     return RankStacks(record, heading, tuple(kept))
