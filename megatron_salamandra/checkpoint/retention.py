@@ -50,11 +50,19 @@ def prune(root: Path, policy: CheckpointSection, *, dry_run: bool = False) -> li
         DirectoryInUse: another process marks or prunes there.
         CheckpointError: the marks cannot be read.
     """
-    if not root.is_dir():
+    if policy.keep_last is None or not root.is_dir():
         return []
     with checkpoints_in_use(root):
-        present = {step_of(path): path for path in complete_checkpoints(root) if _has_its_files(path)}
-        doomed = [present[step] for step in steps_to_delete(list(present), policy, read_marks(root))]
+        whole: list[Path] = []
+        older: list[Path] = []
+        for path in sorted(complete_checkpoints(root), key=step_of, reverse=True):
+            if len(whole) == policy.keep_last:
+                older.append(path)  # looked at only if it is to be deleted: there may be many, of many files
+            elif _has_its_files(path):
+                whole.append(path)
+        present = {step_of(path): path for path in (*whole, *older)}
+        given_up = steps_to_delete(list(present), policy, read_marks(root))
+        doomed = [present[step] for step in given_up if _has_its_files(present[step])]
         return doomed if dry_run else [path for path in doomed if _delete(path)]
 
 

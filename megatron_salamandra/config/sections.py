@@ -402,8 +402,8 @@ class GuardSection(Section):
         default=None,
         ge=1,
         description="Compare the bits of all weights between ranks that hold the same ones every so many steps, and "
-        "before each save; none if null. A weight that differs is copied from the majority of its twins; where there "
-        "is none, the run goes back to its newest intact checkpoint.",
+        "in steps that are saved; none if null. A weight that differs is copied from the majority of its twins; where "
+        "there is none, the run goes back to its newest intact checkpoint.",
     )
 
 

@@ -8,18 +8,17 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 from megatron_salamandra.foundation.errors import UserError
 from megatron_salamandra.hangs.records import END_OF_STACKS, RankRecord, RoundFiles, newest_round
 from megatron_salamandra.run_directory import RunDirectory
 
-_POLL_SECONDS = 0.1
+_POLL_SECONDS = 0.5
 _MORE_SECONDS = 5.0
 _THREAD = re.compile(r"(?:Current thread|Thread) 0x[0-9a-f]+[^(]*\(most recent call first\):")
-_WATCHDOG = str(Path(__file__).with_name("watchdog.py"))
-"""What a rank writes of itself includes the thread that writes."""
+_WATCHDOG = "/megatron_salamandra/hangs/watchdog.py"
+"""What a rank writes of itself includes the thread that writes, wherever the rank has the package."""
 
 
 class NoStacks(UserError):
@@ -203,6 +202,8 @@ def _size(files: RoundFiles, rank: int) -> int:
 
 def _answer(files: RoundFiles, rank: int, after: int) -> str | None:
     """What a rank wrote since its file had ``after`` bytes; None until all of it is there."""
+    if _size(files, rank) <= after:  # a look costs less than opening it, and there may be a thousand of them
+        return None
     with contextlib.suppress(OSError), files.stacks_of(rank).open("rb") as stream:
         stream.seek(after)
         text = stream.read().decode(errors="replace")
@@ -220,6 +221,7 @@ def _parsed(record: RankRecord, text: str) -> RankStacks:
             threads.append([])
         elif threads and line.startswith("  "):
             threads[-1].append(line.strip())
-    # Python writes the newest thread first, so that the main one is the last.
-    kept = [tuple(frames) for frames in reversed(threads) if not any(_WATCHDOG in frame for frame in frames)]
-    return RankStacks(record, heading, tuple(kept))
+    # Python writes the newest thread first, so that the main one is the last. That one stays, even if it waits there.
+    *others, main = threads or [[]]
+    kept = [frames for frames in reversed(others) if not any(_WATCHDOG in frame for frame in frames)]
+    return RankStacks(record, heading, tuple(tuple(frames) for frames in (main, *kept) if frames))

@@ -80,7 +80,7 @@ def write_incident(directory: Path, incident: Incident) -> Path:
     """Write an incident, atomically, and return its file. JSON has no NaN, so numbers that are none become text.
 
     Raises:
-        OSError: the system refused.
+        OSError, WriteError: the system refused.
     """
     directory.mkdir(parents=True, exist_ok=True)
     values = asdict(incident)

@@ -126,6 +126,24 @@ def test_the_ranks_of_the_newest_start_are_asked(run: RunDirectory) -> None:
     assert answers.complete and len(answers.stacks) == 2
 
 
+def test_a_main_thread_that_gives_up_is_shown(run: RunDirectory) -> None:
+    """It waits in the watchdog's code for the stacks of the others; the watchdog's own thread is left out."""
+    files = RoundFiles(run.round("0001"))
+    place_record(files, 0, 1)
+    package = "/opt/elsewhere/megatron_salamandra/hangs/watchdog.py"
+    dump = (
+        DUMP.format(line=7)
+        .replace("/x/loader.py", package)
+        .replace("/x/step.py", package)
+        .replace("in reduce\n", "in give_up\n")
+    )
+    thread = answering(run, files, {0: dump})
+    (rank,) = ask_for_stacks(run, seconds=30.0).stacks
+    thread.join()
+    assert [frame.rpartition(" in ")[2] for frame in rank.main] == ["give_up", "main"]
+    assert len(rank.threads) == 1
+
+
 def test_a_real_rank_answers_and_the_command_prints_it(
     run: RunDirectory, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -165,6 +165,21 @@ def test_weights_that_are_spoilt_end_the_run_when_the_budget_is_spent(runs: Trai
     assert "guard.budget" in last.reason
 
 
+@pytest.mark.parametrize("place", ["/proc/self", "/dev/null"])
+def test_an_incident_that_cannot_be_written_does_not_end_the_run(
+    place: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    watching = guard()
+    watching.run = SimpleNamespace(  # type: ignore[assignment]
+        logger=logging.getLogger("test"),
+        is_writer=True,
+        timeline=SimpleNamespace(step_samples=lambda step: range(4)),
+        directory=SimpleNamespace(incidents=Path(place)),  # nothing can be made there, even by root
+    )
+    watching.record(Measurement(3, 9.0, 1.0, 1e-3), "spike", "none", "a jump", contents=False)
+    assert "the incident cannot be written" in caplog.text
+
+
 def test_incidents_are_numbered_and_wrong_files_are_named(tmp_path: Path) -> None:
     one = Incident(1, 5, "spike", "skip", "why", 3.5, math.inf, (16, 19), [{"sample": 16}])
     assert next_incident_number(tmp_path / "incidents") == 1

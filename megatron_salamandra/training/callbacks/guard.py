@@ -164,7 +164,7 @@ class Guard(Callback):
                 reason=reason,
                 file=path.name,
             )
-        except OSError as error:
+        except (OSError, UserError) as error:  # what cannot be written must not end a run
             run.logger.warning("the incident cannot be written: %s", error)
 
     def _contents(self, step: int) -> list[dict[str, Any]]:

@@ -42,7 +42,8 @@ class Twins(Callback):
     whether the weights are still their rounding.
 
     It looks twice in such a step: when gradients are ready, so that none of other weights is applied, and at its end,
-    so that no other weights are saved. All ranks see the same reports, so that they decide alike.
+    so that no other weights are saved. A stop that is asked for later, while the step is validated, is saved without
+    another look. All ranks see the same reports, so that they decide alike.
     """
 
     part = "guard"
