@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import re
 import signal
 import time
 from collections.abc import Callable
 
 from megatron_salamandra.cluster.job_calendar import JobCalendar
 from megatron_salamandra.cluster.rounds import Action, Decision
-from megatron_salamandra.cluster.slurm import SlurmJob
+from megatron_salamandra.cluster.slurm import SlurmJob, is_refused
 from megatron_salamandra.cluster.slurm_command import SlurmError
 from megatron_salamandra.foundation.exit_codes import EXIT_DONE, EXIT_FAILURE
 
-_REFUSED = re.compile(r"disabled|denied|not permitted|Invalid job id|[Pp]ermission", re.IGNORECASE)
 _WAITS_SECONDS = (2.0, 5.0, 10.0, 20.0, 60.0)
 _PATIENCE_SECONDS = 1800.0
 _EXCLUDE_SECONDS = 3.0
@@ -64,7 +62,7 @@ class JobEnd:
                 self._calendar.look()
                 if self._calendar.answers and self._calendar.now.restarts > self._job.restarts:
                     break  # by somebody else, or by a request whose answer was lost
-                if _REFUSED.search(str(error)) or time.monotonic() > end:
+                if is_refused(error) or time.monotonic() > end:
                     self._say(
                         f"the job could not go back into the queue: {error}\n  submit the same command again"
                     )

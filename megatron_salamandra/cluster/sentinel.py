@@ -18,7 +18,7 @@ import sys
 import time
 from collections.abc import Sequence
 
-from megatron_salamandra.cluster.slurm import JobNow, SlurmJob
+from megatron_salamandra.cluster.slurm import JobNow, SlurmJob, is_refused
 from megatron_salamandra.cluster.slurm_command import SlurmError, answer
 
 STEP_NAME = "salamandra-sentinel"
@@ -86,14 +86,21 @@ class Sentinels:
 
 
 def watch(job: str, restarts: int, host: str, look_seconds: float) -> int:
-    """Wait until the supervisor's host is lost, then requeue the job; returns when there is nothing left to watch."""
+    """Wait until the supervisor's host is lost, then requeue the job; returns when there is nothing left to watch.
+
+    Each request follows a look that allows it, the second and later ones too.
+
+    Returns:
+        0; 1 if SLURM refuses to requeue the job.
+    """
     # Blocked for good: requeueing sends it, too.
     signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM,))
     watched = SlurmJob(job, restarts, (host,), 1)
     missed, ended, wait = 0, False, look_seconds
-    while missed < (1 if ended else 2):  # in a row: a node may be between two states
-        if signal.sigtimedwait((signal.SIGTERM,), wait) is not None:
-            ended, wait = True, _AGAIN_SECONDS
+    while True:
+        if signal.sigtimedwait((signal.SIGTERM,), wait) is not None and not ended:
+            # What was seen before says nothing of why the signal came: somebody may have cancelled the job.
+            missed, ended, wait = 0, True, _AGAIN_SECONDS
         try:
             fields = watched.fields()
             hosts = answer(["scontrol", "show", "hostnames", fields.get("NodeList", host)]).split()
@@ -103,14 +110,15 @@ def watch(job: str, restarts: int, host: str, look_seconds: float) -> int:
         if not lives or int(fields.get("Restarts", "0")) != restarts or (ended and host in hosts):
             return 0
         missed = 0 if host in hosts else missed + 1
-    while True:
+        if missed < (1 if ended else 2):  # in a row: a node may be between two states
+            continue
         try:
             watched.requeue()
             return 0
         except SlurmError as error:
-            if "Unable to contact" not in str(error):
+            # Else it may be done all the same: the next look tells, before anything is asked for again.
+            if is_refused(error):
                 return 1
-            time.sleep(look_seconds)
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from megatron_salamandra.foundation.exit_codes import EXIT_USAGE
 
 _LOST = "lost"
 _FIELD = re.compile(r"(\w+)=(\S*)")
+_REFUSED = re.compile(r"disabled|denied|not permitted|Invalid job id|permission", re.IGNORECASE)
 _TASK_ENDED = re.compile(r"srun: error: (?P<host>[\w.-]+): tasks? (?P<tasks>[\d,\[\]-]+): (?P<how>.+)")
 
 
@@ -215,6 +216,11 @@ def ended_tasks(srun_errors: str) -> list[tuple[str, str, str]]:
     return [
         (found["host"], found["tasks"], found["how"].strip()) for found in _TASK_ENDED.finditer(srun_errors)
     ]
+
+
+def is_refused(error: SlurmError) -> bool:
+    """Whether SLURM will not do this, however often it is asked; else it was busy, or away, and may have done it."""
+    return _REFUSED.search(str(error)) is not None
 
 
 def is_lost(state: str) -> bool:

@@ -23,19 +23,25 @@ def signals() -> Iterator[None]:
     signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def done_by_a_sentinel(monkeypatch: pytest.MonkeyPatch, story: Sequence[str]) -> list[str]:
-    """The jobs that a sentinel of restart 2 requeues.
+def done_by_a_sentinel(
+    monkeypatch: pytest.MonkeyPatch, story: Sequence[str], refusals: Sequence[str] = ()
+) -> list[str]:
+    """The jobs that a sentinel of restart 2 asks SLURM to requeue.
 
     Args:
         story: what SLURM says of the job, look after look: its fields; ``away``; with ``TERM`` first, the sentinel gets
             that signal before it looks.
+        refusals: what SLURM says to the first requests.
     """
     looks = iter(story)
     done: list[str] = []
+    errors = iter(refusals)
 
     def answer(command: Sequence[str]) -> str:
         if command[:2] == ["scontrol", "requeue"]:
             done.append(command[2])
+            if error := next(errors, ""):
+                raise SlurmError(error)
             return ""
         if command[:3] == ["scontrol", "show", "hostnames"]:
             return command[3].replace(",", "\n")
@@ -50,11 +56,12 @@ def done_by_a_sentinel(monkeypatch: pytest.MonkeyPatch, story: Sequence[str]) ->
         looks = iter((said.removeprefix("TERM "), *looks))
         return object() if said.startswith("TERM ") else None
 
-    monkeypatch.setattr(sentinel, "answer", answer)
-    monkeypatch.setattr(slurm, "answer", answer)
-    monkeypatch.setattr(sentinel.signal, "sigtimedwait", wait)
-    sentinel.watch("40", 2, HOST, 0.01)
-    monkeypatch.undo()
+    with monkeypatch.context() as during:
+        during.setattr(sentinel, "answer", answer)
+        during.setattr(slurm, "answer", answer)
+        during.setattr(sentinel.signal, "sigtimedwait", wait)
+        sentinel.watch("40", 2, HOST, 0.01)
+    assert not list(looks), "the sentinel ended before the story"
     return done
 
 
@@ -86,6 +93,27 @@ STORIES: dict[str, tuple[list[str], bool]] = {
         ["TERM JobState=COMPLETING Restarts=2 ExitCode=0:0 NodeList=node2"],
         False,
     ),
+    "cancelled between two looks, controller away": (
+        [
+            f"{RUNNING} NodeList=node2",
+            "TERM away",
+            "JobState=CANCELLED Restarts=2 ExitCode=0:15 NodeList=node2",
+        ],
+        False,
+    ),
+    "cancelled, and the signal comes twice": (
+        [
+            f"{RUNNING} NodeList=node2",
+            "TERM away",
+            "TERM away",
+            "JobState=CANCELLED Restarts=2 NodeList=node2",
+        ],
+        False,
+    ),
+    "set down between two looks, controller away": (
+        [f"{RUNNING} NodeList=node2", "TERM away", "JobState=FAILED Restarts=2 ExitCode=0:9 NodeList=node2"],
+        True,
+    ),
 }
 
 
@@ -96,3 +124,43 @@ def test_a_job_comes_back_if_its_supervisor_lost_its_host_and_else_not(
     story, comes_back = STORIES[what]
     done = done_by_a_sentinel(monkeypatch, story)
     assert done == (["40"] if comes_back else [])
+
+
+BUSY = [
+    "scontrol requeue 40: Unable to contact slurm controller (connect failure)",
+    "scontrol requeue 40: slurm_requeue error: Socket timed out on send/recv operation",
+    "scontrol requeue 40: no answer in 60 s",
+    "scontrol requeue 40: Zero Bytes were transmitted or received",
+]
+LOST = f"{RUNNING} NodeList=node2"
+
+
+@pytest.mark.parametrize("error", BUSY)
+def test_a_busy_controller_is_asked_again(monkeypatch: pytest.MonkeyPatch, error: str) -> None:
+    assert done_by_a_sentinel(monkeypatch, [LOST] * 3, [error]) == ["40"] * 2
+    assert done_by_a_sentinel(monkeypatch, [LOST, LOST, "away", LOST, LOST], [error] * 2) == ["40"] * 3
+
+
+@pytest.mark.parametrize("error", BUSY)
+@pytest.mark.parametrize(
+    "after",
+    [
+        ["JobState=PENDING Restarts=3 NodeList=(null)"],
+        ["TERM away", "JobState=RUNNING Restarts=3 NodeList=node2,node3"],
+        ["JobState=CANCELLED Restarts=2 ExitCode=0:15 NodeList=node2"],
+        ["TERM away", "JobState=CANCELLED Restarts=2 ExitCode=0:15 NodeList=node2"],
+    ],
+    ids=["waiting", "started again", "cancelled", "cancelled while away"],
+)
+def test_a_request_whose_answer_was_lost_is_not_repeated_on_what_came_of_it(
+    monkeypatch: pytest.MonkeyPatch, error: str, after: list[str]
+) -> None:
+    assert done_by_a_sentinel(monkeypatch, [LOST, LOST, *after], [error]) == ["40"]
+
+
+@pytest.mark.parametrize(
+    "error",
+    ["Requested operation is presently disabled", "Access/permission denied", "Invalid job id specified"],
+)
+def test_a_controller_that_refuses_is_not_asked_again(monkeypatch: pytest.MonkeyPatch, error: str) -> None:
+    assert done_by_a_sentinel(monkeypatch, [LOST] * 2, [error]) == ["40"]
