@@ -16,9 +16,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
 
-from megatron_salamandra.cluster.slurm import JobNow, SlurmJob, is_refused
+from megatron_salamandra.cluster.slurm import JobNow, SlurmJob, is_lost, is_refused
 from megatron_salamandra.cluster.slurm_command import SlurmError, answer
 
 STEP_NAME = "salamandra-sentinel"
@@ -40,13 +39,12 @@ class Sentinels:
         self._job, self._look_seconds = job, look_seconds
         self._host = os.environ.get("SLURMD_NODENAME", job.nodes[0])
         self._steps: dict[str, subprocess.Popen[bytes]] = {}
-        self._hosts: tuple[str, ...] = ()
         self._posted = 0.0
 
-    def post(self, hosts: Sequence[str]) -> None:
+    def post(self) -> None:
         """Have sentinels on up to two of the hosts that answer; to be called before every round."""
-        self._hosts, self._posted = tuple(hosts), time.monotonic()
-        others = [host for host in hosts if host != self._host]
+        self._posted = time.monotonic()
+        others = [host for host in self._answering() if host != self._host]
         wanted = dict.fromkeys([*others[-1:], *others[:1]])
         for host in [host for host, step in self._steps.items() if step.poll() is not None]:
             del self._steps[host]
@@ -58,7 +56,7 @@ class Sentinels:
         """Post again those that ended, for rounds take weeks; to be called now and then."""
         ended = any(step.poll() is not None for step in self._steps.values())
         if ended and time.monotonic() > self._posted + self._look_seconds:
-            self.post(self._hosts)
+            self.post()
 
     def end(self) -> None:
         """Relieve them."""
@@ -70,6 +68,13 @@ class Sentinels:
             except subprocess.TimeoutExpired:
                 step.kill()
         self._steps.clear()
+
+    def _answering(self) -> list[str]:
+        """Hosts of the job that answer now; all where SLURM does not tell."""
+        try:
+            return [host for host, state in self._job.node_states().items() if not is_lost(state)]
+        except SlurmError:
+            return list(self._job.nodes)
 
     def _start(self, host: str) -> subprocess.Popen[bytes]:
         return subprocess.Popen(

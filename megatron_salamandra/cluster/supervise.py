@@ -253,7 +253,7 @@ class Supervisor:
             return Outcome(Cause.CRASH, None, before.saved_step, before.last_step, before.saved_step, failure)
         while True:
             self._calendar.await_answer(self.say, lambda: bool(self._signals))
-            self._sentinels.post([host for host, state in self._node_states().items() if not is_lost(state)])
+            self._sentinels.post()
             owner.check()  # SLURM may have started the job again elsewhere while it could not be reached
             srun = srun_command(hosts, self.job.tasks_per_node, self.srun_options)
             with Step([*srun, *self.command], {**self.environment, **meeting}) as step:
@@ -328,7 +328,8 @@ class Supervisor:
                 # A file system that is away is no loss of the directory.
                 with contextlib.suppress(OSError, WriteError):
                     owner.check()
-                self._sentinels.renew()
+                if self._calendar.answers:  # else each question lasts, and ranks could not be asked to stop
+                    self._sentinels.renew()
                 if first_report is None and any(directory.glob("rank-*.json")):
                     first_report = now
             if first_report is not None:

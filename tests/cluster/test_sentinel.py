@@ -7,8 +7,9 @@ from collections.abc import Iterator, Sequence
 
 import pytest
 
-from megatron_salamandra.cluster import sentinel, slurm
-from megatron_salamandra.cluster.slurm_command import SlurmError
+from megatron_salamandra.cluster import SlurmJob, sentinel, slurm
+from megatron_salamandra.cluster.sentinel import Sentinels
+from megatron_salamandra.cluster.slurm_command import SlurmError, SlurmSilent
 
 RUNNING = "JobState=RUNNING Restarts=2 ExitCode=0:0"
 HOST = "node1"
@@ -164,3 +165,59 @@ def test_a_request_whose_answer_was_lost_is_not_repeated_on_what_came_of_it(
 )
 def test_a_controller_that_refuses_is_not_asked_again(monkeypatch: pytest.MonkeyPatch, error: str) -> None:
     assert done_by_a_sentinel(monkeypatch, [LOST] * 2, [error]) == ["40"]
+
+
+class Posted:
+    """A job step that a test ends."""
+
+    def __init__(self) -> None:
+        self.code: int | None = None
+
+    def poll(self) -> int | None:
+        return self.code
+
+
+def test_a_sentinel_is_posted_again_where_a_host_answers_now(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its host may be what was lost since the round began."""
+    monkeypatch.setenv("SLURMD_NODENAME", HOST)
+    names = ("node1", "node2", "node3", "node4")
+    states = dict.fromkeys(names, "allocated")
+    monkeypatch.setattr(SlurmJob, "node_states", lambda self: states)
+    posted: dict[str, Posted] = {}
+
+    def start(self: Sentinels, host: str) -> Posted:
+        posted[host] = Posted()
+        return posted[host]
+
+    monkeypatch.setattr(Sentinels, "_start", start)
+    sentinels = Sentinels(SlurmJob("40", 2, names, 1), -1.0)
+    sentinels.post()
+    assert set(posted) == {"node2", "node4"}
+    for state in ("lost", "down*"):
+        posted.pop("node4").code = 1
+        states.update(node4=state)
+        sentinels.renew()
+        assert set(posted) == {"node2", "node3"}
+        posted.pop("node3").code = 1
+        states.update(node4="allocated")
+        sentinels.renew()
+        assert set(posted) == {"node2", "node4"}
+    sentinels.renew()
+    assert set(posted) == {"node2", "node4"}
+
+
+@pytest.mark.parametrize("silent", [True, False])
+def test_where_slurm_does_not_tell_every_node_may_have_a_sentinel(
+    monkeypatch: pytest.MonkeyPatch, silent: bool
+) -> None:
+    def node_states(self: SlurmJob) -> dict[str, str]:
+        if silent:
+            raise SlurmSilent("sinfo: no answer in 60 s")
+        return {"node1": "allocated", "node2": "lost"}
+
+    monkeypatch.setenv("SLURMD_NODENAME", HOST)
+    monkeypatch.setattr(SlurmJob, "node_states", node_states)
+    posted: list[str] = []
+    monkeypatch.setattr(Sentinels, "_start", lambda self, host: posted.append(host) or Posted())
+    Sentinels(SlurmJob("40", 2, ("node1", "node2"), 1), 30.0).post()
+    assert posted == (["node2"] if silent else [])
