@@ -11,7 +11,7 @@ from typing import Annotated
 import pytest
 from synthetic_blend import write_blend
 
-from megatron_salamandra.foundation.credentials import without_credentials
+from megatron_salamandra.foundation.credentials import holds_credentials, without_credentials
 from megatron_salamandra.foundation.errors import Notice, UserError
 from megatron_salamandra.foundation.options import Option, Options
 from salamandra_data.blend_plan import BlendPlan
@@ -33,8 +33,23 @@ SECRETS = {
     "https://h/a?sv=1&sig=hunter2&Expires=5": "https://h/a?sv=1&sig=***&Expires=5",
     "https://h/a?AWSAccessKeyId=hunter2&Signature=hunter2": "https://h/a?AWSAccessKeyId=***&Signature=***",
     "ftp://anonymous:hunter2@h/x": "ftp://***@h/x",
+    "sftp://me:hunter2@h/x": "sftp://***@h/x",
+    "s3://AKIA:hunter2@bucket/x": "s3://***@bucket/x",
+    "git+https://hunter2@h/x": "git+https://***@h/x",
+    "https://h/a?accessToken=hunter2&apikey=hunter2": "https://h/a?accessToken=***&apikey=***",
+    "https://h/a?API_KEY=hunter2&sas_token=hunter2": "https://h/a?API_KEY=***&sas_token=***",
+    "https://h/a?secretkey=hunter2&password=hunter2": "https://h/a?secretkey=***&password=***",
 }
 HARMLESS = [
+    "abfs://container@account.dfs.core.windows.net/shards",
+    "abfss://container@account.dfs.core.windows.net/shards/ca-train-00000",
+    "wasbs://container@account.blob.core.windows.net/x",
+    "sftp://user@host/shards/ca-train-00000",
+    "ssh://user@host:22/x",
+    "hdfs://user@host:8020/x",
+    "github://org:repo@0123abc/shards",
+    "https://h/a?author=x&tokenizer=y&monkey=z&signal=1&keyboard=us",
+    "https://h/a?max_tokens=5&authority=1&passenger=2&insignia=3&assassin=4",
     "https://host/a@b/c.jsonl",
     "s3://bucket/key=5/part.jsonl",
     "optimizer.lr=3e-4: at least 0; key = 5",
@@ -48,6 +63,7 @@ HARMLESS = [
 def test_secrets_are_hidden_wherever_they_stand(url: str) -> None:
     hidden = without_credentials(url)
     assert hidden == SECRETS[url] and without_credentials(hidden) == hidden
+    assert holds_credentials(url)
     around = f"reading '{url}' failed twice: <{url}>"
     assert "hunter2" not in without_credentials(around) and "ter2" not in without_credentials(around)
     error = UserError(f"{url}: no")
@@ -60,9 +76,16 @@ def test_secrets_are_hidden_wherever_they_stand(url: str) -> None:
     assert "ter2" not in f"{place} {place!r} {place.parent} {place.with_name('x')} {place / 'y'}"
 
 
+def test_a_scheme_may_be_in_capitals_or_behind_another() -> None:
+    assert without_credentials("HTTPS://hunter2@h/x") == "HTTPS://***@h/x"
+    assert without_credentials("ABFSS://c@account/x") == "ABFSS://c@account/x"
+    assert without_credentials("zip://a::https://me:pw@h/x") == "zip://a::https://***@h/x"
+    assert without_credentials("zip://a::abfs://c@account/x") == "zip://a::abfs://c@account/x"
+
+
 @pytest.mark.parametrize("text", HARMLESS)
 def test_all_else_stays_as_it_is(text: str) -> None:
-    assert without_credentials(text) == text
+    assert without_credentials(text) == text and not holds_credentials(text)
 
 
 def test_reports_of_options_hold_no_credentials() -> None:
@@ -87,12 +110,24 @@ def test_a_missing_object_is_named_without_its_credentials(tmp_path: Path) -> No
         assert "hunter2" not in str(caught.value) and "***@" in str(caught.value)
 
 
-def test_no_plan_keeps_them(tmp_path: Path) -> None:
-    plan = BlendPlan.load(write_blend(tmp_path))
-
+def with_shard(plan: BlendPlan, url: str) -> BlendPlan:
+    """The plan, whose first shard lies there."""
     (source, *others) = plan.sources
-    shard = dataclasses.replace(source.shards[0], path=RemotePath("https://me:hunter2@h/ca-train-00000"))
-    given = dataclasses.replace(plan, sources=(dataclasses.replace(source, shards=(shard,)), *others))
+    shard = dataclasses.replace(source.shards[0], path=RemotePath(url))
+    return dataclasses.replace(plan, sources=(dataclasses.replace(source, shards=(shard,)), *others))
+
+
+@pytest.mark.parametrize("url", [*SECRETS, "https://***@h/x"])
+def test_no_plan_keeps_them(tmp_path: Path, url: str) -> None:
+    plan = BlendPlan.load(write_blend(tmp_path))
     with pytest.raises(DataError, match="credentials of this URL"):
-        given.save(tmp_path / "other.yaml")
+        with_shard(plan, url).save(tmp_path / "other.yaml")
     assert not (tmp_path / "other.yaml").exists()
+
+
+@pytest.mark.parametrize("url", [text for text in HARMLESS if "://" in text])
+@pytest.mark.parametrize("absolute", [False, True])
+def test_a_plan_keeps_any_other_url_as_it_is(tmp_path: Path, url: str, absolute: bool) -> None:
+    plan = with_shard(BlendPlan.load(write_blend(tmp_path)), url)
+    plan.save(tmp_path / "other.yaml", absolute=absolute)
+    assert BlendPlan.parse(tmp_path / "other.yaml").sources[0].shards[0].path == RemotePath(url)

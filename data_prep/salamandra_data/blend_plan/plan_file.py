@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 
 from megatron_salamandra.foundation.atomic_files import atomic_write_bytes
+from megatron_salamandra.foundation.credentials import holds_credentials
 from megatron_salamandra.foundation.own_sums import OWN_SUM, own_sum_holds, with_own_sum
 from salamandra_data.blend_plan.factors import parse_factor
 from salamandra_data.blend_plan.plan import (
@@ -41,13 +42,14 @@ def save_plan(plan: BlendPlan, path: Path, *, absolute: bool) -> None:
     directory = path.absolute().parent
 
     def place(target: Location) -> str:
-        if isinstance(target, RemotePath) and str(target) != target.url:
+        if isinstance(target, RemotePath):
+            if not holds_credentials(target.url):
+                return target.url
             raise DataError(
                 f"{target}: a blend plan would keep the credentials of this URL\n"
                 "  leave them out of it and give them to fsspec, by the environment or ~/.config/fsspec"
             )
-        stays = absolute or isinstance(target, RemotePath)
-        return str(target) if stays else os.path.relpath(str(target), directory)
+        return str(target) if absolute else os.path.relpath(target, directory)
 
     def shard_entry(shard: ShardRef) -> dict[str, Any]:
         return {**vars(shard), "path": place(shard.path)}
