@@ -129,5 +129,5 @@ def test_no_plan_keeps_them(tmp_path: Path, url: str) -> None:
 @pytest.mark.parametrize("absolute", [False, True])
 def test_a_plan_keeps_any_other_url_as_it_is(tmp_path: Path, url: str, absolute: bool) -> None:
     plan = with_shard(BlendPlan.load(write_blend(tmp_path)), url)
-    plan.save(tmp_path / "other.yaml", absolute=absolute)
+    (plan.freeze if absolute else plan.save)(tmp_path / "other.yaml")
     assert BlendPlan.parse(tmp_path / "other.yaml").sources[0].shards[0].path == RemotePath(url)
