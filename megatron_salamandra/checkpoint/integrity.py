@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
+import socket
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,7 +76,8 @@ def newest_intact(
 ) -> Path | None:
     """The newest checkpoint below ``root`` that is as it was written, or None if there are none at all; collective.
 
-    Returned is its copy on this node, if every node has an intact one.
+    Returned is its copy on this node, if there is an intact one: nodes may read from different places. Whatever may be
+    read has been proved in the place it is read from.
 
     Damaged ones after it are renamed to ``damaged-step-N``, so that nothing takes them for the newest again: only the
     owner of the run may call this.
@@ -90,10 +93,8 @@ def newest_intact(
     dist.broadcast_object_list(told, src=0)
     failed: list[tuple[Path, CheckpointError]] = []
     for directory in reversed(told[0]):
-        copy = _intact_copy(directory, local)
         try:
-            if copy is None:
-                check_together(directory)
+            place = _proved_place(directory, local)
         except CheckpointError as error:
             failed.append((directory, error))
             continue
@@ -102,7 +103,7 @@ def newest_intact(
                 passed_over(other, why)
                 if isinstance(why, DamagedCheckpointError):
                     _set_aside(other)
-        return copy or Path(directory)
+        return place
     if failed:
         reasons = "\n  ".join(str(why).replace("\n", " ") for _, why in failed)
         raise CheckpointError(
@@ -111,21 +112,56 @@ def newest_intact(
     return None
 
 
-def _intact_copy(directory: Path, local: LocalCopies | None) -> Path | None:
-    """This node's copy of a checkpoint, if every node has one and all are as they were written; collective."""
-    if local is None:
-        return None
-    copy = local.copy_of(directory)
-    there = torch.tensor([copy is not None], dtype=torch.int32, device=torch.cuda.current_device())
-    dist.all_reduce(there, op=dist.ReduceOp.MIN)
-    if copy is None or not there.item():
-        return None
-    try:
-        check_together(copy)
-    except CheckpointError as error:
-        LOGGER.warning("the local copy is not used: %s", error)
-        return None
-    return copy
+def _proved_place(directory: Path, local: LocalCopies | None) -> Path:
+    """Where this rank reads a checkpoint, when all that ranks may read of it has been proved; collective.
+
+    Raises:
+        CheckpointError: on all ranks alike; something is to be read in ``directory``, and that is not intact.
+    """
+    copy, whole = (None, False) if local is None else _proved_copy(directory, local)
+    apart = torch.tensor([whole], dtype=torch.int32, device=torch.cuda.current_device())
+    dist.all_reduce(apart, op=dist.ReduceOp.MIN)
+    if not apart.item():  # a rank reads there: all, or what its node's copy has links for
+        check_together(directory)
+    return copy or directory
+
+
+def _proved_copy(directory: Path, local: LocalCopies) -> tuple[Path | None, bool]:
+    """This node's copy of a checkpoint, None if there is no intact one, and whether it has all files; collective.
+
+    The ranks of each node prove together what lies on the node: no other node can.
+    """
+    with PROGRESS.inside(Part.LOAD, directory.name):
+        copy, _ = _attempt(lambda: local.copy_of(directory))
+        # Where hosts share a name, the number of the directory still tells their disks apart.
+        node = None if copy is None else (socket.gethostname(), str(copy), os.stat(copy).st_ino)
+        nodes: list[Any] = [None] * dist.get_world_size()
+        dist.all_gather_object(nodes, node)
+        whole, finding = False, None
+        if copy is not None:
+            peers = [rank for rank, other in enumerate(nodes) if other == node]
+            share, shares = peers.index(dist.get_rank()), len(peers)
+            whole, finding = _attempt(lambda: _prove_copy(copy, directory, share, shares))
+        found: list[Any] = [None] * dist.get_world_size()
+        dist.all_gather_object(found, finding)
+        if copy is None:
+            return None, False
+        finding = next((found[rank] for rank in peers if found[rank] is not None), None)
+        if finding is not None:
+            LOGGER.warning("the local copy is not used: %s", finding.text)
+            return None, False
+        return copy, whole
+
+
+def _prove_copy(copy: Path, directory: Path, share: int, shares: int) -> bool:
+    """Prove one of ``shares`` shares of the files that lie in a copy; says whether all of the checkpoint do."""
+    manifest = read_manifest(copy)
+    manifest.check_presence(linked=directory)
+    manifest.check_contents([_METADATA])
+    load_metadata(copy / _METADATA)
+    here = [name for name in manifest.files if not (copy / name).is_symlink()]
+    _prove(manifest, [name for name in here if name != _METADATA][share::shares])
+    return len(here) == len(manifest.files)
 
 
 def _opened(directory: Path) -> Manifest:

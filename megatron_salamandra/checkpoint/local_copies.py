@@ -3,7 +3,7 @@
 ::
 
     LOCAL_DIR/RUN-1a2b3c4d/
-      step-00000020/            tensors that this node wrote, links to those of others, and everything else
+      step-00000020/            tensors that this node wrote, links to those of others in the run, and everything else
       .partial-step-00000030/   a save that is running
 
 A checkpoint is one only in the run directory, when everything is there and its manifest tells the checksums of what was
@@ -12,9 +12,9 @@ written here. So a local copy never decides what a run resumes from; it is anoth
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
-import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -22,8 +22,11 @@ import xxhash
 
 from megatron_salamandra.checkpoint.disk import Disk, Stage
 from megatron_salamandra.checkpoint.tensor_files import Written
+from megatron_salamandra.foundation.atomic_files import atomic_write_bytes
 from megatron_salamandra.run_directory import (
     MANIFEST,
+    SHARDS,
+    TENSORS,
     BlockSums,
     complete_checkpoints,
     delete_checkpoint,
@@ -31,6 +34,7 @@ from megatron_salamandra.run_directory import (
     make_partial,
     publish_partial,
     read_manifest,
+    step_of,
 )
 
 _READ_BYTES = 1 << 22
@@ -59,8 +63,8 @@ class LocalCopies:
         """Where the save that is assembled in ``partial`` lies on this node."""
         return self.root / partial.parent.name / partial.name
 
-    def begin(self, partial: Path, disk: Disk) -> None:
-        """Make room and the directory for a save.
+    def begin(self, partial: Path, step: int, disk: Disk) -> None:
+        """Make room and the directory for the save of ``step``.
 
         Raises:
             SaveError: the local disk refuses.
@@ -70,8 +74,12 @@ class LocalCopies:
         def make() -> None:
             if self._leads:
                 make_partial(place)
-                for old in complete_checkpoints(self.root)[: -(self._keep - 1) or None]:
-                    delete_checkpoint(old)
+                copies = complete_checkpoints(self.root)
+                # A run that went back to an earlier step leaves copies of steps that it will save anew.
+                earlier = [copy for copy in copies if step_of(copy) < step]
+                stale = [copy for copy in copies if step_of(copy) >= step]
+                for copy in (*stale, *earlier[: -(self._keep - 1) or None]):
+                    delete_checkpoint(copy)
 
         disk.attempt(Stage.LOCAL, place, make)
 
@@ -79,6 +87,12 @@ class LocalCopies:
         """Remove what is left of a save."""
         if self._leads:
             drop_partial(self.place(partial))
+
+    def drop_tensors(self, partial: Path, rank: int) -> None:
+        """Remove what a rank has written of a save, all or half of it."""
+        for file in (self.place(partial) / SHARDS).glob(f"__{rank}_*{TENSORS}"):
+            with contextlib.suppress(OSError):
+                file.unlink()
 
     def upload(self, written: Written, partial: Path, disk: Disk) -> None:
         """Copy this rank's files to where the checkpoint is assembled, and prove on the way that they are as written.
@@ -110,16 +124,19 @@ class LocalCopies:
             return
 
         def fill() -> None:
-            for name in (*read_manifest(final).files, MANIFEST):
+            files = read_manifest(final).files
+            for name in (*files, MANIFEST):
                 here, there = place / name, final / name
-                if here.exists():
-                    continue
-                here.parent.mkdir(parents=True, exist_ok=True)
-                if here.suffix == ".distcp":
+                if here.suffix != TENSORS:
+                    here.parent.mkdir(parents=True, exist_ok=True)
+                    atomic_write_bytes(here, there.read_bytes())
+                elif not _has_size(here, files[name]["bytes"]):
+                    here.parent.mkdir(parents=True, exist_ok=True)
+                    here.unlink(missing_ok=True)
                     here.symlink_to(os.path.abspath(there))
-                else:
-                    shutil.copyfile(there, here)
-            publish_partial(place, self.root / final.name)
+            if (copy := self.root / final.name).exists():
+                delete_checkpoint(copy)
+            publish_partial(place, copy)
 
         disk.attempt(Stage.LOCAL, place, fill)
 
@@ -131,6 +148,13 @@ class LocalCopies:
         except OSError:
             return None
         return copy if same else None
+
+
+def _has_size(file: Path, size: int) -> bool:
+    try:
+        return file.lstat().st_size == size and not file.is_symlink()
+    except FileNotFoundError:
+        return False
 
 
 def _copy(source: Path, target: Path, sums: list[str]) -> None:

@@ -183,7 +183,7 @@ class CheckpointWriter:
         contents = None
         if plan.metadata is not None:
             contents = Contents(plan.common, plan.metadata, self._config_yaml, state, self._tokenizer)
-        work = BackgroundWork(lambda: self._write_tensors(partial, plan), "the writer of tensors")
+        work = BackgroundWork(lambda: self._write_tensors(partial, step, plan), "the writer of tensors")
         self._running = _Save(step, partial, started, work, contents)
         self._running.stall_seconds = time.perf_counter() - started
         return [*outcomes, *self.poll(wait=not self._policy.asynchronous)]
@@ -254,28 +254,29 @@ class CheckpointWriter:
                 lambda: self._complete(save, written), "the process that completes a save"
             )
 
-    def _write_tensors(self, partial: Path, plan: RankPlan) -> Written:
+    def _write_tensors(self, partial: Path, step: int, plan: RankPlan) -> Written:
         disk = Disk(self._policy.retry_seconds)
         if dist.get_rank() == 0:
             assert self._state_bytes is not None
             open_directory(partial, self._state_bytes, disk)
-        written = self._write_locally(partial, plan)
+        written = self._write_locally(partial, step, plan)
         if written is None or self._local is None:
             return write_tensor_files(plan.files, partial, dist.get_rank(), disk)
         self._local.upload(written, partial, disk)
         return replace(written, retries=written.retries + disk.retries)
 
-    def _write_locally(self, partial: Path, plan: RankPlan) -> Written | None:
+    def _write_locally(self, partial: Path, step: int, plan: RankPlan) -> Written | None:
         """Write tensors to this node's disk; None if they are not to go there, or the disk refuses."""
         if self._local is None:
             return None
         disk = Disk(min(self._policy.retry_seconds, _LOCAL_RETRY_SECONDS))
         try:
-            self._local.begin(partial, disk)
+            self._local.begin(partial, step, disk)
             place = self._local.place(partial)
             return write_tensor_files(plan.files, place, dist.get_rank(), disk, Stage.LOCAL)
         except SaveError as error:
             LOGGER.warning("tensors go straight to %s: %s", self._root, error)
+            self._local.drop_tensors(partial, dist.get_rank())
             return None
 
     def _keep_locally(self, save: _Save) -> None:

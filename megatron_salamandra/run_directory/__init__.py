@@ -36,6 +36,7 @@ from megatron_salamandra.run_directory.incidents import (
 )
 from megatron_salamandra.run_directory.layout import CONFIG, ROUND_DIR, RunDirectory
 from megatron_salamandra.run_directory.manifest import (
+    TENSORS,
     BlockSums,
     DamagedCheckpointError,
     Manifest,
@@ -76,6 +77,7 @@ __all__ = [
     "ROUND_DIR",
     "SHARDS",
     "STATE",
+    "TENSORS",
     "TOKENIZER",
     "BlockSums",
     "CheckpointError",

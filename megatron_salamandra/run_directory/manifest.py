@@ -29,6 +29,8 @@ BLOCK_BYTES = 1 << 26
 """What one checksum stands for: small enough to say where a file is damaged, large enough for a short manifest."""
 REQUIRED = (CONFIG, STATE, f"{SHARDS}/.metadata")
 """What every checkpoint has."""
+TENSORS = ".distcp"
+"""How the names of files of tensors end."""
 _READ_BYTES = 1 << 22
 _THREADS = 4
 _OWN_SUM = "xxh3_128"
@@ -57,9 +59,11 @@ class Manifest:
         """Size of all files together."""
         return sum(int(entry["bytes"]) for entry in self.files.values())
 
-    def check_presence(self) -> None:
+    def check_presence(self, linked: Path | None = None) -> None:
         """Compare names and sizes.
 
+        Args:
+            linked: a checkpoint whose files of tensors may stand for those of the same name here, as links to them.
         Raises:
             DamagedCheckpointError: a file is missing, too many, of another size, or no file of the directory.
         """
@@ -72,7 +76,9 @@ class Manifest:
                 raise DamagedCheckpointError(f"{file} is missing; {REMEDY}") from error
             except OSError as error:
                 raise CheckpointError(f"{file} cannot be read: {error.strerror}; {REMEDY}") from error
-            if not file.is_file() or not file.resolve().is_relative_to(home):
+            if not file.is_file() or not (
+                file.resolve().is_relative_to(home) or _stands_for(file, name, linked)
+            ):
                 raise DamagedCheckpointError(
                     f"{file} is no file of the checkpoint: it leads elsewhere, or is a pipe or a device; {REMEDY}"
                 )
@@ -120,6 +126,14 @@ class Manifest:
             )
             where = f" in bytes {block * self.block_bytes} to {(block + 1) * self.block_bytes}"
         raise DamagedCheckpointError(f"{file} does not have its recorded checksum{where}; {REMEDY}")
+
+
+def _stands_for(file: Path, name: str, linked: Path | None) -> bool:
+    """Whether a file of tensors is a link to the one of the same name in ``linked``, and leads nowhere else."""
+    if linked is None or not file.is_symlink() or file.suffix != TENSORS:
+        return False
+    target = (linked / name).resolve()
+    return file.resolve() == target and target.is_relative_to(linked.resolve())
 
 
 def describe_files(directory: Path, names: Iterable[str]) -> dict[str, dict[str, Any]]:

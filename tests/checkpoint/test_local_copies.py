@@ -10,10 +10,18 @@ from pathlib import Path
 import pytest
 import torch
 from faulty_saves import ALWAYS, KILL, Fault, train_with_faulty_saves
+from rank_jobs import train_on_nodes
 from training_runs import TrainingRuns
 
 from megatron_salamandra.checkpoint import LocalCopies
-from megatron_salamandra.run_directory import RunDirectory, complete_checkpoints, step_of, verify_checkpoint
+from megatron_salamandra.run_directory import (
+    DamagedCheckpointError,
+    RunDirectory,
+    complete_checkpoints,
+    read_manifest,
+    step_of,
+    verify_checkpoint,
+)
 
 SAVING = [
     "training.steps=6",
@@ -122,5 +130,123 @@ def test_a_node_links_the_tensors_of_others(runs: TrainingRuns, undisturbed: str
     copies.keep(save, checkpoint, Disk(0.0))
     copy = copies.copy_of(checkpoint)
     assert copy is not None
-    verify_checkpoint(copy)
+    manifest = read_manifest(copy)
+    manifest.check_presence(linked=checkpoint)
+    manifest.check_contents()
     assert {path.name[:3] for path in copy.rglob("*") if path.is_symlink()} == {"__1"}
+
+
+@pytest.mark.parametrize("astray", ["another file", "another name", "state"])
+def test_links_of_a_copy_lead_to_the_same_file_of_the_run_and_nowhere_else(
+    runs: TrainingRuns, undisturbed: str, tmp_path: Path, astray: str
+) -> None:
+    checkpoint, copy = runs.checkpoint(undisturbed, 6), tmp_path / "copy"
+    shutil.copytree(checkpoint, copy)
+    shard = next((copy / "shards").glob("__1_0*"))
+    outside = tmp_path / shard.name
+    shutil.copy(shard, outside)
+    link, target = {
+        "another file": (shard, outside),
+        "another name": (shard, next((checkpoint / "shards").glob("__0_0*"))),
+        "state": (copy / "state.json", checkpoint / "state.json"),
+    }[astray]
+    link.unlink()
+    link.symlink_to(target)
+    with pytest.raises(DamagedCheckpointError, match="leads elsewhere"):
+        read_manifest(copy).check_presence(linked=checkpoint)
+
+
+def spoil(file: Path) -> None:
+    contents = bytearray(file.read_bytes())
+    contents[len(contents) // 2] ^= 1
+    file.write_bytes(contents)
+
+
+NODES = {
+    "intact": "each reads its node's",
+    "a copy is damaged": "one reads the run's",
+    "a copy is missing": "one reads the run's",
+    "hosts have changed places": "each reads its node's",
+    "the run's is damaged": "passed over",
+}
+
+
+@pytest.mark.parametrize("case", NODES)
+def test_nodes_read_nothing_that_nobody_has_proved(
+    runs: TrainingRuns, undisturbed: str, tmp_path: Path, case: str
+) -> None:
+    """Two ranks, each the only one of its node. What a node's copy has no files for is read in the run directory."""
+    name = f"nodes-{list(NODES).index(case)}"
+    copying = [*SAVING, f"checkpoint.local_dir={tmp_path}", "checkpoint.local_keep=9"]
+    nodes = [copies_of(runs, name, tmp_path / f"node-{rank}") for rank in (0, 1)]
+    assert runs.run_job(train_on_nodes, name, 2, *copying, "training.stop_after_steps=3") == 75
+    copies = [node / "step-00000003" for node in nodes]
+    for rank, copy in enumerate(copies):
+        links = {path.name[:3] for path in copy.rglob("*") if path.is_symlink()}
+        assert links == {f"__{1 - rank}"}
+    checkpoint = runs.checkpoint(name, 3)
+    used: list[Path] = list(copies)
+    if case == "a copy is damaged":
+        spoil(next((copies[1] / "shards").glob("__1_*")))
+        used[1] = checkpoint
+    elif case == "a copy is missing":
+        shutil.rmtree(copies[1])
+        used[1] = checkpoint
+    elif case == "hosts have changed places":
+        for source, target in ((0, "other"), (1, "node-0"), ("other", "node-1")):
+            source = f"node-{source}" if isinstance(source, int) else source
+            (tmp_path / source).rename(tmp_path / target)
+    elif case == "the run's is damaged":  # in a file of which the copy of its writer is intact
+        spoil(next((checkpoint / "shards").glob("__1_*")))
+        used = [node / "step-00000002" for node in nodes]
+    assert runs.run_job(train_on_nodes, name, 2, *copying) == 0
+    for rank, directory in enumerate(used):
+        assert f"resumed from {directory.resolve()} at step" in log_of(runs, name, rank)
+    passed_over = [event for event in runs.events(name) if event["event"] == "checkpoint_passed_over"]
+    assert bool(passed_over) == (NODES[case] == "passed over")
+    check_equal(runs, name, undisturbed)
+
+
+def test_copies_of_steps_that_come_again_make_way(runs: TrainingRuns, tmp_path: Path) -> None:
+    """The run went back, as after a roll-back; what a kill left of a copy is in the way as well."""
+    name, copying = "back", [*SAVING, f"checkpoint.local_dir={tmp_path}", "checkpoint.local_keep=2"]
+    assert runs.train(name, 1, *copying, "training.stop_after_steps=5") == 75
+    root = copies_of(runs, name, tmp_path)
+    assert local_steps(root) == [4, 5]
+    for step in (3, 4, 5):
+        shutil.rmtree(runs.checkpoint(name, step))
+    torso = root / "step-00000003"
+    shutil.copytree(root / "step-00000004", torso)
+    (torso / "manifest.json").unlink()
+    assert runs.train(name, 1, *copying, "training.stop_after_steps=3") == 75
+    assert local_steps(root) == [3]
+    verify_checkpoint(torso)
+    assert runs.train(name, 1, *copying, "training.stop_after_steps=4") == 75
+    assert f"resumed from {torso.resolve()} at step 3" in log_of(runs, name)
+    assert local_steps(root) == [3, 4]
+
+
+def test_a_local_file_that_is_cut_short_is_not_kept(
+    runs: TrainingRuns, undisturbed: str, tmp_path: Path
+) -> None:
+    from megatron_salamandra.checkpoint.disk import Disk
+
+    checkpoint = runs.checkpoint(undisturbed, 6)
+    copies = LocalCopies(tmp_path, runs.root / undisturbed, 1, 0)
+    save = checkpoint.parent / ".partial-step-00000006" / "token"
+    place = copies.place(save)
+    shutil.copytree(checkpoint, place)
+    cut = next((place / "shards").glob("__1_*"))
+    for file in (cut, place / "state.json"):
+        file.write_bytes(file.read_bytes()[:-7])
+    copies.keep(save, checkpoint, Disk(0.0))
+    copy = copies.copy_of(checkpoint)
+    assert copy is not None
+    assert [path.name for path in copy.rglob("*") if path.is_symlink()] == [cut.name]
+    manifest = read_manifest(copy)
+    manifest.check_presence(linked=checkpoint)
+    manifest.check_contents()
+    copies.keep(save, checkpoint, Disk(0.0))  # nothing was written here
+    shutil.copytree(checkpoint, place)
+    copies.drop_tensors(save, 1)
+    assert {path.name[:3] for path in (place / "shards").glob("*.distcp")} == {"__0"}

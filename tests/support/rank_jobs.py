@@ -70,6 +70,21 @@ def train_with_a_failing_disk(overrides: Sequence[str]) -> int:
         return train(overrides)
 
 
+def train_on_nodes(overrides: Sequence[str]) -> int:
+    """Like :func:`train`, but each rank has a local disk of its own, as if it were alone on its node."""
+    from unittest import mock
+
+    from megatron_salamandra.checkpoint import LocalCopies
+
+    initialize, rank = LocalCopies.__init__, os.environ["RANK"]
+
+    def alone(self: LocalCopies, local_dir: Path, run: Path, keep: int, local_rank: int) -> None:
+        initialize(self, local_dir / f"node-{rank}", run, keep, 0)
+
+    with mock.patch.object(LocalCopies, "__init__", alone):
+        return train(overrides)
+
+
 def train_with_little_room(overrides: Sequence[str]) -> int:
     """Like :func:`train`, but no file can grow beyond 12 kB."""
     import resource
