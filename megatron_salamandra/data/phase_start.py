@@ -5,21 +5,22 @@ Frozen in the run directory when the run starts, because the earlier run may tra
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
 
 from megatron_salamandra.foundation.atomic_files import atomic_write_bytes
-from megatron_salamandra.foundation.own_sums import OWN_SUM, own_sum_holds, with_own_sum
+from megatron_salamandra.foundation.own_sums import drop_own_sum, own_sum_holds, with_own_sum
 from megatron_salamandra.foundation.yaml_files import YamlError, parse_yaml
 from megatron_salamandra.run_directory import RunDirectory
-from salamandra_data.errors import DataError
+from salamandra_data.errors import DataError, DataWarning
 
 _HEADING = "# Where each language starts in this run: ordinals of its first sample, left by an earlier run.\n"
 
 
-_KEYS = {"continue_from", "checkpoint", "new_text", "start_ordinals", OWN_SUM}
+_KEYS = {"continue_from", "checkpoint", "new_text", "start_ordinals"}
 
 
 @dataclass(frozen=True)
@@ -54,18 +55,22 @@ class PhaseStart:
     def load(cls, run_dir: Path) -> PhaseStart:
         """Read ``run_dir/ordinals.lock.yaml``.
 
+        One that has no checksum of itself, as earlier ones, is read with a warning (:class:`DataWarning`).
+
         Raises:
             DataError: it is missing, or not what :meth:`freeze` writes.
         """
         path = RunDirectory(run_dir).ordinals_lock
         try:
             raw = path.read_bytes()
-            if own_sum_holds(raw) is False:
-                raise ValueError("it does not have its own checksum")
+            holds = own_sum_holds(raw)
+            if holds is False:
+                raise ValueError("it does not have its own checksum: it was damaged, cut short, or changed")
             contents = parse_yaml(raw.decode(), str(path))
+            drop_own_sum(contents)
             if unknown := contents.keys() - _KEYS:
                 raise ValueError(f"the key {min(unknown)} is not known")
-            return cls(
+            start = cls(
                 continue_from=Path(contents["continue_from"]),
                 checkpoint=str(contents["checkpoint"]),
                 new_text=tuple(contents["new_text"]),
@@ -79,3 +84,11 @@ class PhaseStart:
             ) from error
         except (OSError, YamlError, AttributeError, KeyError, TypeError, ValueError) as error:
             raise DataError(f"{path}: cannot be read: {error!r}\n  restore it") from error
+        if holds is None:
+            warnings.warn(
+                f"{path}: has no checksum of itself, as earlier ones; if it was cut short, languages start anew\n"
+                "  compare start_ordinals with the report of the run that it names",
+                DataWarning,
+                stacklevel=2,
+            )
+        return start

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import yaml
 from synthetic_blend import write_blend
+from unsummed import without_own_sum
 
 from megatron_salamandra.data import BlockChecks, PhaseStart, SampleStream, block_checks, validation_sets
+from megatron_salamandra.foundation.own_sums import with_own_sum
 from megatron_salamandra.run_directory import RunDirectory
 from salamandra_data.blend_plan import BlendPlan
 from salamandra_data.errors import DataError, DataWarning
-from salamandra_data.shards import IndexedShard
+from salamandra_data.shards import IndexedShard, ShardManifest
 
 
 def flip(path: Path, place: int, bit: int = 0) -> None:
@@ -98,9 +102,60 @@ def test_any_flipped_bit_of_a_plan_or_a_start_is_refused(tmp_path: Path) -> None
 def test_a_plan_of_before_is_read_with_a_warning(tmp_path: Path) -> None:
     path = write_blend(tmp_path)
     plan = BlendPlan.load(path)
-    path.write_bytes(path.read_bytes().partition(b"own_sha256")[0])
+    path.write_bytes(without_own_sum(path.read_bytes()))
     with pytest.warns(DataWarning, match=r"no checksum of itself(?s:.*)salamandra data blend"):
         assert BlendPlan.load(path) == plan
+
+
+def test_a_start_of_before_is_read_with_a_warning(tmp_path: Path) -> None:
+    start = PhaseStart(tmp_path / "before", "step-00000005", ("ca",), {"ca": 3, "en": 12_345})
+    start.freeze(tmp_path)
+    lock = RunDirectory(tmp_path).ordinals_lock
+    lock.write_bytes(without_own_sum(lock.read_bytes()))
+    with pytest.warns(DataWarning, match=r"ordinals\.lock\.yaml: has no checksum of itself"):
+        assert PhaseStart.load(tmp_path) == start
+
+
+def test_what_was_cut_short_is_never_taken_for_one_of_before(tmp_path: Path) -> None:
+    """Wherever it was cut: at the ends of lines it is still a whole YAML mapping."""
+    plan = write_blend(tmp_path)
+    PhaseStart(tmp_path / "before", "step-00000005", (), {"ca": 3, "en": 12_345}).freeze(tmp_path)
+    lock = RunDirectory(tmp_path).ordinals_lock
+    manifest = tmp_path / "ca-train-00000.json"
+    readers: tuple[tuple[Path, Callable[[Path], object]], ...] = (
+        (plan, BlendPlan.parse),
+        (lock, lambda path: PhaseStart.load(path.parent)),
+        (manifest, lambda path: ShardManifest.load(path.with_suffix(""))),
+    )
+    for path, load in readers:
+        whole = path.read_bytes()
+        ends = [place + 1 for place, byte in enumerate(whole[:-1]) if byte == ord("\n")]
+        for length in (*ends, *range(0, len(whole) - 1, 37)):
+            path.write_bytes(whole[:length])
+            with pytest.raises(DataError, match=path.name):
+                load(path)
+        path.write_bytes(whole)
+        load(path)
+
+
+@pytest.mark.parametrize("key", ["sha256", "idx_sha256", "bin_digest"])
+@pytest.mark.parametrize("value", ["0" * 63, "0" * 65, "G" * 64, "", "A" * 64])
+def test_a_digest_of_a_plan_has_64_hexadecimal_digits(tmp_path: Path, key: str, value: str) -> None:
+    path = write_blend(tmp_path)
+    raw = without_own_sum(path.read_bytes())
+    path.write_bytes(with_own_sum(re.sub(rf"(?m)(^ *{key}: ).*$".encode(), rf"\g<1>'{value}'".encode(), raw)))
+    with pytest.raises(DataError, match=rf"{key} = .* must be a SHA-256"):
+        BlendPlan.parse(path)
+
+
+@pytest.mark.parametrize(("key", "name"), [("idx_sha256", "idx_sha256"), ("sha256", "tokenizer")])
+def test_a_digest_of_a_manifest_has_64_hexadecimal_digits(tmp_path: Path, key: str, name: str) -> None:
+    write_blend(tmp_path)
+    path = tmp_path / "ca-train-00000.json"
+    raw = without_own_sum(path.read_bytes())
+    path.write_bytes(with_own_sum(re.sub(rf'("{key}": )"\w*"'.encode(), rb'\1"12"', raw)))
+    with pytest.raises(DataError, match=rf"{name}.* is not a SHA-256"):
+        ShardManifest.load(path.with_suffix(""))
 
 
 @pytest.mark.parametrize(

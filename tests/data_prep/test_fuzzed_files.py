@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from synthetic_blend import write_blend
 
@@ -108,6 +108,9 @@ def refused_or(path: Path, read: Callable[[], object], expected: object) -> None
 
 
 @given(changes=CHANGES)
+@example(changes=[("cut", 0.5, b" ")])
+@example(changes=[("cut", 0.9, b" ")])
+@example(changes=[("cut", 0.9653, b" ")])  # all but the line of the checksum
 @FUZZED
 def test_plans(blend: Path, changes: list[Change]) -> None:
     whole, path = (blend / "blend.yaml").read_bytes(), blend / "fuzzed.yaml"

@@ -14,7 +14,14 @@ import yaml
 
 from megatron_salamandra.foundation.atomic_files import atomic_write_bytes
 from megatron_salamandra.foundation.credentials import holds_credentials
-from megatron_salamandra.foundation.own_sums import OWN_SUM, own_sum_holds, with_own_sum
+from megatron_salamandra.foundation.own_sums import (
+    ANNOUNCEMENT,
+    OWN_SUM,
+    drop_own_sum,
+    is_digest,
+    own_sum_holds,
+    with_own_sum,
+)
 from salamandra_data.blend_plan.factors import parse_factor
 from salamandra_data.blend_plan.plan import (
     FORMAT,
@@ -101,7 +108,10 @@ def load_plan(path: Path, *, open_data: bool = True) -> BlendPlan:
     """Read the plan at ``path``; see ``BlendPlan.load``, and ``BlendPlan.parse`` for ``open_data=False``."""
     raw, contents = _read(path)
     if isinstance(contents, dict):
-        contents.pop(OWN_SUM, None)
+        try:
+            drop_own_sum(contents)
+        except ValueError as error:
+            raise DataError(f"{path}: {error}\n  make it again with `salamandra data blend`") from error
     root = _Section(path, "", contents)
     if root.text("format") != FORMAT:
         raise DataError(f"{path}: format = {root.text('format')!r}, expected {FORMAT!r}")
@@ -161,13 +171,13 @@ def _check_own_sum(path: Path, raw: bytes) -> None:
     match own_sum_holds(raw):
         case False:
             raise DataError(
-                f"{path}: does not have its own checksum: it was damaged, or changed by hand\n"
-                "  make it again with `salamandra data blend`, or restore it; if the change is meant, remove the line "
-                f"{OWN_SUM}"
+                f"{path}: does not have its own checksum: it was damaged, cut short, or changed by hand\n"
+                "  make it again with `salamandra data blend`, or restore it; if the change is meant, remove the "
+                f"lines {ANNOUNCEMENT} and {OWN_SUM}"
             )
         case None:
             warnings.warn(
-                f"{path}: has no checksum of itself, as plans before version 0.2; damage in it may pass\n"
+                f"{path}: has no checksum of itself, as earlier plans; damage in it may pass\n"
                 "  make it again with `salamandra data blend` to have one",
                 DataWarning,
                 stacklevel=3,
@@ -214,7 +224,7 @@ def _doubled(name: str, one: Location, source: str, other: Location, other_sourc
 def _parse_tokenizer(path: Path, section: _Section) -> TokenizerRef:
     tokenizer = TokenizerRef(
         path=_resolve(path, section.text("path")),
-        sha256=section.text("sha256"),
+        sha256=section.digest("sha256"),
         vocab_size=section.count("vocab_size"),
         eod_id=section.count("eod_id"),
     )
@@ -278,8 +288,8 @@ def _parse_shard(path: Path, entry: _Section) -> ShardRef:
         tokens=entry.count("tokens"),
         documents=entry.count("documents"),
         utf8_bytes=entry.count("utf8_bytes"),
-        idx_sha256=entry.text("idx_sha256"),
-        bin_digest=entry.text("bin_digest"),
+        idx_sha256=entry.digest("idx_sha256"),
+        bin_digest=entry.digest("bin_digest"),
     )
     entry.finish()
     return shard
@@ -370,6 +380,14 @@ class _Section:
         if not isinstance(value, str):
             raise DataError(f"{self.path}: {self._full(key)} = {reprlib.repr(value)} must be text")
         return value
+
+    def digest(self, key: str) -> str:
+        value = self.value(key)
+        if not is_digest(value):
+            raise DataError(
+                f"{self.path}: {self._full(key)} = {reprlib.repr(value)} must be a SHA-256 in 64 hexadecimal digits"
+            )
+        return str(value)
 
     def count(self, key: str) -> int:
         value = self.value(key)

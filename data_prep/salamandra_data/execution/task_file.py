@@ -16,7 +16,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from megatron_salamandra.foundation.atomic_files import atomic_write_bytes
-from megatron_salamandra.foundation.own_sums import OWN_SUM, own_sum_holds, with_own_sum
+from megatron_salamandra.foundation.own_sums import drop_own_sum, own_sum_holds, with_own_sum
 from salamandra_data.errors import DataError
 from salamandra_data.execution.stage import Stage, StageRecord
 
@@ -66,9 +66,11 @@ class ArrayTasks:
         try:
             raw = file.read_bytes()
             contents = json.loads(raw)
+            if isinstance(contents, dict):
+                drop_own_sum(contents)
         except (OSError, ValueError, RecursionError) as error:
             raise DataError(f"{file}: cannot be read as a file of tasks: {error}") from error
-        if not isinstance(contents, dict) or contents.keys() != {"tasks", OWN_SUM} or not own_sum_holds(raw):
+        if not isinstance(contents, dict) or contents.keys() != {"tasks"} or not own_sum_holds(raw):
             raise DataError(
                 f"{file}: does not have its own checksum\n  run the command again, which writes it anew"
             )

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from megatron_salamandra.foundation.atomic_files import atomic_write_bytes
-from megatron_salamandra.foundation.own_sums import OWN_SUM, own_sum_holds, with_own_sum
+from megatron_salamandra.foundation.own_sums import drop_own_sum, is_digest, own_sum_holds, with_own_sum
 from salamandra_data.errors import DataError, DataWarning
 from salamandra_data.shards.layout import manifest_path
 from salamandra_data.storage import Location
@@ -165,7 +165,7 @@ class ShardManifest:
     def load(cls, prefix: Location) -> ShardManifest:
         """Read ``PREFIX.json``.
 
-        One that has no checksum of itself, as they had before 0.2, is read with a warning (:class:`DataWarning`).
+        One that has no checksum of itself, as earlier ones, is read with a warning (:class:`DataWarning`).
 
         Raises:
             DataError: missing, not JSON, another format version, a key missing or of a wrong type, or not what was
@@ -175,6 +175,8 @@ class ShardManifest:
         try:
             raw = path.read_bytes()
             values = json.loads(raw)
+            if isinstance(values, dict):
+                drop_own_sum(values)
         except FileNotFoundError as error:
             raise DataError(
                 f"{path}: missing; the shard was not finished, or another tool made it\n"
@@ -182,8 +184,6 @@ class ShardManifest:
             ) from error
         except (OSError, ValueError, RecursionError) as error:
             raise DataError(f"{path}: cannot be read as a shard manifest: {error}") from error
-        if isinstance(values, dict):
-            values.pop(OWN_SUM, None)
         manifest = cls._from_values(path, values)
         match own_sum_holds(raw):
             case False:
@@ -193,7 +193,7 @@ class ShardManifest:
                 )
             case None:
                 warnings.warn(
-                    f"{path.parent}: manifests of shards here have no checksum of themselves, as before version 0.2; "
+                    f"{path.parent}: manifests of shards here have no checksum of themselves, as earlier ones; "
                     f"one that is damaged may pass\n  `salamandra data verify --renew {path.parent}` checks the shards "
                     "and adds it",
                     DataWarning,
@@ -215,15 +215,17 @@ class ShardManifest:
             value = values[key]
             if isinstance(value, bool) or not isinstance(value, int) or value < 0:
                 raise DataError(f"{path}: {key} = {value!r} is not a count")
-        for key in ("language", "split", "idx_sha256"):
+        for key in ("language", "split"):
             if not isinstance(values[key], str):
                 raise DataError(f"{path}: {key} = {values[key]!r} is not text")
+        if not is_digest(values["idx_sha256"]):
+            raise DataError(f"{path}: idx_sha256 = {values['idx_sha256']!r} is not a SHA-256")
         for key in ("sources", "licences"):
             labels = values.get(key, {})
             if not isinstance(labels, dict) or not all(type(count) is int for count in labels.values()):
                 raise DataError(f"{path}: {key} is not a list of names with their counts")
         sums = values["bin_sha256"]
-        if not isinstance(sums, list) or not all(isinstance(digest, str) for digest in sums):
+        if not isinstance(sums, list) or not all(map(is_digest, sums)):
             raise DataError(f"{path}: bin_sha256 is not a list of checksums")
         if not values["chunk_bytes"] or len(sums) < -(-values["bin_bytes"] // values["chunk_bytes"]):
             raise DataError(f"{path}: has checksums for the first part of its .bin only")
@@ -231,6 +233,8 @@ class ShardManifest:
             tokenizer = TokenizerIdentity(**values["tokenizer"])
             encoder = values.get("encoder") and EncoderRecord(**values["encoder"])
             checksums = tuple(values["bin_sha256"])
+            if not is_digest(tokenizer.sha256):
+                raise DataError(f"{path}: tokenizer.sha256 = {tokenizer.sha256!r} is not a SHA-256")
             return cls(**{**values, "tokenizer": tokenizer, "bin_sha256": checksums, "encoder": encoder})
         except TypeError as error:
             raise DataError(f"{path}: not a shard manifest: {error}") from error

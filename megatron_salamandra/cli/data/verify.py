@@ -18,9 +18,7 @@ class VerifyOptions(Options):
     ]
     renew: Annotated[
         bool,
-        Option(
-            "write the manifests of intact shards anew: those of before 0.2 have no checksum of themselves"
-        ),
+        Option("write the manifests of intact shards anew: earlier ones have no checksum of themselves"),
     ] = False
 
 

@@ -51,7 +51,7 @@ def test_joined_shards_keep_the_count_of_unlisted_sources(web_shard: Path, tmp_p
 def test_a_manifest_of_before_lists_all(web_shard: Path) -> None:
     path = web_shard.with_suffix(".json")
     values = json.loads(path.read_text())
-    del values["unlisted_sources"], values["unlisted_licences"], values["own_sha256"]
+    del values["unlisted_sources"], values["unlisted_licences"], values["own_sha256"], values["ends_with"]
     path.write_text(json.dumps(values))
     with pytest.warns(DataWarning, match="no checksum of themselves(?s:.*)data verify --renew"):
         assert ShardManifest.load(web_shard).unlisted_sources == 0

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from tokenize_job import tokenize_job
 
 from megatron_salamandra.foundation.atomic_files import WriteError
-from megatron_salamandra.foundation.own_sums import OWN_SUM, with_own_sum
+from megatron_salamandra.foundation.own_sums import drop_own_sum, with_own_sum
 from salamandra_data.blend_plan import LanguageFactors, build_plan, verify
 from salamandra_data.errors import DataError
 from salamandra_data.readers import DocumentKeys
@@ -72,7 +72,7 @@ def flip(path: Path, position: int, bits: int) -> None:
 
 def edit_manifest(path: Path, **changes: object) -> None:
     values = {**json.loads(path.read_text()), **changes}
-    values.pop(OWN_SUM, None)
+    drop_own_sum(values)
     path.write_bytes(with_own_sum((json.dumps(values, indent=2) + "\n").encode()))
 
 
@@ -154,7 +154,7 @@ DAMAGE: dict[str, tuple[Callable[[Path], None], str]] = {
         r"tokens = '1' is not a count",
     ),
     "idx checksum": (
-        lambda prefix: edit_manifest(prefix.with_suffix(".json"), idx_sha256="0"),
+        lambda prefix: edit_manifest(prefix.with_suffix(".json"), idx_sha256="0" * 64),
         r"\.idx: its checksum",
     ),
     "no bin checksum": (
