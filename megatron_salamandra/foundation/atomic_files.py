@@ -16,20 +16,32 @@ class WriteError(UserError):
     """The system refused to write a file: a full disk, permissions, a name that is taken."""
 
 
+_USUAL_MODE = 0o666
+"""Of new files, less what the umask takes."""
+
+
 @contextmanager
-def atomic_file(path: Path) -> Iterator[BinaryIO]:
+def atomic_file(path: Path, *, mode: int = _USUAL_MODE) -> Iterator[BinaryIO]:
     """Open a temporary file next to ``path`` that takes its name when the block ends well.
 
     The contents are on the disk before the name appears. If the block raises, the temporary
     file is removed and whatever was at ``path`` stays.
 
+    Args:
+        path: of the file.
+        mode: permissions that it has from its first moment on, less the umask; those of a file that it replaces
+            do not count.
     Raises:
         WriteError: the system refused to write (full disk, permissions).
     """
     temporary = path.with_name(f".{path.name}.partial-{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with open(temporary, "wb") as stream:
+        if mode != _USUAL_MODE:
+            temporary.unlink(
+                missing_ok=True
+            )  # one that a killed process of the same number left keeps its own mode
+        with open(temporary, "wb", opener=lambda name, flags: os.open(name, flags, mode)) as stream:
             yield stream
             stream.flush()
             os.fsync(stream.fileno())
@@ -41,9 +53,9 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
             temporary.unlink()
 
 
-def atomic_write_bytes(path: Path, contents: bytes) -> None:
-    """Replace ``path`` by ``contents`` in one step."""
-    with atomic_file(path) as stream:
+def atomic_write_bytes(path: Path, contents: bytes, *, mode: int = _USUAL_MODE) -> None:
+    """Replace ``path`` by ``contents`` in one step; ``mode`` is as for :func:`atomic_file`."""
+    with atomic_file(path, mode=mode) as stream:
         stream.write(contents)
 
 

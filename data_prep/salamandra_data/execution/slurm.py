@@ -23,7 +23,7 @@ from salamandra_data.errors import DataError
 from salamandra_data.execution.settings import SlurmSettings
 from salamandra_data.execution.stage import Outcome
 from salamandra_data.execution.stage_step import StageStep
-from salamandra_data.execution.task_file import OURS, ArrayTasks, package_of
+from salamandra_data.execution.task_file import ArrayTasks
 
 _DEFAULT_MAX_ARRAY_SIZE = 1001
 _MAX_ARRAY_SIZE = re.compile(r"^MaxArraySize\s*=\s*(\d+)", re.MULTILINE)
@@ -223,11 +223,9 @@ class _StageArrays(SlurmPipelineExecutor):
         size = min(len(tasks), self._array_size)
         file = self._step.record.directory / "tasks.json"
         file.parent.mkdir(parents=True, exist_ok=True)
-        ArrayTasks(
+        packages = ArrayTasks(
             self._step.stage, self._step.record, self._step.before, tuple(tasks), self._array_size
         ).save(file)
-        run = self._step.stage.run
-        packages = [package_of(run)] if package_of(run) not in OURS else []
         # -P: what lies in the directory from which the command was given is no module of it.
         program = [Path(sys.executable).name, "-P", "-m", "salamandra_data.execution.array_task"]
         command = shlex.join([*program, str(file), *packages])

@@ -42,17 +42,21 @@ class ArrayTasks:
     tasks: tuple[int, ...]
     array_size: int
 
-    def save(self, file: Path) -> None:
+    def save(self, file: Path) -> list[str]:
         """Write it, readable by this user alone: places may have credentials in them.
 
+        Returns:
+            The packages, in order of name, whose classes it names besides those of :data:`OURS`.
+
         Raises:
-            TypeError: what the stage runs holds something else than values, containers and classes of fields.
+            DataError: what the stage runs holds something else than values, containers and classes of fields that
+                can be found by their names; says where.
             WriteError: the system refused.
         """
-        contents = json.dumps({"tasks": _to_json(self)}, indent=1) + "\n"
-        file.touch(mode=0o600)
-        atomic_write_bytes(file, with_own_sum(contents.encode()))
-        file.chmod(0o600)
+        packages: set[str] = set()
+        contents = json.dumps({"tasks": _to_json(self, "tasks", packages)}, indent=1) + "\n"
+        atomic_write_bytes(file, with_own_sum(contents.encode()), mode=0o600)
+        return sorted(packages.difference(OURS))
 
     @classmethod
     def load(cls, file: Path, packages: Sequence[str]) -> ArrayTasks:
@@ -83,11 +87,6 @@ class ArrayTasks:
         return tasks
 
 
-def package_of(value: object) -> str:
-    """The package, or module, that defines the class of a value."""
-    return type(value).__module__.partition(".")[0]
-
-
 def _names(kind: type) -> Sequence[str] | None:
     """The fields of a class that holds such; None for another one."""
     if issubclass(kind, BaseModel):
@@ -97,24 +96,56 @@ def _names(kind: type) -> Sequence[str] | None:
     return getattr(kind, "_fields", None) if issubclass(kind, tuple) else None
 
 
-def _to_json(value: Any) -> Any:
+def _to_json(value: Any, place: str, packages: set[str]) -> Any:
+    """The value for JSON; the packages of its classes are added to ``packages``.
+
+    Args:
+        place: of the value, such as ``tasks.stage.run``, for messages.
+    """
     kind = type(value)
     if value is None or kind in (bool, int, float, str):
         return value
-    if kind is list:
-        return [_to_json(inner) for inner in value]
-    if kind is tuple:
-        return {"tuple": [_to_json(inner) for inner in value]}
+    if kind in (list, tuple):
+        inner = [_to_json(entry, f"{place}[{number}]", packages) for number, entry in enumerate(value)]
+        return {"tuple": inner} if kind is tuple else inner
     if kind is dict:
-        return {"dict": [[_to_json(key), _to_json(inner)] for key, inner in value.items()]}
+        return {
+            "dict": [
+                [
+                    _to_json(key, f"key {key!r:.40} of {place}", packages),
+                    _to_json(entry, f"{place}[{key!r:.40}]", packages),
+                ]
+                for key, entry in value.items()
+            ]
+        }
     if isinstance(value, Path):
         return {"path": str(value)}
+    return _fields_to_json(value, place, packages)
+
+
+def _fields_to_json(value: Any, place: str, packages: set[str]) -> dict[str, Any]:
+    kind = type(value)
+    shown = f"{kind.__module__}.{kind.__qualname__}"
     names = _names(kind)
     if names is None:
-        raise TypeError(f"{kind.__module__}.{kind.__qualname__} cannot be part of a file of tasks")
+        raise DataError(
+            f"{place}: {shown} cannot be part of a file of tasks\n"
+            "  tasks of SLURM take None, numbers, text, paths, lists, tuples, dicts, dataclasses, named tuples and "
+            "models of pydantic"
+        )
+    package = kind.__module__.partition(".")[0]
+    try:
+        if package == "__main__" or _class(f"{kind.__module__}:{kind.__qualname__}", {package}) is not kind:
+            raise TypeError
+    except (TypeError, AttributeError, ImportError) as error:
+        raise DataError(
+            f"{place}: {shown} cannot be found by its name in another process, which SLURM's tasks are\n"
+            "  define the class at the top of a module that can be imported"
+        ) from error
+    packages.add(package)
     return {
         "class": f"{kind.__module__}:{kind.__qualname__}",
-        "fields": {name: _to_json(getattr(value, name)) for name in names},
+        "fields": {name: _to_json(getattr(value, name), f"{place}.{name}", packages) for name in names},
         **({"given": sorted(value.model_fields_set)} if isinstance(value, BaseModel) else {}),
     }
 
