@@ -29,7 +29,7 @@ Part: TypeAlias = tuple[Any, int, float]
 """A ``pyarrow.RecordBatch``, about how many bytes it holds, and the share of the file that was read when it came."""
 
 
-_OF_DAMAGE = (UnicodeDecodeError, OverflowError, MemoryError, SystemError)
+_OF_DAMAGE = (UnicodeDecodeError, OverflowError, SystemError)
 """What pyarrow raises besides, over names of columns, counts and sizes that cannot be."""
 
 
@@ -43,7 +43,8 @@ def rows_of(
         keys: the columns.
         progress: called now and then with the share of the file that was read.
     Raises:
-        DataError: not such a file, damaged or cut short, or without the column of the text.
+        DataError: not such a file, damaged or cut short, or without the column of the text, or too large for the
+            memory that is left.
     """
     import pyarrow
 
@@ -61,6 +62,12 @@ def rows_of(
                     yield entries
                     entries, size = [], 0
                     progress(share)
+    except MemoryError as error:
+        raise DataError(
+            f"{path}: cannot be read as {kind} (after row {row:,}): memory was refused: {error}\n"
+            "  either this process has too little of it, so give it more or use fewer --workers; or the file is "
+            "damaged and asks for what it does not hold, so copy it again from its origin"
+        ) from error
     except (pyarrow.ArrowException, *_OF_DAMAGE) as error:
         raise DataError(
             f"{path}: cannot be read as {kind} (after row {row:,}): {error}\n"

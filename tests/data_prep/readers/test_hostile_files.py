@@ -16,7 +16,7 @@ import pytest
 import zstandard
 
 from salamandra_data.errors import DataError
-from salamandra_data.readers import DocumentFile, DocumentKeys, Malformed, input_file
+from salamandra_data.readers import DocumentFile, DocumentKeys, Malformed, input_file, tables
 
 KEYS = DocumentKeys(language="ca")
 
@@ -156,6 +156,30 @@ def test_tables_with_flipped_bytes_end_in_a_sentence_or_a_document(tmp_path: Pat
                     assert isinstance(entry, Malformed) or isinstance(entry.text, bytes)
             except DataError as error:
                 assert path.name in str(error)
+
+
+@pytest.mark.parametrize("ending", [".parquet", ".arrow"])
+def test_memory_that_was_refused_is_told_with_both_causes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ending: str
+) -> None:
+    pyarrow = pytest.importorskip("pyarrow")
+    pytest.importorskip("pyarrow.parquet")
+    path, table = tmp_path / f"t{ending}", pyarrow.table({"text": ["a", "b"]})
+    if ending == ".parquet":
+        pyarrow.parquet.write_table(table, path)
+    else:
+        with pyarrow.ipc.new_file(path, table.schema) as writer:
+            writer.write_table(table)
+    for error in (MemoryError(), pyarrow.ArrowMemoryError("malloc of size 64 failed")):
+
+        def refuse(*_: object, error: Exception = error) -> None:
+            raise error
+
+        monkeypatch.setattr(tables, "_entries", refuse)
+        with pytest.raises(
+            DataError, match=rf"t\{ending}.*memory was refused(?s:.*)fewer --workers.*damaged"
+        ):
+            entries(path)
 
 
 def test_json_of_many_shapes_is_read_the_same_way_twice(tmp_path: Path) -> None:
