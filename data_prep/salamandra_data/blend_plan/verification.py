@@ -17,7 +17,7 @@ def verify(paths: Sequence[Location], *, renew: bool = False) -> VerificationRep
     All problems are gathered; one damaged shard does not hide another.
 
     Args:
-        renew: whether the manifests of intact local shards are written anew, in today's form.
+        renew: whether the manifests of intact local shards that have no checksum of themselves get one.
     Raises:
         DataError: a path does not exist or holds no shard.
     """

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
+from megatron_salamandra.foundation.atomic_files import WriteError
+from megatron_salamandra.foundation.own_sums import own_sum_holds
 from salamandra_data.checksums import sha256_of_file
 from salamandra_data.errors import DataError
 from salamandra_data.shards.indexed_shard import IndexedShard
@@ -49,7 +51,8 @@ def verify_shards(prefixes: Iterable[Location], report: VerificationReport, *, r
     """Check each shard completely, and add what is found to ``report``; one damaged shard does not hide another.
 
     Args:
-        renew: whether the manifests of intact local shards are written anew, in today's form.
+        renew: whether the manifests of intact local shards that have no checksum of themselves get one. One that
+            cannot be written is a problem; those at URLs are named in the notes.
     """
     intact: list[tuple[Location, ShardManifest]] = []
     for prefix in prefixes:
@@ -68,9 +71,28 @@ def verify_shards(prefixes: Iterable[Location], report: VerificationReport, *, r
             if prefix not in report.without_manifest:
                 manifest = ShardManifest.load(prefix)
                 intact.append((prefix, manifest))
-                if renew and isinstance(prefix, Path):
-                    manifest.save(prefix)
+                if renew:
+                    _renew(prefix, manifest, report)
     report.notes += [f"{one}: holds the same tokens as {other}" for one, other in same_tokens(intact)]
+
+
+def _renew(prefix: Location, manifest: ShardManifest, report: VerificationReport) -> None:
+    """Give a manifest the checksum of itself that it lacks."""
+    path = manifest_path(prefix)
+    try:
+        if own_sum_holds(path.read_bytes()) is not None:
+            return
+        if isinstance(prefix, Path):
+            manifest.save(prefix)
+        else:
+            report.notes.append(
+                f"{path}: has no checksum of itself, and was not renewed: nothing is written to URLs\n"
+                "  renew a local copy of the shard, and copy its manifest there"
+            )
+    except WriteError as error:
+        report.problems.append(str(error))
+    except OSError as error:
+        report.problems.append(f"{path}: cannot be read: {error}")
 
 
 def lost_shards(prefixes: Sequence[Location]) -> Iterator[str]:

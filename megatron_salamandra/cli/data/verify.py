@@ -18,7 +18,9 @@ class VerifyOptions(Options):
     ]
     renew: Annotated[
         bool,
-        Option("write the manifests of intact shards anew: earlier ones have no checksum of themselves"),
+        Option(
+            "add a checksum of themselves to the manifests of intact local shards that have none, as earlier ones"
+        ),
     ] = False
 
 

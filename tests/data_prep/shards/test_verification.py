@@ -15,11 +15,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenize_job import tokenize_job
+from unsummed import without_own_sum
 
 from megatron_salamandra.foundation.atomic_files import WriteError
 from megatron_salamandra.foundation.own_sums import drop_own_sum, with_own_sum
 from salamandra_data.blend_plan import LanguageFactors, build_plan, verify
-from salamandra_data.errors import DataError
+from salamandra_data.errors import DataError, DataWarning
 from salamandra_data.readers import DocumentKeys
 from salamandra_data.shards import (
     IndexedShard,
@@ -30,6 +31,7 @@ from salamandra_data.shards import (
     shard_table,
     shard_writer,
 )
+from salamandra_data.storage import as_location
 from salamandra_data.tokenization import tokenize_documents
 
 IDENTITY = TokenizerIdentity("0" * 64, vocab_size=100, eod_id=2)
@@ -213,6 +215,55 @@ def test_any_flipped_bit_is_caught(
         content[position % len(content)] ^= 1 << bit
         path.write_bytes(content)
     assert not verify([directory]).problems
+
+
+def manifests(directory: Path) -> dict[str, tuple[bytes, int]]:
+    """Contents and numbers of the files."""
+    return {path.name: (path.read_bytes(), path.stat().st_ino) for path in directory.glob("*-train-*.json")}
+
+
+def test_renewing_adds_a_checksum_where_there_is_none(shards: Path) -> None:
+    before = manifests(shards)
+    old = shards / "ca-train-00000.json"
+    old.write_bytes(without_own_sum(old.read_bytes()))
+    with pytest.warns(DataWarning, match="no checksum of themselves"):
+        assert verify([shards], renew=True).problems == []
+    after = manifests(shards)
+    assert {name: raw for name, (raw, _) in after.items()} == {name: raw for name, (raw, _) in before.items()}
+    assert after["oc-train-00000.json"] == before["oc-train-00000.json"]  # not written at all
+
+
+def test_a_manifest_that_cannot_be_renewed_is_a_problem_and_hides_no_other(
+    shards: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for path in shards.glob("*-train-*.json"):
+        path.write_bytes(without_own_sum(path.read_bytes()))
+
+    def refuse(*_: object) -> None:
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr(os, "replace", refuse)
+    with pytest.warns(DataWarning):
+        report = verify([shards], renew=True)
+    assert report.shards == 2 and len(report.problems) == 2
+    for language, problem in zip(("ca", "oc"), sorted(report.problems), strict=True):
+        assert re.search(rf"{language}-train-00000\.json: cannot be written: Read-only", problem)
+
+
+def test_a_manifest_at_a_url_that_is_not_renewed_is_named(shards: Path) -> None:
+    import fsspec
+
+    store = fsspec.filesystem("memory")
+    for path in shards.glob("ca-train-00000.*"):
+        raw = path.read_bytes()
+        store.pipe(f"/renewed/{path.name}", without_own_sum(raw) if path.suffix == ".json" else raw)
+    try:
+        with pytest.warns(DataWarning):
+            report = verify([as_location("memory://renewed/ca-train-00000")], renew=True)
+        assert report.problems == [] and len(report.notes) == 1
+        assert re.search(r"memory://renewed/ca-train-00000\.json: .* not renewed", report.notes[0])
+    finally:
+        store.rm("/renewed", recursive=True)
 
 
 def rewrite(directory: Path, ids: list[int], identity: TokenizerIdentity) -> Path:
