@@ -271,8 +271,9 @@ class DataSection(Section):
     block_check_mb_per_second: float = Field(
         default=8.0,
         ge=0.0,
-        description="Blocks of shards (64 MiB) are compared with their checksums when they are first read from, by the "
-        "thread that reads ahead: at most so many MB per second and data-parallel rank. 0: never.",
+        description="Blocks of shards (64 MiB) are compared with their checksums in one of their first readings, by "
+        "the thread that reads ahead of the one data-parallel rank that each is dealt to: at most so many MB a second "
+        "and rank, so some of a block may be trained on before. 0: never.",
     )
     max_epochs_warning: float = Field(
         default=4.0,

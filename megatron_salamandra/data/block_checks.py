@@ -1,8 +1,9 @@
-"""Blocks of shards compared with their checksums when a run first reads from them.
+"""Blocks of shards compared with their checksums while a run reads from them.
 
-A window of some kilobytes is read from a block of 64 MiB, so not every first reading can wait for its block: blocks
-are looked at as a rate in bytes allows, by whichever thread reads ahead. Text that is smaller than one block is looked
-at before anything in it is trained on; of a large corpus each block is met thousands of times, and looked at once.
+A window of some kilobytes is read from a block of 64 MiB, so not every first reading can wait for its block: a block is
+looked at in one of its first readings, as a rate in bytes allows, by whichever thread reads ahead, and by the one data
+rank to which it is dealt. So windows of a block may be trained on before it is looked at. A blend whose files have no
+more than 64 MiB together is looked at before anything in it is trained on.
 """
 
 from __future__ import annotations
@@ -74,9 +75,11 @@ class BlockChecks:
                 except DataError as error:
                     self._failure = error
                     raise
+                with self._lock:
+                    shard.seen.add(block)
 
     def _is_due(self, shard: _CheckedShard, block: int) -> bool:
-        """Whether a block is to be looked at now; then nobody else will."""
+        """Whether a block is to be looked at now; another thread that reads from it meanwhile looks as well."""
         if block in shard.seen:
             return False
         size = shard.bytes_of(block)
@@ -93,7 +96,6 @@ class BlockChecks:
             if self._balance <= 0:
                 return False
             self._balance -= size
-            shard.seen.add(block)
             return True
 
 

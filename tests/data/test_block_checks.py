@@ -1,4 +1,4 @@
-"""Blocks of shards are compared with their checksums when they are first read from, as fast as was allowed."""
+"""Blocks of shards are compared with their checksums in one of their first readings, as fast as was allowed."""
 
 from __future__ import annotations
 
@@ -80,6 +80,29 @@ def test_no_more_is_looked_at_than_was_allowed_and_each_block_once(
         now[0] += 60
         streams[sample % 2].sample(sample)
     assert len(looked_at) == len(set(looked_at)) == 6  # index and block of three shards, dealt to both
+
+
+def test_a_block_counts_as_looked_at_only_when_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server that does not answer while a block is read must not hide the damage in it."""
+    plan = write_blend(tmp_path)
+    flip(tmp_path / "en-train-00000.bin", 20_000)
+    check, failed = block_checks._CheckedShard.check, []
+
+    def fail_once(shard: block_checks._CheckedShard, block: int, file: object) -> None:
+        assert block not in shard.seen
+        if "en-train" in str(shard.reference.path) and not failed:
+            failed.append(block)
+            raise OSError("no answer")
+        check(shard, block, file)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(block_checks._CheckedShard, "check", fail_once)
+    checks = BlockChecks(1e6)
+    with pytest.raises(OSError, match="no answer"):
+        read_all(plan, checks)
+    with pytest.raises(DataError, match=r"en-train-00000\.bin: block 0"):
+        read_all(plan, checks)
 
 
 def test_any_flipped_bit_of_a_plan_or_a_start_is_refused(tmp_path: Path) -> None:
