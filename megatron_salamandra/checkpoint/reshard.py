@@ -27,6 +27,7 @@ from megatron_salamandra.run_directory import (
     begin_partial,
     describe_files,
     drop_partial,
+    own,
     publish_partial,
     step_directory,
     step_of,
@@ -50,6 +51,7 @@ def reshard_checkpoint(source: Path, run: Path, ranks: int) -> Path:
         The new checkpoint.
     Raises:
         CheckpointError: the source is damaged or bound to the layout it was saved in, or the target is there.
+        RunDirectoryError: a run that lives owns the run directory.
         WriteError: the target cannot be written.
     """
     root = RunDirectory(run).checkpoints
@@ -63,17 +65,20 @@ def reshard_checkpoint(source: Path, run: Path, ranks: int) -> Path:
             f"{source}: its optimizer state lies in the buckets of the layout it was saved in ({bound[0]}), so it "
             "cannot be read in another\n  load it in that layout and save it with this trainer, or export its weights"
         )
-    try:
-        partial = begin_partial(root, step_of(source), "resharded")
+    # Beginning clears away what saves have left there, which must not be a save that is running.
+    with own(RunDirectory(run)) as owner:
         try:
-            _write(stored, partial, ranks)
-            publish_partial(partial, final)
-            sync_directory(root)
-        except BaseException:
-            drop_partial(partial)
-            raise
-    except OSError as error:
-        raise write_error(final, error) from error
+            partial = begin_partial(root, step_of(source), owner.token)
+            try:
+                _write(stored, partial, ranks)
+                owner.check()
+                publish_partial(partial, final)
+                sync_directory(root)
+            except BaseException:
+                drop_partial(partial)
+                raise
+        except OSError as error:
+            raise write_error(final, error) from error
     return final
 
 

@@ -18,8 +18,10 @@ from megatron_salamandra.checkpoint.comparison import blocks_of
 from megatron_salamandra.checkpoint.retention import prune
 from megatron_salamandra.config import CheckpointSection
 from megatron_salamandra.run_directory import (
+    RunDirectory,
     checkpoints_in_use,
     complete_checkpoints,
+    own,
     step_of,
     verify_checkpoint,
 )
@@ -167,6 +169,21 @@ def test_a_resharded_checkpoint_has_the_same_tensors_and_trains_on_in_another_la
     layout = ["parallel.tensor=2", "parallel.pipeline=2"]
     assert runs.train("resharded", 4, *SAVING, *layout) == 0
     assert runs.losses("resharded") == pytest.approx(runs.losses("upkeep")[3:], rel=1e-5)
+
+
+def test_reshard_keeps_out_of_the_directory_of_a_run_that_lives(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source, live = trained / "checkpoints" / "step-00000003", tmp_path / "live"
+    writing = live / "checkpoints" / ".partial-step-00000009" / "token" / "shards"
+    writing.mkdir(parents=True)
+    with own(RunDirectory(live)):
+        assert salamandra("reshard", source, "--ranks", 1, "--out", live) != 0
+        assert "is being used by" in capsys.readouterr().err
+        assert writing.is_dir()
+    assert salamandra("reshard", source, "--ranks", 1, "--out", live) == 0
+    assert steps(live) == [3]
+    assert not [path.name for path in live.iterdir() if path.name in (".lock", ".owner")]
 
 
 def test_a_state_that_is_bound_to_its_layout_is_refused(
