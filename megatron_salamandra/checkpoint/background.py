@@ -56,6 +56,7 @@ class BackgroundWork:
         self._what = what
         self._answer: Answer | None = None
         parent = os.getpid()
+        self._memory: int | None = None
         try:
             self._memory = os.memfd_create("answer")
             with warnings.catch_warnings():
@@ -65,6 +66,8 @@ class BackgroundWork:
         except (
             OSError
         ) as error:  # no memory, too many processes: a caller must not fail apart from other ranks
+            if self._memory is not None:
+                os.close(self._memory)
             self._answer = Answer(error=HelperDied(f"{what} could not be started: {error.strerror}"))
             return
         if self.pid == 0:
@@ -74,9 +77,10 @@ class BackgroundWork:
         """How it ended; None if it has not within the time that is given to it."""
         until = time.monotonic() + patience_seconds
         while self._answer is None:
+            assert self._memory is not None
             ended, status = os.waitpid(self.pid, os.WNOHANG)
             if ended:
-                self._answer = self._read(status)
+                self._answer = self._read(status, self._memory)
                 os.close(self._memory)
             elif time.monotonic() >= until:
                 break
@@ -86,20 +90,30 @@ class BackgroundWork:
 
     def kill(self) -> None:
         """End it. One that waits for a dead disk does not end before the disk answers, and is waited for
-        a second only."""
+        a second only; :func:`reap` takes leave of it later."""
         if self._answer is None:
             os.kill(self.pid, signal.SIGKILL)  # not waited for yet, so nobody else has its number
-            self.answer(_DEATH_SECONDS)
+            if self.answer(_DEATH_SECONDS) is None and self not in _LEFT:
+                _LEFT.append(self)
 
-    def _read(self, status: int) -> Answer:
+    def _read(self, status: int, memory: int) -> Answer:
         code = os.waitstatus_to_exitcode(status)
         if code == 0:
             with contextlib.suppress(EOFError, pickle.UnpicklingError):
-                contents = os.pread(self._memory, os.fstat(self._memory).st_size, 0)
+                contents = os.pread(memory, os.fstat(memory).st_size, 0)
                 value, error = pickle.loads(contents)  # nosec B301 # from our own memory
                 return Answer(value, error)
         how = f"was killed by signal {-code} ({_name_of(-code)})" if code < 0 else f"ended with code {code}"
         return Answer(error=HelperDied(f"{self._what} (process {self.pid}) {how}"))
+
+
+_LEFT: list[BackgroundWork] = []
+"""Killed, and not ended in time."""
+
+
+def reap() -> None:
+    """Take leave of killed processes that have ended since, so that none stays a zombie; call now and then."""
+    _LEFT[:] = [work for work in _LEFT if work.answer() is None]
 
 
 def _work(action: Callable[[], object], memory: int, parent: int) -> None:

@@ -11,7 +11,7 @@ import io
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.distributed as dist
@@ -108,16 +108,17 @@ class Planner:
         Args:
             state: of :func:`~megatron_salamandra.checkpoint.contents.sharded_state`.
         Raises:
-            CheckpointingException: ranks would write a tensor twice or not at all.
+            CheckpointError: on all ranks alike; ranks would write a tensor twice or not at all.
         """
         apply_factories(state)
         held = [_shape(value) for value in nested_values(state) if isinstance(value, ShardedBase)]
         changed = torch.tensor([held != self._held], dtype=torch.int32, device=torch.cuda.current_device())
         dist.all_reduce(changed)
         renew = bool(changed.item())
-        sharded, common = save_preprocess(state, renew)
+        if renew:
+            self._held = None  # until there is a plan
+        sharded, common = _preprocessed(state, renew)
         if renew or self._distribution is None:
-            self._held = held
             self._distribution = FullyParallelSaveStrategyWrapper(
                 TorchDistSaveShardedStrategy("torch_dist", 1),
                 parallel_state.get_data_parallel_group(with_context_parallel=True),
@@ -129,9 +130,42 @@ class Planner:
             mine = [item.shape for item in items]
             gathered: list[Any] | None = [None] * dist.get_world_size() if dist.get_rank() == 0 else None
             dist.gather_object(mine, gathered)
+            error = None
             if gathered is not None:
-                self._metadata = metadata_of(shape for theirs in gathered for shape in theirs)
+                try:
+                    self._metadata = metadata_of(shape for theirs in gathered for shape in theirs)
+                except Exception as failure:
+                    error = failure
+            _agree(error)
+            self._held = held
         return RankPlan(_split(items), common, self._metadata)
+
+
+def _preprocessed(state: dict[str, Any], validate: bool) -> tuple[Any, dict[str, Any]]:
+    """Megatron-Core's split of a state into sharded and common parts; it validates on rank 0 alone."""
+    if not validate:
+        return cast(tuple[Any, dict[str, Any]], save_preprocess(state, False))
+    parts, error = None, None
+    try:
+        parts = save_preprocess(state, True)
+    except Exception as failure:
+        error = failure
+    _agree(error)
+    return cast(tuple[Any, dict[str, Any]], parts)
+
+
+def _agree(error: Exception | None) -> None:
+    """See that no rank has failed; collective, so that none goes on without the others.
+
+    Raises:
+        CheckpointError: on all ranks alike, with what the first one that failed says.
+    """
+    told: list[Any] = [None] * dist.get_world_size()
+    text = str(error) if isinstance(error, CheckpointError) else f"{type(error).__name__}: {error}"
+    dist.all_gather_object(told, None if error is None else text)
+    for rank, said in enumerate(told):
+        if said is not None:
+            raise CheckpointError(f"the save cannot be planned: rank {rank}: {said}") from error
 
 
 def _shape(part: ShardedBase) -> Shape:
@@ -165,7 +199,7 @@ def metadata_of(shapes: Iterable[Shape]) -> Metadata:
     """What ``.metadata`` says of tensors and objects, but not yet where they lie.
 
     Raises:
-        CheckpointError: blocks do not add up to their tensor.
+        CheckpointError: blocks do not add up to their tensor, overlap or stick out.
     """
     entries: dict[str, TensorStorageMetadata | BytesStorageMetadata] = {}
     for shape in shapes:
@@ -181,4 +215,25 @@ def metadata_of(shapes: Iterable[Shape]) -> Metadata:
             there, wanted = sum(math.prod(chunk.sizes) for chunk in entry.chunks), math.prod(entry.size)
             if there != wanted:
                 raise CheckpointError(f"{key}: {there} elements would be saved of {wanted}")
+            _check_blocks(key, entry)
     return Metadata(dict(entries))
+
+
+def _check_blocks(key: str, entry: TensorStorageMetadata) -> None:
+    """Sweep along the axis that tells most blocks apart, and compare each with those that are open there."""
+    blocks = [(tuple(chunk.offsets), tuple(chunk.sizes)) for chunk in entry.chunks if math.prod(chunk.sizes)]
+    for offset, size in blocks:
+        if any(o < 0 or o + s > w for o, s, w in zip(offset, size, entry.size, strict=True)):
+            raise CheckpointError(f"{key}: a block of {size} at {offset} sticks out of {tuple(entry.size)}")
+    axes = range(len(entry.size))
+    axis = max(axes, key=lambda axis: len({offset[axis] for offset, _ in blocks}), default=None)
+    if axis is not None:
+        blocks.sort(key=lambda block: block[0][axis])
+    reached: list[tuple[tuple[int, ...], tuple[int, ...]]] = []
+    for offset, size in blocks:
+        if axis is not None:
+            reached = [(at, long) for at, long in reached if at[axis] + long[axis] > offset[axis]]
+        for at, long in reached:
+            if all(at[a] < offset[a] + size[a] and offset[a] < at[a] + long[a] for a in axes):
+                raise CheckpointError(f"{key}: blocks of {long} at {at} and of {size} at {offset} overlap")
+        reached.append((offset, size))

@@ -18,7 +18,7 @@ from megatron.core.distributed import DistributedDataParallel
 from megatron.core.optimizer import MegatronOptimizer
 from torch import Tensor
 
-from megatron_salamandra.checkpoint.background import Answer, BackgroundWork, HelperDied
+from megatron_salamandra.checkpoint.background import Answer, BackgroundWork, HelperDied, reap
 from megatron_salamandra.checkpoint.completion import Contents, complete, open_directory
 from megatron_salamandra.checkpoint.contents import METADATA, sharded_state
 from megatron_salamandra.checkpoint.disk import Disk, SaveError, Stage
@@ -81,6 +81,8 @@ class _Save:
         work: what this rank has a process for; None if nothing.
         completing: whether the tensors of all ranks are written.
         contents: what rank 0 adds to them.
+        plan: of the tensors, until they are written. The process that writes them reads copies in the host's memory,
+            which must not be given to anybody else meanwhile: pinned memory is not copied when it is written to.
     """
 
     step: int
@@ -88,6 +90,7 @@ class _Save:
     started: float
     work: BackgroundWork | None
     contents: Contents | None
+    plan: RankPlan | None
     completing: bool = False
     retries: int = 0
     stall_seconds: float = 0.0
@@ -164,8 +167,9 @@ class CheckpointWriter:
         Raises:
             CheckpointError: another run has taken the run directory.
         """
-        outcomes = self.poll(wait=True)
         started = time.perf_counter()
+        if outcomes := self.poll(wait=True):
+            started = time.perf_counter()  # the wait was that of the save before
         for chunk in chunks:
             if chunk.ddp_config.overlap_param_gather:
                 # The update has changed each rank's own part; the rest arrives with the next
@@ -179,12 +183,16 @@ class CheckpointWriter:
             directory = step_directory(self._root, step)
             return [*outcomes, SaveOutcome(step, directory, 0.0, 0.0, 0, 0, error)]
         sharded = sharded_state(chunks, optimizer, loading=False)
-        plan = _on_host(self._planner.plan({**sharded, "content_metadata": dict(METADATA)}))
+        try:
+            plan = _on_host(self._planner.plan({**sharded, "content_metadata": dict(METADATA)}))
+        except CheckpointError as failure:  # on all ranks alike
+            directory = step_directory(self._root, step)
+            return [*outcomes, SaveOutcome(step, directory, 0.0, 0.0, 0, 0, str(failure))]
         contents = None
         if plan.metadata is not None:
             contents = Contents(plan.common, plan.metadata, self._config_yaml, state, self._tokenizer)
         work = BackgroundWork(lambda: self._write_tensors(partial, step, plan), "the writer of tensors")
-        self._running = _Save(step, partial, started, work, contents)
+        self._running = _Save(step, partial, started, work, contents, plan)
         self._running.stall_seconds = time.perf_counter() - started
         return [*outcomes, *self.poll(wait=not self._policy.asynchronous)]
 
@@ -196,6 +204,7 @@ class CheckpointWriter:
         Raises:
             CheckpointError: another run has taken the run directory.
         """
+        reap()
         save, looked = self._running, time.perf_counter()
         if save is None:
             if wait:
@@ -208,12 +217,11 @@ class CheckpointWriter:
             outcome, moved = self._advance(save, _LOOK_SECONDS if wait else 0.0)
             if not wait and not moved:
                 break
-        stall = time.perf_counter() - looked
-        save.stall_seconds += stall
+        if outcome is not None and wait:
+            self._finish_keeping()
+        save.stall_seconds += time.perf_counter() - looked
         if outcome is None:
             return []
-        if wait:
-            self._finish_keeping()
         self._running = None
         self._raise_if_lost()
         seconds = time.perf_counter() - save.started
@@ -247,7 +255,7 @@ class CheckpointWriter:
     def _begin_completion(self, save: _Save, mine: Written) -> None:
         gathered: list[Any] | None = [None] * dist.get_world_size() if dist.get_rank() == 0 else None
         dist.gather_object(mine, gathered)
-        save.completing, save.work = True, None
+        save.completing, save.work, save.plan = True, None, None
         if gathered is not None:
             written = gathered
             save.work = BackgroundWork(
@@ -324,20 +332,24 @@ class CheckpointWriter:
             cause = answer.error if answer is not None else TimeoutError(f"not done after {seconds:g} s")
             error = _described(cause)
             lost = error if isinstance(cause, OwnershipLost) else None
-        final = step_directory(self._root, save.step)
-        published = None
-        if save.completing and dist.get_rank() == 0 and not save.partial.exists():
-            # It died after it had given the checkpoint its name.
-            published = _size_if_complete(final)
+        published, answers = None, True
+        if save.completing and dist.get_rank() == 0:
+            final = step_directory(self._root, save.step)
+            looked = _within_limit(
+                # It may have died after it had given the checkpoint its name.
+                lambda: None if save.partial.exists() else _size_if_complete(final),
+                "the process that looks what a save has left",
+            )
+            published, answers = (None, False) if looked is None else (looked.value, True)
         words: list[Any] = [None] * dist.get_world_size()
         dist.all_gather_object(words, _Word(socket.gethostname(), error, lost, published))
         self._lost = self._lost or next((word.lost for word in words if word.lost), None)
         if words[0].published is not None:
             return self._outcome(save, bytes=words[0].published)
         if dist.get_rank() == 0:
-            self._drop(save.partial)
-        if self._local is not None:
-            self._local.drop(save.partial)
+            _remove(save.partial, lambda: drop_partial(save.partial), answers)
+        if (local := self._local) is not None:
+            _remove(local.place(save.partial), lambda: local.drop(save.partial))
         dist.barrier()
         said = "; ".join(
             f"rank {rank} on {word.host}: {word.error}" for rank, word in enumerate(words) if word.error
@@ -348,14 +360,6 @@ class CheckpointWriter:
         self, save: _Save, *, bytes: int = 0, retries: int = 0, error: str | None = None
     ) -> SaveOutcome:
         return SaveOutcome(save.step, step_directory(self._root, save.step), 0.0, 0.0, bytes, retries, error)
-
-    def _drop(self, partial: Path) -> None:
-        work = BackgroundWork(lambda: drop_partial(partial), "the process that removes what a save has left")
-        if work.answer(_CLEAN_UP_SECONDS) is None:
-            work.kill()
-            LOGGER.warning(
-                "%s could not be removed in %g s; the next save tries again", partial, _CLEAN_UP_SECONDS
-            )
 
     def _place(self, step: int) -> Path:
         if self._owner is not None:
@@ -382,6 +386,22 @@ class CheckpointWriter:
         answer, error, lost = told
         self._lost = self._lost or lost
         return answer, error
+
+
+def _within_limit(action: Callable[[], object], what: str) -> Answer | None:
+    """Do what touches a disk that may be dead, in a process of its own; None if the disk does not answer in time."""
+    work = BackgroundWork(action, what)
+    answer = work.answer(_CLEAN_UP_SECONDS)
+    if answer is None:
+        work.kill()
+    return answer
+
+
+def _remove(place: Path, action: Callable[[], object], disk_answers: bool = True) -> None:
+    """Remove what a save has left, unless the disk does not answer."""
+    what = "the process that removes what a save has left"
+    if not disk_answers or _within_limit(action, what) is None:
+        LOGGER.warning("%s could not be removed in %g s; the next save tries again", place, _CLEAN_UP_SECONDS)
 
 
 def _on_host(plan: RankPlan) -> RankPlan:

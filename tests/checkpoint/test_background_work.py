@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -11,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from megatron_salamandra.checkpoint.background import BackgroundWork, HelperDied
+from megatron_salamandra.checkpoint import background
+from megatron_salamandra.checkpoint.background import BackgroundWork, HelperDied, reap
 
 GENEROUS_SECONDS = 60.0
 
@@ -119,3 +121,35 @@ def is_running(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
     except (FileNotFoundError, ProcessLookupError):
         return False
+
+
+def test_a_process_that_cannot_be_started_leaves_nothing_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse() -> int:
+        raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
+    monkeypatch.setattr(os, "fork", refuse)
+    opened = sorted(os.listdir("/proc/self/fd"))
+    work = BackgroundWork(signal.pause, "the writer")
+    assert sorted(os.listdir("/proc/self/fd")) == opened
+    answer = work.answer()
+    assert answer is not None and "could not be started" in str(answer.error)
+    work.kill()
+
+
+def test_one_that_ends_long_after_it_was_killed_is_reaped(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As one that waits for a disk; here the kill is held back."""
+    work = BackgroundWork(signal.pause, "the writer")
+    kill = os.kill
+    with monkeypatch.context() as patched:
+        patched.setattr(background, "_DEATH_SECONDS", 0.0)
+        patched.setattr(os, "kill", lambda pid, number: None)
+        work.kill()
+    reap()
+    assert is_running(work.pid)
+    kill(work.pid, signal.SIGKILL)
+    until = time.monotonic() + GENEROUS_SECONDS
+    while Path(f"/proc/{work.pid}").exists():
+        assert time.monotonic() < until, "it stays a zombie"
+        reap()
+        time.sleep(0.01)
+    assert work not in background._LEFT

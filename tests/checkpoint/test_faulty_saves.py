@@ -4,20 +4,36 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import socket
 from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
-from faulty_saves import ALWAYS, KILL, STOP, VANISH, Fault, train_with_faulty_saves
+from faulty_saves import (
+    ALWAYS,
+    KILL,
+    STOP,
+    VANISH,
+    Fault,
+    train_watching_plans,
+    train_with_a_dead_disk,
+    train_with_a_wrong_plan,
+    train_with_faulty_saves,
+)
 from training_runs import TrainingRuns
 
-from megatron_salamandra.checkpoint.disk import Stage
-from megatron_salamandra.run_directory import verify_checkpoint
+from megatron_salamandra.checkpoint.completion import open_directory
+from megatron_salamandra.checkpoint.disk import Disk, SaveError, Stage
+from megatron_salamandra.checkpoint.save_plan import Shape, metadata_of
+from megatron_salamandra.run_directory import CheckpointError, verify_checkpoint
 
 WITHOUT_COPIES = [stage for stage in Stage if stage not in (Stage.LOCAL, Stage.UPLOAD)]
 PLACES = [(0, stage) for stage in WITHOUT_COPIES] + [(1, Stage.TENSORS)]
 SAVING = ["checkpoint.every_steps=1", "checkpoint.asynchronous=true", "checkpoint.keep_last=null"]
+WARM_UP = "optimizer.warmup_steps=1"
 
 
 def run_with(
@@ -115,3 +131,79 @@ def test_a_writer_that_does_not_end_is_given_up(runs: TrainingRuns, undisturbed:
     assert [failure["step"] for failure in failures] == [1, 3]
     assert "rank 1 on" in str(failures[0]["error"]) and "not done after 8 s" in str(failures[0]["error"])
     check_saved(runs, "stopped", [2, *range(4, 2 * len(PLACES) + 1)])
+
+
+def test_training_asks_nothing_of_a_disk_that_was_found_dead(runs: TrainingRuns, tmp_path: Path) -> None:
+    job = partial(train_with_a_dead_disk, step=2)
+    overrides = [*SAVING, "training.steps=4", WARM_UP, f"checkpoint.local_dir={tmp_path}"]
+    assert runs.run_job(job, "dead-disk", 2, *overrides) == 0
+    failures = [event for event in runs.events("dead-disk") if event["event"] == "failure"]
+    assert [failure["step"] for failure in failures] == [2]
+    check_saved(runs, "dead-disk", [1, 3, 4])
+
+
+@pytest.mark.parametrize("where", ["save_preprocess", "metadata_of"])
+def test_a_plan_that_fails_on_one_rank_costs_its_save(runs: TrainingRuns, where: str) -> None:
+    job, name = partial(train_with_a_wrong_plan, where=where), f"wrong-plan-{where}"
+    assert runs.run_job(job, name, 2, *SAVING, WARM_UP, "training.steps=3") == 0
+    failures = [event for event in runs.events(name) if event["event"] == "failure"]
+    assert [failure["step"] for failure in failures] == [1]
+    assert "rank 0: ValueError: a tensor would be written twice" in str(failures[0]["error"])
+    check_saved(runs, name, [2, 3])
+
+
+def test_what_the_writers_read_is_held_until_they_have_read_it(runs: TrainingRuns) -> None:
+    assert runs.run_job(train_watching_plans, "held-plans", 1, *SAVING, WARM_UP, "training.steps=3") == 0
+    check_saved(runs, "held-plans", [1, 2, 3])
+
+
+def block(offset: tuple[int, ...], size: tuple[int, ...], whole: tuple[int, ...] = (4, 6)) -> Shape:
+    return Shape("weight", offset, size, whole, torch.float32)
+
+
+@pytest.mark.parametrize(
+    ("blocks", "error"),
+    [
+        pytest.param([block((0, 0), (4, 6))], None, id="whole"),
+        pytest.param([block((0, 0), (4, 3)), block((0, 3), (4, 3))], None, id="halves"),
+        pytest.param(
+            [block((0, 0), (1, 6)), block((1, 0), (3, 2)), block((1, 2), (3, 4))], None, id="pieces"
+        ),
+        pytest.param([block((), (), ())], None, id="scalar"),
+        pytest.param([block((0, 0), (4, 6)), block((2, 3), (0, 3))], None, id="empty"),
+        pytest.param([block((0, 0), (4, 3))], "12 elements would be saved of 24", id="missing"),
+        pytest.param(
+            [block((), (), ()), block((), (), ())], "2 elements would be saved of 1", id="scalar-twice"
+        ),
+        pytest.param([block((0, 0), (4, 3)), block((0, 0), (4, 3))], "overlap", id="twice"),
+        pytest.param([block((0, 0), (4, 3)), block((0, 2), (4, 3))], "overlap", id="shifted"),
+        pytest.param(
+            [block((0, 0), (2, 6)), block((1, 0), (1, 6)), block((3, 0), (1, 6))], "overlap", id="rows"
+        ),
+        pytest.param([block((0, 0), (2, 6)), block((3, 0), (2, 6))], "sticks out", id="outside"),
+    ],
+)
+def test_blocks_must_cover_a_tensor_once(blocks: list[Shape], error: str | None) -> None:
+    for order in (blocks, blocks[::-1]):
+        if error is None:
+            metadata_of(order)
+            continue
+        with pytest.raises(CheckpointError, match=error):
+            metadata_of(order)
+
+
+@pytest.mark.parametrize(("free", "fits"), [(400, True), (399, False)])
+def test_what_other_ranks_have_written_counts_as_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, free: int, fits: bool
+) -> None:
+    place = tmp_path / ".partial-step-00000002" / "token"
+    (place / "shards").mkdir(parents=True)
+    (place / "shards" / "__1_0.distcp").write_bytes(bytes(600))
+    (tmp_path / ".partial-step-00000001" / "token").mkdir(parents=True)
+    (tmp_path / ".partial-step-00000001" / "token" / "stale").write_bytes(bytes(600))
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=free))
+    if fits:
+        open_directory(place, 1000, Disk(0.0))
+        return
+    with pytest.raises(SaveError, match="are free"):
+        open_directory(place, 1000, Disk(0.0))
