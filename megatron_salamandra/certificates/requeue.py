@@ -48,7 +48,7 @@ def prove_requeue(directory: Path, drill: Drill, say: Callable[[str], None]) -> 
     blend, run = make_blend(directory / "data"), directory / "run"
     shutil.rmtree(run, ignore_errors=True)
     ranks = drill.nodes * load_profile(drill.cluster).tasks_per_node
-    sizes = (f"training.steps={_STEPS}", f"training.global_batch_size={max(4, ranks)}")
+    sizes = (f"training.steps={_STEPS}", f"training.global_batch_size={_batch_size(ranks)}")
     config, *overrides = small_run(blend, run, *sizes, *drill.overrides)
     made = launch(
         LaunchOptions(
@@ -77,6 +77,11 @@ def prove_requeue(directory: Path, drill: Drill, say: Callable[[str], None]) -> 
         text = f"the job is not over after {drill.seconds:.0f} s: {watch.state}, {done}"
         return _failed(text, made.job, run)
     return _judged(watch.state, made.job, run)
+
+
+def _batch_size(ranks: int) -> int:
+    """Sequences of a step: at least four, and as many for each rank."""
+    return ranks * -(-4 // ranks)
 
 
 def _judged(state: str, job: str, run: Path) -> Proof:

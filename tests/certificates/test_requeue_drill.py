@@ -13,7 +13,16 @@ from types import SimpleNamespace
 import pytest
 
 from megatron_salamandra.certificates import Certificate, Drill, certify, requeue
-from megatron_salamandra.cluster import Action, Cause, Decision, Outcome, Round, RoundBook
+from megatron_salamandra.cluster import (
+    Action,
+    Cause,
+    Decision,
+    LaunchOptions,
+    Outcome,
+    Round,
+    RoundBook,
+    load_profile,
+)
 from megatron_salamandra.run_directory import MetricsLog, RunDirectory
 
 STEPS = 20
@@ -208,6 +217,27 @@ def test_a_job_that_is_waited_for_too_long_fails(
     made = drill(job)
     assert not made.proof.passed
     assert made.proof.message == told
+
+
+@pytest.mark.parametrize("nodes", [1, 2, 3, 4, 5, 6, 7, 16])
+def test_the_batch_can_be_shared_among_any_number_of_ranks(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, nodes: int
+) -> None:
+    class Seen(Exception):
+        pass
+
+    sizes: list[int] = []
+
+    def launch(options: LaunchOptions) -> None:
+        given = dict(override.split("=", 1) for override in options.overrides)
+        sizes.append(int(given["training.global_batch_size"]))
+        raise Seen
+
+    monkeypatch.setattr(requeue, "launch", launch)
+    with pytest.raises(Seen):
+        requeue.prove_requeue(tmp_path, Drill("generic", nodes=nodes), lambda line: None)
+    assert sizes[0] >= 4
+    assert sizes[0] % (nodes * load_profile("generic").tasks_per_node) == 0
 
 
 def test_a_refused_job_fails_with_the_reason(drill: Callable[..., Certificate], tmp_path: Path) -> None:
