@@ -157,7 +157,7 @@ class SlurmJob:
         return {node: states.get(node, "unknown") if node in left else _LOST for node in self.nodes}
 
     def nodes_beside(self, hosts: Sequence[str]) -> int:
-        """How many other nodes could take the job: of its partitions, or of its reservation, and in service.
+        """How many other nodes could take the job: of its partitions or its reservation, not excluded, and in service.
 
         Raises:
             SlurmError: SLURM does not answer.
@@ -170,7 +170,7 @@ class SlurmJob:
         lines = answer(["sinfo", "--noheader", "--Node", *where, "--format", "%N %T"]).splitlines()
         states = dict(line.split()[:2] for line in lines if len(line.split()) >= 2)
         well = [node for node, state in states.items() if not is_lost(state) and not is_leaving(state)]
-        return len([node for node in well if node not in hosts])
+        return len(set(well).difference(hosts, self._excluded(fields)))
 
     def end_steps(self, *, but: str, seconds: float = 0.0) -> None:
         """Kill what is left of this job's steps, but not its batch script.
@@ -203,12 +203,18 @@ class SlurmJob:
         answer(["scontrol", "requeue", self.name])
 
     def exclude(self, hosts: Sequence[str]) -> None:
-        """Keep the job's next allocation away from hosts.
+        """Keep the job's next allocation away from hosts, as well as from those that it keeps away from already.
 
         Raises:
             SlurmError: SLURM refuses.
         """
-        answer(["scontrol", "update", f"JobId={self.name}", f"ExcNodeList={','.join(hosts)}"])
+        all_of_them = ",".join(dict.fromkeys([*self._excluded(self.fields()), *hosts]))
+        answer(["scontrol", "update", f"JobId={self.name}", f"ExcNodeList={all_of_them}"])
+
+    def _excluded(self, fields: Mapping[str, str]) -> list[str]:
+        """Hosts that the user's ``--exclude`` or :meth:`exclude` named."""
+        listed = fields.get("ExcNodeList", "(null)")
+        return [] if listed == "(null)" else answer(["scontrol", "show", "hostnames", listed]).split()
 
 
 def ended_tasks(srun_errors: str) -> list[tuple[str, str, str]]:

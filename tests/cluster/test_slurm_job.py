@@ -90,3 +90,33 @@ def test_other_nodes_are_those_of_partition_or_reservation_that_are_in_service(
     monkeypatch.setattr(slurm, "answer", answer)
     assert SlurmJob("40", 0, ("node1", "node2"), 1).nodes_beside(["node2"]) == others
     assert [part for part in asked[-1] if part in asked_for] == asked_for
+
+
+@pytest.mark.parametrize(
+    ("excluded", "joined", "others"),
+    [
+        ("", "node2", 3),
+        (" ExcNodeList=(null)", "node2", 3),
+        (" ExcNodeList=node3", "node3,node2", 2),
+        (" ExcNodeList=node[1-2]", "node1,node2", 2),
+    ],
+)
+def test_nodes_that_the_user_excluded_stay_excluded_and_do_not_count(
+    monkeypatch: pytest.MonkeyPatch, excluded: str, joined: str, others: int
+) -> None:
+    updates: list[str] = []
+
+    def answer(command: Sequence[str]) -> str:
+        if command[0] == "sinfo":
+            return "".join(f"node{number} idle\n" for number in range(1, 5))
+        if command[:2] == ["scontrol", "update"]:
+            updates.extend(command[2:])
+        if command[:3] == ["scontrol", "show", "hostnames"]:
+            return "node1\nnode2\n" if command[3] == "node[1-2]" else f"{command[3]}\n"
+        return f"JobId=40 Partition=main ReqNodeList=(null){excluded}"
+
+    monkeypatch.setattr(slurm, "answer", answer)
+    job = SlurmJob("40", 0, ("node1", "node2"), 1)
+    assert job.nodes_beside(["node2"]) == others
+    job.exclude(["node2"])
+    assert updates == ["JobId=40", f"ExcNodeList={joined}"]
