@@ -71,6 +71,13 @@ class SupervisedRun(LabJob):
         self.script = script
         self.job = lab.submit(script, *more)
 
+    @classmethod
+    def submitted(cls, lab: Lab, job: str, directory: Path, log: Path, script: Path) -> SupervisedRun:
+        """The run of a job that was submitted by other means, as an element of an array is."""
+        run = cls.__new__(cls)
+        run.lab, run.job, run.directory, run.log, run.script = lab, job, directory, log, script
+        return run
+
     def metrics(self) -> list[dict[str, Any]]:
         """Lines of all steps; one that is being written is left out."""
         path = self.directory / "metrics.jsonl"

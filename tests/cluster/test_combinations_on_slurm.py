@@ -311,12 +311,12 @@ def test_elements_of_a_job_array_are_jobs_of_their_own(lab: Lab, tmp_path: Path)
     for index in (0, 1):
         (tmp_path / f"run-{index}").mkdir()
     array = lab.submit(script, "--array=0-1")
-    runs = []
-    for index in (0, 1):
-        run = SupervisedRun.__new__(SupervisedRun)
-        run.lab, run.job = lab, f"{array}_{index}"
-        run.directory, run.log = tmp_path / f"run-{index}", tmp_path / f"job-{index}.log"
-        runs.append(run)
+    runs = [
+        SupervisedRun.submitted(
+            lab, f"{array}_{index}", tmp_path / f"run-{index}", tmp_path / f"job-{index}.log", script
+        )
+        for index in (0, 1)
+    ]
     for run in runs:
         run.wait_for_step(12)
     for index in (0, 1):  # each for itself, and the other one trains on

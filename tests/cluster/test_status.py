@@ -183,7 +183,6 @@ def test_the_command_prints_json_and_imports_little(tmp_path: Path) -> None:
     assert not imported & {*heavy, "megatron_salamandra.training", "megatron_salamandra.hangs"}
     own = {name for name in imported if name.startswith("megatron_salamandra.")}
     assert len(own) <= 42, sorted(own)
-    assert len(imported - own) <= 320, sorted(imported)
 
 
 @pytest.mark.parametrize(("said", "expected"), [(70, 70), (None, 100), ("70", 100)])
