@@ -15,6 +15,7 @@ from megatron_salamandra.foundation.exit_codes import EXIT_USAGE
 _LOST = "lost"
 _FIELD = re.compile(r"(\w+)=(\S*)")
 _REFUSED = re.compile(r"disabled|denied|not permitted|Invalid job id|permission", re.IGNORECASE)
+_WAITS_SECONDS = (5.0, 10.0, 30.0, 60.0)
 _TASK_ENDED = re.compile(r"srun: error: (?P<host>[\w.-]+): tasks? (?P<tasks>[\d,\[\]-]+): (?P<how>.+)")
 
 
@@ -100,7 +101,7 @@ class SlurmJob:
 
         Raises:
             NoJob: there is none.
-            SlurmError: ``scontrol`` cannot tell its nodes.
+            SlurmError: ``scontrol`` cannot tell its nodes, or of which array it is.
         """
         try:
             job, nodes = environment["SLURM_JOB_ID"], environment["SLURM_JOB_NODELIST"]
@@ -117,9 +118,7 @@ class SlurmJob:
             )
         names = tuple(answer(["scontrol", "show", "hostnames", nodes]).split())
         restarts = int(environment.get("SLURM_RESTART_COUNT", "0"))
-        array, index = environment.get("SLURM_ARRAY_JOB_ID"), environment.get("SLURM_ARRAY_TASK_ID")
-        array_task = f"{array}_{index}" if array and index else ""
-        return cls(job, restarts, names, int(tasks.split("(")[0]), array_task)
+        return cls(job, restarts, names, int(tasks.split("(")[0]), _array_task(job, environment))
 
     def now(self) -> JobNow:
         """What SLURM says of the job at this moment.
@@ -237,6 +236,27 @@ def is_lost(state: str) -> bool:
 def is_leaving(state: str) -> bool:
     """Whether a node in this state takes no new jobs: an administrator drained it, or wants to reboot it."""
     return state.rstrip("*").startswith(("drain", "maint", "reboot"))
+
+
+def _array_task(job: str, environment: Mapping[str, str]) -> str:
+    """``ARRAY_INDEX`` of a job that is an element of an array; empty for others.
+
+    A job that was submitted from inside an element inherits the variables, and commands would go to that element.
+    """
+    array, index = environment.get("SLURM_ARRAY_JOB_ID"), environment.get("SLURM_ARRAY_TASK_ID")
+    if not array or not index:
+        return ""
+    if array == job:
+        return f"{array}_{index}"
+    for wait in (*_WAITS_SECONDS, None):
+        try:
+            shown = dict(_FIELD.findall(answer(["scontrol", "show", "job", job, "--oneliner"])))
+            break
+        except SlurmError as error:
+            if wait is None or is_refused(error):
+                raise
+            time.sleep(wait)
+    return f"{array}_{index}" if (shown.get("ArrayJobId"), shown.get("ArrayTaskId")) == (array, index) else ""
 
 
 def _moment(text: str) -> float | None:

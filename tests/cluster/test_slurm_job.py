@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import pytest
 
 from megatron_salamandra.cluster import SlurmJob, slurm
+from megatron_salamandra.cluster.slurm_command import SlurmError
 
 ENVIRONMENT = {"SLURM_JOB_ID": "40", "SLURM_JOB_NODELIST": "node[1-2]", "SLURM_NTASKS_PER_NODE": "2"}
 
@@ -120,3 +121,42 @@ def test_nodes_that_the_user_excluded_stay_excluded_and_do_not_count(
     assert job.nodes_beside(["node2"]) == others
     job.exclude(["node2"])
     assert updates == ["JobId=40", f"ExcNodeList={joined}"]
+
+
+@pytest.mark.parametrize(
+    ("job", "shown", "name"),
+    [
+        ("41", "JobId=41 ArrayJobId=40 ArrayTaskId=1 JobName=run", "40_1"),
+        ("50", "JobId=50 JobName=run", "50"),  # submitted from inside 40_1
+        ("50", "JobId=50 ArrayJobId=50 ArrayTaskId=1 JobName=run", "50"),
+    ],
+)
+def test_variables_of_the_array_that_a_job_was_submitted_from_are_not_its_own(
+    monkeypatch: pytest.MonkeyPatch, job: str, shown: str, name: str
+) -> None:
+    silent = ["no answer in 60 s", "Socket timed out on send/recv operation"]
+
+    def answer(command: Sequence[str]) -> str:
+        if command[2] == "hostnames":
+            return "node1\nnode2\n"
+        assert command == ["scontrol", "show", "job", job, "--oneliner"]
+        if silent:
+            raise SlurmError(silent.pop())
+        return shown
+
+    monkeypatch.setattr(slurm, "answer", answer)
+    monkeypatch.setattr(slurm, "_WAITS_SECONDS", (0.0, 0.0))
+    inherited = {"SLURM_ARRAY_JOB_ID": "40", "SLURM_ARRAY_TASK_ID": "1"}
+    assert SlurmJob.current({**ENVIRONMENT, "SLURM_JOB_ID": job, **inherited}).name == name
+
+
+def test_a_job_whose_array_nobody_tells_is_called_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    def answer(command: Sequence[str]) -> str:
+        if command[2] == "hostnames":
+            return "node1\nnode2\n"
+        raise SlurmError("Unable to contact slurm controller")
+
+    monkeypatch.setattr(slurm, "answer", answer)
+    monkeypatch.setattr(slurm, "_WAITS_SECONDS", (0.0, 0.0))
+    with pytest.raises(SlurmError, match="Unable to contact"):
+        SlurmJob.current({**ENVIRONMENT, "SLURM_ARRAY_JOB_ID": "39", "SLURM_ARRAY_TASK_ID": "1"})
