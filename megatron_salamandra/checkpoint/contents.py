@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
+import torch.distributed as dist
+from megatron.core import parallel_state
 from megatron.core.distributed import DistributedDataParallel
 from megatron.core.optimizer import MegatronOptimizer
 
 from megatron_salamandra.checkpoint.optimizer_pieces import state_in_pieces
 from megatron_salamandra.model import unwrap
 
+FP32_STATE_BYTES = 12
+"""Of one parameter: master weight and two moments."""
 # Megatron-Core adds process groups to the dictionary it is given: hand out copies.
 METADATA: dict[str, Any] = {
     # Optimizer state is stored by parameter and position, so that TP, PP and DP may all change.
@@ -43,3 +48,17 @@ def sharded_state(
             state, is_loading=loading, metadata=dict(METADATA)
         )
     return state
+
+
+def bytes_of_state(chunks: list[DistributedDataParallel]) -> int:
+    """Size of weights, fp32 master weights and both moments over all ranks; collective."""
+    mine = 0
+    for chunk in chunks:
+        for parameter in chunk.parameters():
+            split = getattr(parameter, "tensor_model_parallel", False)
+            if split or parallel_state.get_tensor_model_parallel_rank() == 0:
+                mine += parameter.numel() * (parameter.element_size() + FP32_STATE_BYTES)
+    total = torch.tensor([mine], dtype=torch.int64, device=torch.cuda.current_device())
+    # Pipeline stages and tensor ranks hold different parameters, data-parallel ranks the same.
+    dist.all_reduce(total, group=parallel_state.get_model_parallel_group())
+    return int(total.item())

@@ -14,14 +14,19 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import logging
 import os
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import xxhash
 
-from megatron_salamandra.checkpoint.disk import Disk, Stage
-from megatron_salamandra.checkpoint.tensor_files import Written
+from megatron_salamandra.checkpoint.background import BackgroundWork
+from megatron_salamandra.checkpoint.disk import Disk, SaveError, Stage
+from megatron_salamandra.checkpoint.save_plan import Item
+from megatron_salamandra.checkpoint.tensor_files import Written, write_tensor_files
 from megatron_salamandra.foundation.atomic_files import atomic_write_bytes
 from megatron_salamandra.run_directory import (
     MANIFEST,
@@ -37,7 +42,10 @@ from megatron_salamandra.run_directory import (
     step_of,
 )
 
+LOGGER = logging.getLogger("salamandra")
 _READ_BYTES = 1 << 22
+_RETRY_SECONDS = 5.0
+"""For how long the local disk is asked again: there is another way."""
 _UPLOADS = 4
 """Files that a rank copies at the same time."""
 
@@ -58,10 +66,40 @@ class LocalCopies:
         self.root = local_dir / f"{Path(path).name}-{xxhash.xxh3_64_hexdigest(path.encode())[:8]}"
         self._keep = keep
         self._leads = local_rank == 0
+        self._keeping: BackgroundWork | None = None
 
     def place(self, partial: Path) -> Path:
         """Where the save that is assembled in ``partial`` lies on this node."""
         return self.root / partial.parent.name / partial.name
+
+    def write(
+        self,
+        files: Sequence[Sequence[Item]],
+        partial: Path,
+        step: int,
+        rank: int,
+        disk: Disk,
+        retry_seconds: float,
+    ) -> Written | None:
+        """Write a rank's tensors here and upload them; None if the local disk refuses, and nothing of them is left.
+
+        Args:
+            files: items of each file; tensors on the host.
+            disk: where the checkpoint is assembled.
+            retry_seconds: for how long the local disk may be asked again, if that is less than we would.
+        Raises:
+            SaveError: they are here, and cannot be uploaded.
+        """
+        here = Disk(min(retry_seconds, _RETRY_SECONDS))
+        try:
+            self.begin(partial, step, here)
+            written = write_tensor_files(files, self.place(partial), rank, here, Stage.LOCAL)
+        except SaveError as error:
+            LOGGER.warning("tensors go straight to %s: %s", partial.parent.parent, error)
+            self.drop_tensors(partial, rank)
+            return None
+        self.upload(written, partial, disk)
+        return replace(written, retries=written.retries + disk.retries)
 
     def begin(self, partial: Path, step: int, disk: Disk) -> None:
         """Make room and the directory for the save of ``step``.
@@ -139,6 +177,25 @@ class LocalCopies:
             publish_partial(place, copy)
 
         disk.attempt(Stage.LOCAL, place, fill)
+
+    def start_keeping(self, partial: Path, final: Path, retry_seconds: float) -> None:
+        """:meth:`keep`, in a process beside training; failing costs the copy."""
+
+        def act() -> None:
+            try:
+                self.keep(partial, final, Disk(retry_seconds))
+            except SaveError as error:
+                LOGGER.warning("there is no local copy of %s: %s", final.name, error)
+                self.drop(partial)
+
+        self._keeping = BackgroundWork(act, "the process that keeps a local copy")
+
+    def finish_keeping(self, patience_seconds: float) -> None:
+        """Wait until the copy is there; one that is not there in time is given up."""
+        if self._keeping is not None:
+            if self._keeping.answer(patience_seconds) is None:
+                self._keeping.kill()
+            self._keeping = None
 
     def copy_of(self, checkpoint: Path) -> Path | None:
         """The copy of a checkpoint on this node; None if there is none, or one of other contents."""

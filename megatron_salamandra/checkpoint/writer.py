@@ -13,15 +13,14 @@ from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
-from megatron.core import parallel_state
 from megatron.core.distributed import DistributedDataParallel
 from megatron.core.optimizer import MegatronOptimizer
 from torch import Tensor
 
 from megatron_salamandra.checkpoint.background import Answer, BackgroundWork, HelperDied, reap
 from megatron_salamandra.checkpoint.completion import Contents, complete, open_directory
-from megatron_salamandra.checkpoint.contents import METADATA, sharded_state
-from megatron_salamandra.checkpoint.disk import Disk, SaveError, Stage
+from megatron_salamandra.checkpoint.contents import METADATA, bytes_of_state, sharded_state
+from megatron_salamandra.checkpoint.disk import Disk, SaveError
 from megatron_salamandra.checkpoint.local_copies import LocalCopies
 from megatron_salamandra.checkpoint.retention import prune
 from megatron_salamandra.checkpoint.save_plan import Item, Planner, RankPlan
@@ -43,12 +42,9 @@ from megatron_salamandra.run_directory import (
 
 LOGGER = logging.getLogger("salamandra")
 Told = TypeVar("Told")
-FP32_STATE_BYTES = 12
-"""Of one parameter: master weight and two moments."""
 _LOOK_SECONDS = 0.2
 """How often ranks that wait for a save ask each other."""
 _CLEAN_UP_SECONDS = 60.0
-_LOCAL_RETRY_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
@@ -143,7 +139,6 @@ class CheckpointWriter:
         self._tokenizer = tokenizer.read_bytes()
         self._owner = owner
         self._local = local
-        self._keeping: BackgroundWork | None = None
         self._planner = Planner()
         self._state_bytes: int | None = None
         self._running: _Save | None = None
@@ -247,7 +242,9 @@ class CheckpointWriter:
         if save.completing:
             told, _ = self._on_rank_zero(lambda: answer.value)
             size, retries = told or (0, 0)
-            self._keep_locally(save)
+            if self._local is not None:
+                final = step_directory(self._root, save.step)
+                self._local.start_keeping(save.partial, final, self._policy.retry_seconds)
             return self._outcome(save, bytes=size, retries=retries), True
         self._begin_completion(save, answer.value)
         return None, True
@@ -263,51 +260,19 @@ class CheckpointWriter:
             )
 
     def _write_tensors(self, partial: Path, step: int, plan: RankPlan) -> Written:
-        disk = Disk(self._policy.retry_seconds)
+        disk, retry_seconds = Disk(self._policy.retry_seconds), self._policy.retry_seconds
         if dist.get_rank() == 0:
             assert self._state_bytes is not None
             open_directory(partial, self._state_bytes, disk)
-        written = self._write_locally(partial, step, plan)
-        if written is None or self._local is None:
-            return write_tensor_files(plan.files, partial, dist.get_rank(), disk)
-        self._local.upload(written, partial, disk)
-        return replace(written, retries=written.retries + disk.retries)
-
-    def _write_locally(self, partial: Path, step: int, plan: RankPlan) -> Written | None:
-        """Write tensors to this node's disk; None if they are not to go there, or the disk refuses."""
-        if self._local is None:
-            return None
-        disk = Disk(min(self._policy.retry_seconds, _LOCAL_RETRY_SECONDS))
-        try:
-            self._local.begin(partial, step, disk)
-            place = self._local.place(partial)
-            return write_tensor_files(plan.files, place, dist.get_rank(), disk, Stage.LOCAL)
-        except SaveError as error:
-            LOGGER.warning("tensors go straight to %s: %s", self._root, error)
-            self._local.drop_tensors(partial, dist.get_rank())
-            return None
-
-    def _keep_locally(self, save: _Save) -> None:
-        """Have what was written here become this node's copy, beside training; failing costs the copy."""
-        if self._local is None:
-            return
-        local, final = self._local, step_directory(self._root, save.step)
-
-        def keep() -> None:
-            try:
-                local.keep(save.partial, final, Disk(self._policy.retry_seconds))
-            except SaveError as error:
-                LOGGER.warning("there is no local copy of %s: %s", final.name, error)
-                local.drop(save.partial)
-
-        self._keeping = BackgroundWork(keep, "the process that keeps a local copy")
+        written = None
+        if self._local is not None:
+            written = self._local.write(plan.files, partial, step, dist.get_rank(), disk, retry_seconds)
+        return written or write_tensor_files(plan.files, partial, dist.get_rank(), disk)
 
     def _finish_keeping(self) -> None:
         """Wait until the local copy of the last save is there, a while at most."""
-        if self._keeping is not None:
-            if self._keeping.answer(_CLEAN_UP_SECONDS) is None:
-                self._keeping.kill()
-            self._keeping = None
+        if self._local is not None:
+            self._local.finish_keeping(_CLEAN_UP_SECONDS)
 
     def _complete(self, save: _Save, written: Sequence[Written]) -> tuple[int, int]:
         """Size of the checkpoint, and attempts that failed at first."""
@@ -429,17 +394,3 @@ def _described(error: BaseException | None) -> str:
     if isinstance(error, SaveError | HelperDied | TimeoutError | OwnershipLost):
         return str(error)
     return f"{type(error).__name__}: {error}"
-
-
-def bytes_of_state(chunks: list[DistributedDataParallel]) -> int:
-    """Size of weights, fp32 master weights and both moments over all ranks; collective."""
-    mine = 0
-    for chunk in chunks:
-        for parameter in chunk.parameters():
-            split = getattr(parameter, "tensor_model_parallel", False)
-            if split or parallel_state.get_tensor_model_parallel_rank() == 0:
-                mine += parameter.numel() * (parameter.element_size() + FP32_STATE_BYTES)
-    total = torch.tensor([mine], dtype=torch.int64, device=torch.cuda.current_device())
-    # Pipeline stages and tensor ranks hold different parameters, data-parallel ranks the same.
-    dist.all_reduce(total, group=parallel_state.get_model_parallel_group())
-    return int(total.item())
