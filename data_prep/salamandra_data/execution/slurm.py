@@ -19,6 +19,7 @@ from datatrove.executor.slurm import SlurmPipelineExecutor, launch_slurm_job
 from datatrove.utils.logging import logger
 
 from megatron_salamandra.foundation.atomic_files import atomic_write_bytes
+from megatron_salamandra.foundation.module_path import SAFE_PATH
 from salamandra_data.errors import DataError
 from salamandra_data.execution.settings import SlurmSettings
 from salamandra_data.execution.stage import Outcome
@@ -301,9 +302,10 @@ def _ask(command: Sequence[str], *, check: bool = False) -> subprocess.Completed
 
 
 def _environment(settings: SlurmSettings) -> str:
-    # Submitted from inside another job, the array inherits that job's memory, which srun refuses beside its own.
+    # Submitted from inside another job, the array inherits that job's memory, which srun refuses beside its own. The
+    # setup's programs are not ours, and may import what lies beside them; ours is given -P.
     python = (
-        "unset SLURM_MEM_PER_NODE SLURM_MEM_PER_GPU; "
+        f"unset SLURM_MEM_PER_NODE SLURM_MEM_PER_GPU {SAFE_PATH}; "
         f"export PATH={shlex.quote(str(Path(sys.executable).parent))}:$PATH"
     )
     return f"{python}; {settings.setup}" if settings.setup else python

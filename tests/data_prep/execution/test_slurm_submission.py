@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,18 @@ def run(tmp_path: Path, plan: list[Stage], settings: SlurmSettings = SETTINGS) -
 def job(jobs: Path, number: str) -> dict[str, Any]:
     record: dict[str, Any] = json.loads((jobs / number).read_text())
     return record
+
+
+def test_programs_of_the_setup_may_import_what_lies_beside_them(
+    tmp_path: Path, slurm: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONSAFEPATH", "1")  # as in each command of ours
+    (tmp_path / "tools").mkdir()
+    (tmp_path / "tools" / "beside.py").write_text("")
+    (tmp_path / "tools" / "x.py").write_text("import beside\n")
+    setup = f"{sys.executable} {tmp_path}/tools/x.py && touch {tmp_path}/imported"
+    run(tmp_path, stages(tmp_path, 1), SlurmSettings(partition="cpu", time="01:00:00", setup=setup))
+    assert (tmp_path / "imported").exists() and (tmp_path / "out" / "sum").exists()
 
 
 def test_each_stage_is_one_array_that_waits_for_the_one_before(tmp_path: Path, slurm: Path) -> None:
