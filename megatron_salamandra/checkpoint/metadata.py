@@ -148,7 +148,7 @@ def _check_archive(stream: IO[bytes], file: Path, length: int) -> None:
         members = zipfile.ZipFile(stream).infolist()
     except Exception as error:  # of damaged archives there is no end
         raise CheckpointError(
-            f"{file} holds an archive that cannot be read: {error}; use another step directory"
+            f"{file} is damaged, it holds an archive that cannot be read: {error}\n  use another step directory"
         ) from error
     if any(member.compress_type != zipfile.ZIP_STORED for member in members) or (
         sum(member.file_size for member in members) > length

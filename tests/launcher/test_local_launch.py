@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -21,7 +22,7 @@ sys.exit(run_ranks("pretend_rank", sys.argv[1:], 2))
 def launch(directory: Path, behaviour: str) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-c", SCRIPT, str(directory), behaviour]
     # Ranks inherit the path on which they find their module.
-    return subprocess.Popen(command, cwd=SUPPORT)
+    return subprocess.Popen(command, env={**os.environ, "PYTHONPATH": str(SUPPORT)})
 
 
 @pytest.mark.parametrize(
@@ -69,7 +70,8 @@ def test_ranks_are_asked_to_stop_when_their_launcher_is_killed(tmp_path: Path) -
 
 def test_a_hang_up_that_nohup_ignores_stays_ignored(tmp_path: Path) -> None:
     command = ["nohup", sys.executable, "-c", SCRIPT, str(tmp_path), "wait"]
-    with subprocess.Popen(command, cwd=SUPPORT, stderr=subprocess.DEVNULL) as process:
+    environment = {**os.environ, "PYTHONPATH": str(SUPPORT)}
+    with subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL) as process:
         wait_for(tmp_path, "started-*")
         process.send_signal(signal.SIGHUP)
         process.send_signal(signal.SIGUSR1)

@@ -102,10 +102,10 @@ def test_explain_reads_the_blend_of_the_phase(
 
 def test_a_stop_inside_any_phase_changes_nothing(runs: TrainingRuns, whole: str, phases: list[str]) -> None:
     for stop in (3, 4, 6, 8):
-        assert runs.train("stopped", 1, *phases, f"training.stop_after_steps={stop}") == 75
-    assert runs.train("stopped", 1, *phases) == 0
-    assert runs.losses("stopped") == runs.losses(whole)
-    assert state_of(runs, "stopped", 9)["ledger"] == state_of(runs, whole, 9)["ledger"]
+        assert runs.train("stopped-in-phases", 1, *phases, f"training.stop_after_steps={stop}") == 75
+    assert runs.train("stopped-in-phases", 1, *phases) == 0
+    assert runs.losses("stopped-in-phases") == runs.losses(whole)
+    assert state_of(runs, "stopped-in-phases", 9)["ledger"] == state_of(runs, whole, 9)["ledger"]
 
 
 def test_a_run_that_gets_phases_later_is_the_same_run(

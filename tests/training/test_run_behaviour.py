@@ -44,13 +44,13 @@ def test_metrics_have_one_object_per_step_with_the_promised_keys(runs: TrainingR
     promised = {"step", "loss", "grad_norm", "lr", "tokens", "tokens_per_second"}
     assert all(promised <= entry.keys() for entry in metrics)
     assert [entry["tokens"] for entry in metrics] == [256 * step for step in range(1, 7)]
-    assert {"data", "forward_backward", "optimizer", "step"} == metrics[0]["seconds"].keys()
+    assert {"data", "forward_backward", "decide", "optimizer", "step"} == metrics[0]["seconds"].keys()
 
 
 def test_only_waiting_for_batches_counts_as_data_time(runs: TrainingRuns) -> None:
     assert runs.train_by_a_clock("clocked", 1, "training.steps=2", "optimizer.warmup_steps=0") == 0
     assert [entry["seconds"] for entry in runs.metrics("clocked")] == [
-        {"data": 1.0, "forward_backward": 110.0, "optimizer": 0.0, "step": 111.0}
+        {"data": 1.0, "forward_backward": 110.0, "decide": 0.0, "optimizer": 0.0, "step": 111.0}
     ] * 2
 
 
