@@ -19,8 +19,7 @@ from kill_points import VARIABLE, KillPoint
 from rank_jobs import SMALL_CONFIG
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor
-from torch.distributed import checkpoint as dcp
-from torch.distributed.checkpoint.metadata import TensorStorageMetadata
+from training_runs import tensors_of
 
 from megatron_salamandra.run_directory import (
     CheckpointError,
@@ -202,7 +201,7 @@ def differences(run: Path, undisturbed: Path) -> list[str]:
     last, expected = (directory.checkpoints / f"step-{STEPS:08d}" for directory in (ours, theirs))
     try:
         verify_checkpoint(last)
-        found += differing_tensors(tensors(last), tensors(expected))
+        found += differing_tensors(tensors_of(last), tensors_of(expected))
         state, other = read_state(last).values, read_state(expected).values
         found += [f"state.json: {key}" for key in {**state, **other} if state.get(key) != other.get(key)]
     except CheckpointError as error:
@@ -256,19 +255,6 @@ def curve(directory: Path, tag: str) -> list[tuple[int, float]]:
     return (
         [(item.step, item.value) for item in events.Scalars(tag)] if tag in events.Tags()["scalars"] else []
     )
-
-
-def tensors(checkpoint: Path) -> dict[str, Tensor]:
-    """Every tensor of a checkpoint, whole, by key: weights, master weights and moments."""
-    shards = str(checkpoint / "shards")
-    metadata = dcp.FileSystemReader(shards).read_metadata().state_dict_metadata
-    found = {
-        key: torch.empty(entry.size, dtype=entry.properties.dtype)
-        for key, entry in metadata.items()
-        if isinstance(entry, TensorStorageMetadata)
-    }
-    dcp.load(found, checkpoint_id=shards, no_dist=True)
-    return found
 
 
 def differing_tensors(found: dict[str, Tensor], expected: dict[str, Tensor]) -> list[str]:

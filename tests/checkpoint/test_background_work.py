@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+from processes import is_running
 
 from megatron_salamandra.checkpoint import background
 from megatron_salamandra.checkpoint.background import BackgroundWork, HelperDied, reap
@@ -114,13 +115,6 @@ def test_it_ends_with_a_process_that_is_killed() -> None:
     while is_running(pid):
         assert time.monotonic() < until, f"process {pid} outlives its parent"
         time.sleep(0.01)
-
-
-def is_running(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
-    except (FileNotFoundError, ProcessLookupError):
-        return False
 
 
 def test_a_process_that_cannot_be_started_leaves_nothing_open(monkeypatch: pytest.MonkeyPatch) -> None:

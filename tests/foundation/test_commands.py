@@ -7,6 +7,7 @@ import sys
 import time
 
 import pytest
+from processes import is_running
 
 from megatron_salamandra.foundation.commands import Ended, run_command
 
@@ -25,19 +26,11 @@ def test_a_command_that_hangs_ends_with_what_it_started_and_what_it_said_is_kept
     assert (done.code, done.errors) == (None, "")
     child = int(done.output)
     deadline = time.monotonic() + 30
-    while _lives(child) and time.monotonic() < deadline:
+    while is_running(child) and time.monotonic() < deadline:
         time.sleep(0.02)
-    assert not _lives(child)
+    assert not is_running(child)
 
 
 def test_a_command_that_is_not_there_is_an_error() -> None:
     with pytest.raises(FileNotFoundError):
         run_command(["no-such-command"], 60)
-
-
-def _lives(process: int) -> bool:
-    try:
-        with open(f"/proc/{process}/stat") as stream:
-            return stream.read().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False

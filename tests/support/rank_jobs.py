@@ -12,9 +12,7 @@ SMALL_CONFIG = Path(__file__).with_name("small.yaml")
 
 def train(overrides: Sequence[str]) -> int:
     """Train the small model on this rank and return the exit code."""
-    from megatron_salamandra.train import main
-
-    return main([str(SMALL_CONFIG), *overrides])
+    return train_as_told([str(SMALL_CONFIG), *overrides])
 
 
 def train_as_told(arguments: Sequence[str]) -> int:

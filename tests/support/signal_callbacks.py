@@ -8,6 +8,8 @@ import signal
 import time
 from pathlib import Path
 
+from processes import is_running
+
 from megatron_salamandra.run_directory import complete_checkpoints, step_of
 from megatron_salamandra.training import Callback, StepReport
 
@@ -52,8 +54,7 @@ class NotesSaves(Callback):
 def processes_of_saves() -> list[str]:
     """Processes that this one has forked and that have not ended."""
     found = " ".join(path.read_text() for path in Path("/proc/self/task").glob("*/children")).split()
-    states = {pid: Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] for pid in found}
-    return [pid for pid, state in states.items() if state != "Z"]
+    return [pid for pid in found if is_running(int(pid))]
 
 
 class TakenOver(Callback):

@@ -65,13 +65,18 @@ class TrainingRuns:
         return self.root / name / "checkpoints" / f"step-{step:08d}"
 
     def tensors(self, name: str, step: int) -> dict[str, Tensor]:
-        """Every tensor of a checkpoint, whole, by key: weights, master weights and moments."""
-        shards = str(self.checkpoint(name, step) / "shards")
-        metadata = dcp.FileSystemReader(shards).read_metadata().state_dict_metadata
-        found = {
-            key: torch.empty(entry.size, dtype=entry.properties.dtype)
-            for key, entry in metadata.items()
-            if isinstance(entry, TensorStorageMetadata)
-        }
-        dcp.load(found, checkpoint_id=shards, no_dist=True)
-        return found
+        """See :func:`tensors_of`."""
+        return tensors_of(self.checkpoint(name, step))
+
+
+def tensors_of(checkpoint: Path) -> dict[str, Tensor]:
+    """Every tensor of a checkpoint, whole, by key: weights, master weights and moments."""
+    shards = str(checkpoint / "shards")
+    metadata = dcp.FileSystemReader(shards).read_metadata().state_dict_metadata
+    found = {
+        key: torch.empty(entry.size, dtype=entry.properties.dtype)
+        for key, entry in metadata.items()
+        if isinstance(entry, TensorStorageMetadata)
+    }
+    dcp.load(found, checkpoint_id=shards, no_dist=True)
+    return found

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from local_runs import LONG, command, last_step, started, wait_until
+from processes import is_running
 from rank_jobs import SMALL_CONFIG
 
 from megatron_salamandra.run_directory import (
@@ -26,13 +27,6 @@ from megatron_salamandra.run_directory import (
 def has_saved_its_last_step(run: RunDirectory) -> bool:
     checkpoint = latest_checkpoint(run.checkpoints)
     return checkpoint is not None and step_of(checkpoint) == last_step(run)
-
-
-def lives(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in ("Z", "X")
-    except FileNotFoundError:
-        return False
 
 
 @pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGHUP])
@@ -107,7 +101,7 @@ def test_a_second_run_is_refused_and_a_closed_terminal_saves_the_first(blend: Pa
         assert first.wait(timeout=120) == 75
     assert run.config.read_text() == config
     assert has_saved_its_last_step(run)
-    assert not lives(owner.pid)
+    assert not is_running(owner.pid)
     assert [event.kind for event in read_events(run.events)].count("start") == 1
 
 
@@ -133,7 +127,7 @@ def test_ranks_do_not_outlive_a_launcher_that_was_killed(
             if path.name.isdecimal() and str(run.path) in command_line(path)
         ]
         process.kill()
-        wait_until(lambda: not any(lives(pid) for pid in family))
+        wait_until(lambda: not any(is_running(pid) for pid in family))
     end = read_events(run.events)[-1]
     assert (end.kind, end.details["exit_code"]) == ("end", 75)
     assert has_saved_its_last_step(run)
@@ -162,7 +156,7 @@ def test_a_rank_that_was_killed_takes_its_helpers_along(blend: Path, tmp_path: P
         os.kill(owner.pid, signal.SIGKILL)
         try:
             # The tracker of multiprocessing's resources ends by itself.
-            wait_until(lambda: not any(lives(pid) for pid in helpers))
+            wait_until(lambda: not any(is_running(pid) for pid in helpers))
         finally:
             os.kill(process.pid, signal.SIGCONT)
         assert process.wait(timeout=60) == 128 + signal.SIGKILL
