@@ -15,6 +15,7 @@ import zipfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from enum import Enum
+from itertools import groupby
 from pathlib import Path
 from typing import IO, Any, cast
 
@@ -128,14 +129,15 @@ def check_pieces(directory: Path, metadata: Metadata, names: Iterable[str]) -> N
         with file.open("rb") as stream:
             _check_archive(stream, file, file.stat().st_size)
     pieces = [place for place in metadata.storage_data.values() if place.relative_path in wanted]
-    for place in sorted(pieces, key=lambda place: (place.relative_path, place.offset)):
-        file = directory / place.relative_path
+    pieces.sort(key=lambda place: (place.relative_path, place.offset))
+    for name, its_pieces in groupby(pieces, key=lambda place: place.relative_path):
+        file = directory / name
         with file.open("rb") as stream:
-            stream.seek(place.offset)
-            if stream.read(len(_ARCHIVE)) == _ARCHIVE:
-                _check_archive(
-                    cast(IO[bytes], _Piece(stream, place.offset, place.length)), file, place.length
-                )
+            for place in its_pieces:
+                stream.seek(place.offset)
+                if stream.read(len(_ARCHIVE)) == _ARCHIVE:
+                    piece = _Piece(stream, place.offset, place.length)
+                    _check_archive(cast(IO[bytes], piece), file, place.length)
 
 
 def _check_archive(stream: IO[bytes], file: Path, length: int) -> None:

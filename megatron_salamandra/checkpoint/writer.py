@@ -175,14 +175,12 @@ class CheckpointWriter:
         partial, error = self._on_rank_zero(lambda: self._place(step))
         self._raise_if_lost()
         if partial is None:
-            directory = step_directory(self._root, step)
-            return [*outcomes, SaveOutcome(step, directory, 0.0, 0.0, 0, 0, error)]
+            return [*outcomes, self._outcome(step, error=error)]
         sharded = sharded_state(chunks, optimizer, loading=False)
         try:
             plan = _on_host(self._planner.plan({**sharded, "content_metadata": dict(METADATA)}))
         except CheckpointError as failure:  # on all ranks alike
-            directory = step_directory(self._root, step)
-            return [*outcomes, SaveOutcome(step, directory, 0.0, 0.0, 0, 0, str(failure))]
+            return [*outcomes, self._outcome(step, error=str(failure))]
         contents = None
         if plan.metadata is not None:
             contents = Contents(plan.common, plan.metadata, self._config_yaml, state, self._tokenizer)
@@ -245,7 +243,7 @@ class CheckpointWriter:
             if self._local is not None:
                 final = step_directory(self._root, save.step)
                 self._local.start_keeping(save.partial, final, self._policy.retry_seconds)
-            return self._outcome(save, bytes=size, retries=retries), True
+            return self._outcome(save.step, bytes=size, retries=retries), True
         self._begin_completion(save, answer.value)
         return None, True
 
@@ -310,7 +308,7 @@ class CheckpointWriter:
         dist.all_gather_object(words, _Word(socket.gethostname(), error, lost, published))
         self._lost = self._lost or next((word.lost for word in words if word.lost), None)
         if words[0].published is not None:
-            return self._outcome(save, bytes=words[0].published)
+            return self._outcome(save.step, bytes=words[0].published)
         if dist.get_rank() == 0:
             _remove(save.partial, lambda: drop_partial(save.partial), answers)
         if (local := self._local) is not None:
@@ -319,12 +317,12 @@ class CheckpointWriter:
         said = "; ".join(
             f"rank {rank} on {word.host}: {word.error}" for rank, word in enumerate(words) if word.error
         )
-        return self._outcome(save, error=said)
+        return self._outcome(save.step, error=said)
 
     def _outcome(
-        self, save: _Save, *, bytes: int = 0, retries: int = 0, error: str | None = None
+        self, step: int, *, bytes: int = 0, retries: int = 0, error: str | None = None
     ) -> SaveOutcome:
-        return SaveOutcome(save.step, step_directory(self._root, save.step), 0.0, 0.0, bytes, retries, error)
+        return SaveOutcome(step, step_directory(self._root, step), 0.0, 0.0, bytes, retries, error)
 
     def _place(self, step: int) -> Path:
         if self._owner is not None:

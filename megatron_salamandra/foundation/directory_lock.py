@@ -25,12 +25,16 @@ class DirectoryInUse(UserError):
 
 
 @contextmanager
-def sole_use(directory: Path) -> Iterator[None]:
+def sole_use(
+    directory: Path, remedy: str = "wait until that ends, or choose another --out"
+) -> Iterator[None]:
     """Keep every other command out of ``directory`` while the block runs.
 
     The lock is the kernel's, so it ends with the process that holds it, however that ends. It holds on all machines
     where the file system has locks that all of them see; where it has none at all, that is warned about.
 
+    Args:
+        remedy: what to do while another process holds the lock.
     Raises:
         DirectoryInUse: another process holds the lock; it is named.
         WriteError: ``directory`` cannot be written.
@@ -38,7 +42,7 @@ def sole_use(directory: Path) -> Iterator[None]:
     path = directory / LOCK
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        lock = _taken(path)
+        lock = _taken(path, remedy)
     except OSError as error:
         raise write_error(path, error) from error
     _held.add(lock)
@@ -59,7 +63,7 @@ def _leave_to_parent() -> None:
 os.register_at_fork(after_in_child=_leave_to_parent)
 
 
-def _taken(path: Path) -> int:
+def _taken(path: Path, remedy: str) -> int:
     while True:
         lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         try:
@@ -68,8 +72,7 @@ def _taken(path: Path) -> int:
             holder = os.read(lock, 1000).decode(errors="replace").strip()
             os.close(lock)
             raise DirectoryInUse(
-                f"{path.parent}: is being written by {holder or 'another process'}\n"
-                "  wait until that ends, or choose another --out"
+                f"{path.parent}: is being written by {holder or 'another process'}\n  {remedy}"
             ) from error
         except OSError as error:
             warnings.warn(

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from megatron_salamandra.foundation.atomic_files import atomic_write_bytes
-from megatron_salamandra.foundation.directory_lock import DirectoryInUse, sole_use
+from megatron_salamandra.foundation.directory_lock import sole_use
 from megatron_salamandra.run_directory.checkpoint_state import CheckpointError
 from megatron_salamandra.run_directory.checkpoints import complete_checkpoints, step_directory, step_of
 
@@ -25,12 +25,8 @@ def checkpoints_in_use(root: Path) -> Iterator[None]:
     Raises:
         DirectoryInUse: somebody does; they are named.
     """
-    try:
-        with sole_use(root):
-            yield
-    except DirectoryInUse as error:
-        first = str(error).partition("\n")[0]
-        raise DirectoryInUse(f"{first}\n  wait until that ends, and do it again") from error
+    with sole_use(root, "wait until that ends, and do it again"):
+        yield
 
 
 def read_marks(root: Path) -> dict[int, str | None]:
@@ -77,8 +73,9 @@ def unmark_checkpoint(root: Path, step: int) -> None:
         CheckpointError: the step is not marked.
         DirectoryInUse: another process marks or prunes there.
     """
-    marked = ", ".join(map(str, sorted(read_marks(root)))) or "none"
-    if step not in read_marks(root):
+    marks = read_marks(root)
+    if step not in marks:
+        marked = ", ".join(map(str, sorted(marks))) or "none"
         raise CheckpointError(f"step {step} of {root} is not marked\n  marked are: {marked}")
     with checkpoints_in_use(root):
         _write(root, {other: name for other, name in read_marks(root).items() if other != step})

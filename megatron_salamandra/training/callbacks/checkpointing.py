@@ -13,6 +13,12 @@ from megatron_salamandra.training.logs import FILE_ONLY
 from megatron_salamandra.training.report import StepReport
 
 
+def is_due(policy: CheckpointSection, report: StepReport) -> bool:
+    """Whether a step is saved as soon as it is done, by the policy or because it was asked for."""
+    every = policy.every_steps
+    return report.save_requested or (every is not None and report.step % every == 0)
+
+
 class Checkpointing(Callback):
     """Saves every so many steps, at the end, and whenever the run is stopped early."""
 
@@ -48,8 +54,7 @@ class Checkpointing(Callback):
 
     def after_step(self, report: StepReport) -> None:
         self._tell(self._writer.poll(wait=False))
-        every = self._policy.every_steps
-        if report.save_requested or (every and report.step % every == 0):
+        if is_due(self._policy, report):
             self._save(report.step)
             # A signal that came meanwhile should not cost another step and another save.
             self._look_for_signals()

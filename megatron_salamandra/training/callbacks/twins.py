@@ -17,6 +17,7 @@ from megatron_salamandra.model import unwrap
 from megatron_salamandra.optim import weights_unlike_masters
 from megatron_salamandra.parallel import bit_sums, named_global_parameters
 from megatron_salamandra.training.callbacks.base import Callback
+from megatron_salamandra.training.callbacks.checkpointing import is_due
 from megatron_salamandra.training.callbacks.guard import Guard
 from megatron_salamandra.training.decision import Action, Decision
 from megatron_salamandra.training.errors import TrainingError
@@ -90,9 +91,8 @@ class Twins(Callback):
 
     def _is_saved(self, report: StepReport) -> bool:
         policy, run = self.run.config.checkpoint, self.run
-        every = policy.every_steps
         last = policy.at_end and report.step == run.config.total_steps
-        return bool(report.save_requested or run.stop_reason or last or (every and report.step % every == 0))
+        return is_due(policy, report) or run.stop_reason is not None or last
 
     def _check(self, measured: Measurement | StepReport) -> Decision:
         """Compare, and mend what differs: apply if nothing does, repeat if it is mended, roll back if it cannot be.
