@@ -6,10 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import sentencepiece
-
 from megatron_salamandra.foundation.packages import require
 from megatron_salamandra.hf.errors import TokenizerConversionError
+from salamandra_data.sentencepiece_file import open_sentencepiece
 
 
 @dataclass(frozen=True)
@@ -63,7 +62,7 @@ def read_proto(path: Path) -> Any:
     proto = module.ModelProto()
     try:
         proto.ParseFromString(path.read_bytes())
-        sentencepiece.SentencePieceProcessor(model_file=str(path))
+        open_sentencepiece(path)
     except FileNotFoundError:
         raise
     # protobuf raises DecodeError, sentencepiece RuntimeError or its own subclasses by version.

@@ -257,6 +257,7 @@ def models() -> Iterator[ModelReader]:
 
 
 @given(changes=CHANGES)
+@example(changes=[("over", 0.75, b"\0")])  # in the text of the normalization rules
 @FUZZED
 def test_tokenizer_models(
     tmp_path_factory: pytest.TempPathFactory,
@@ -267,6 +268,16 @@ def test_tokenizer_models(
     path = tmp_path_factory.getbasetemp() / "fuzzed.model"
     path.write_bytes(changed(small_tokenizer.read_bytes(), changes))
     assert models.read(path) in ("read", "refused")
+
+
+def test_a_model_with_a_piece_that_is_no_text_is_refused(
+    tmp_path: Path, small_tokenizer: Path, models: ModelReader
+) -> None:
+    """SentencePiece opens it, and fails at the first text that holds the piece."""
+    whole = small_tokenizer.read_bytes()
+    assert b"\xe2\x96\x81d" in whole
+    (tmp_path / "broken.model").write_bytes(whole.replace(b"\xe2\x96\x81d", b"\xe2d\x81d"))
+    assert models.read(tmp_path / "broken.model") == "refused"
 
 
 def test_a_whole_model_is_read(small_tokenizer: Path, models: ModelReader) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from salamandra_data.errors import DataError
+from salamandra_data.sentencepiece_file import open_sentencepiece
 
 if TYPE_CHECKING:
     from sentencepiece import SentencePieceProcessor
@@ -23,12 +23,7 @@ class TokenText:
     """
 
     def __init__(self, model: Path) -> None:
-        import sentencepiece  # here, because training reads shards and needs no tokenizer
-
-        try:
-            self._processor = sentencepiece.SentencePieceProcessor(model_file=str(model))
-        except (OSError, RuntimeError) as error:
-            raise DataError(f"{model}: cannot be read as a SentencePiece model: {error}") from error
+        self._processor = open_sentencepiece(model)
 
     def decode(self, document: NDArray[Any]) -> str:
         """The text of one document, without its end-of-document id.

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from salamandra_data.checksums import sha256_of_file
 from salamandra_data.errors import DataError
+from salamandra_data.sentencepiece_file import open_sentencepiece
 from salamandra_data.shards import TokenizerIdentity
 
 SENTENCEPIECE_VERSION: str = sentencepiece.__version__
@@ -58,10 +59,7 @@ class Encoder:
     """One SentencePiece model, read from the file ``model``; the reference for what the ids of a text are."""
 
     def __init__(self, model: Path) -> None:
-        try:
-            self._processor = sentencepiece.SentencePieceProcessor(model_file=str(model))
-        except (OSError, RuntimeError) as error:
-            raise DataError(f"{model}: cannot be read as a SentencePiece model: {error}") from error
+        self._processor = open_sentencepiece(model)
         eod_id = int(self._processor.eos_id())
         if eod_id < 0:
             raise DataError(

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-import sentencepiece
 from numpy.typing import NDArray
 
 from salamandra_data.errors import DataError
+from salamandra_data.sentencepiece_file import open_sentencepiece
 
 _BYTE_PIECE = re.compile(r"<0x([0-9A-F]{2})>")
 _FIRST_PRINTABLE = 0x20
@@ -75,10 +75,7 @@ def open_tokenizer(path: Path, name: str | None = None) -> StudiedTokenizer:
 class _SentencePiece:
     def __init__(self, name: str, path: Path) -> None:
         self.name = name
-        try:
-            self._processor = sentencepiece.SentencePieceProcessor(model_file=str(path))
-        except (OSError, RuntimeError) as error:
-            raise DataError(f"{path}: not a SentencePiece model: {error}") from error
+        self._processor = open_sentencepiece(path)
         self.vocab_size = len(self._processor)
         self._is_fallback = _fallback_ids(
             {self._processor.id_to_piece(number): number for number in range(self.vocab_size)},

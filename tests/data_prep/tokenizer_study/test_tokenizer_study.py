@@ -217,7 +217,7 @@ def test_what_is_no_tokenizer_is_refused_by_name(tmp_path: Path, small_tokenizer
     for path, message in (
         (tmp_path / "none.model", "none.model: no such tokenizer"),
         (tmp_path / "bad.json", "bad.json: not a tokenizer.json"),
-        (Path(__file__), "not a SentencePiece model"),
+        (Path(__file__), "cannot be read as a SentencePiece model"),
         (tmp_path, "holds neither"),
     ):
         with pytest.raises(DataError, match=message):

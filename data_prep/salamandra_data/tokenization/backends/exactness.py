@@ -11,9 +11,6 @@ SentencePiece.
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Iterator
-
-import numpy as np
 
 from salamandra_data.tokenization.backends.backend import BackendUnavailable
 from salamandra_data.tokenization.backends.model_file import SPACE, UNUSED, ModelFile
@@ -52,40 +49,8 @@ def check_model(model: ModelFile) -> None:
     ):
         if refused:
             raise BackendUnavailable(f"the model cannot be encoded exactly: {reason}")
-    for source, _ in normalization_rules(normalizer.precompiled_charsmap):
+    for source, _ in model.rules:
         if unicodedata.is_normalized("NFC", source):
             raise BackendUnavailable(
                 f"the model cannot be encoded exactly: it rewrites {source!r}, which is in NFC"
             )
-
-
-def normalization_rules(compiled: bytes) -> Iterator[tuple[str, str]]:
-    """The strings that a model's compiled normalization rules rewrite, each with what it becomes.
-
-    Args:
-        compiled: ``precompiled_charsmap``: the size of a double-array trie, its 32-bit units, and the replacements,
-            each ended by a zero byte. Unit layout: the Darts-clone library, which SentencePiece uses.
-    """
-    if not compiled:
-        return
-    size = int.from_bytes(compiled[:4], "little")
-    replacements = compiled[4 + size :]
-    units = np.frombuffer(compiled, dtype="<u4", count=size // 4, offset=4).astype(np.int64)
-    labels = np.arange(1, 256)
-    nodes, prefixes = np.zeros(1, dtype=np.int64), [b""]
-    while nodes.size:
-        heads = units[nodes]
-        bases = nodes ^ (heads >> 10 << ((heads & 0x200) >> 6))
-        for node in np.flatnonzero(heads >> 8 & 1).tolist():  # a value hangs here, so a source ends here
-            start = int(units[bases[node]]) & 0x7FFFFFFF
-            target = replacements[start : replacements.index(b"\0", start)]
-            yield prefixes[node].decode(), target.decode()
-        children = bases[:, None] ^ labels
-        inside = children < units.size
-        found = inside & ((units[np.where(inside, children, 0)] & 0x800000FF) == labels)
-        parents, columns = np.nonzero(found)
-        nodes = children[parents, columns]
-        prefixes = [
-            prefixes[parent] + bytes((label,))
-            for parent, label in zip(parents.tolist(), labels[columns].tolist(), strict=True)
-        ]

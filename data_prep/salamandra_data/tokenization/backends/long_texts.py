@@ -21,7 +21,7 @@ from pathlib import Path
 
 import numpy as np
 
-from salamandra_data.tokenization.backends.exactness import BPE, normalization_rules
+from salamandra_data.tokenization.backends.exactness import BPE
 from salamandra_data.tokenization.backends.model_file import SPACE, UNUSED, read_model
 from salamandra_data.tokenization.encoder import TokenRows
 
@@ -81,6 +81,6 @@ def may_be_cut(model: Path) -> bool:
         )
         and all(
             " " not in source and target and " " not in target and SPACE not in target
-            for source, target in normalization_rules(normalizer.precompiled_charsmap)
+            for source, target in values.rules
         )
     )
