@@ -44,7 +44,13 @@ setup(
     },
     package_data={
         "megatron_salamandra.presets": ["*.yaml", "data/*.yaml"],
-        "megatron_salamandra": ["py.typed", "revision.txt", "cluster/profiles/*.yaml", "report/*.jinja"],
+        "megatron_salamandra": [
+            "py.typed",
+            "revision.txt",
+            "cluster/profiles/*.yaml",
+            "forecast/*.yaml",
+            "report/*.jinja",
+        ],
         "salamandra_kernels": ["py.typed"],
         "salamandra_data": ["py.typed"],
     },

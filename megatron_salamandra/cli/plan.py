@@ -6,7 +6,7 @@ import json
 from typing import Annotated
 
 from megatron_salamandra.cli._command import Subparsers, add_command
-from megatron_salamandra.foundation.options import Option, Options
+from megatron_salamandra.foundation.options import Option, OptionError, Options
 
 
 class PlanOptions(Options):
@@ -24,6 +24,13 @@ class PlanOptions(Options):
         Option(
             "ranks; checks that the layout and the batch divide (default: one replica, tensor * pipeline)"
         ),
+    ] = None
+    cluster: Annotated[
+        str | None,
+        Option("profile of a cluster, by name or file: estimates time on it too", metavar="NAME"),
+    ] = None
+    nodes: Annotated[
+        int | None, Option("nodes of that cluster; gives the ranks in place of --world-size")
     ] = None
     json_output: Annotated[bool, Option("print one JSON object instead of the tables", flag="--json")] = False
 
@@ -45,6 +52,33 @@ def _plan(options: PlanOptions) -> int:
     from megatron_salamandra.config import load_run_config
     from megatron_salamandra.planning import make_plan, render_plan
 
-    plan = make_plan(load_run_config(options.config, options.overrides), options.world_size)
-    print(json.dumps(plan.to_dict(), indent=2) if options.json_output else render_plan(plan))
+    config = load_run_config(options.config, options.overrides)
+    if options.cluster is None:
+        if options.nodes is not None:
+            raise OptionError(
+                "--nodes needs --cluster: without one, nodes have no GPUs\n  name a cluster, or --world-size"
+            )
+        plan = make_plan(config, options.world_size)
+        print(json.dumps(plan.to_dict(), indent=2) if options.json_output else render_plan(plan))
+        return 0
+
+    from megatron_salamandra.cluster import load_profile
+    from megatron_salamandra.forecast import forecast_run, render_forecast
+
+    profile = load_profile(options.cluster)
+    gpus = _gpus(options, profile.node.gpus)
+    plan = make_plan(config, gpus)
+    forecast = forecast_run(config, profile.machine, gpus)
+    if options.json_output:
+        print(json.dumps({**plan.to_dict(), "forecast": forecast.to_dict()}, indent=2))
+    else:
+        print(render_plan(plan), render_forecast(forecast), sep="\n\n")
     return 0
+
+
+def _gpus(options: PlanOptions, of_node: int) -> int:
+    if (options.nodes is None) is (options.world_size is None):
+        raise OptionError("--cluster needs the size of the job\n  name either --nodes or --world-size")
+    if options.nodes is not None and options.nodes < 1:
+        raise OptionError(f"--nodes {options.nodes} is no number of nodes\n  name 1 or more")
+    return options.world_size or (options.nodes or 0) * of_node

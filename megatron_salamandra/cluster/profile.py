@@ -7,8 +7,9 @@ import re
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from megatron_salamandra.forecast import Machine
 from megatron_salamandra.foundation.errors import UserError
 from megatron_salamandra.foundation.exit_codes import EXIT_USAGE
 from megatron_salamandra.foundation.names import name_hint
@@ -47,12 +48,36 @@ class Node(_Part):
     gpus: int = Field(ge=0, description="GPUs; ranks of a node where there are any.")
     gpu: str | None = Field(default=None, description="Name of the GPU.")
     gpu_memory_gib: float | None = Field(default=None, gt=0, description="Memory of one GPU, in GiB.")
-    gpu_watts: float | None = Field(
-        default=None, gt=0, description="Rated power of one GPU, in W; for the energy estimate of reports."
+    gpu_bandwidth_gb_s: float | None = Field(
+        default=None, gt=0, description="Bandwidth of that memory, in GB/s, as its maker states it."
     )
+    gpu_bf16_teraflops: float | None = Field(
+        default=None, gt=0, description="Dense bf16 peak of one GPU, in TFLOP/s."
+    )
+    gpu_fp8_teraflops: float | None = Field(
+        default=None, gt=0, description="Dense fp8 peak of one GPU, in TFLOP/s; none where it has no fp8."
+    )
+    gpu_watts: float | None = Field(
+        default=None, gt=0, description="Rated power of one GPU, in W; for estimates of energy."
+    )
+    gpu_hour_price: float | None = Field(
+        default=None, gt=0, description="Price of one GPU for an hour, where it is public."
+    )
+    currency: str | None = Field(default=None, description="Of gpu_hour_price, such as EUR.")
+    link_gb_s: float | None = Field(
+        default=None, gt=0, description="NVLink of one GPU in one direction, in GB/s."
+    )
+    adapters: int | None = Field(default=None, ge=1, description="Network adapters that the GPUs use.")
+    adapter_gbit_s: float | None = Field(default=None, gt=0, description="Rate of one adapter, in Gbit/s.")
     cpus: int = Field(ge=1, description="Usable CPU cores.")
     memory_gib: float | None = Field(default=None, gt=0, description="Host memory, in GiB.")
     interconnect: str | None = Field(default=None, description="Network between nodes.")
+
+    @model_validator(mode="after")
+    def _price_has_a_currency(self) -> Node:
+        if (self.gpu_hour_price is None) is not (self.currency is None):
+            raise ValueError("gpu_hour_price and currency belong together")
+        return self
 
 
 class Limits(_Part):
@@ -99,6 +124,45 @@ class ClusterProfile(_Part):
     )
     container: Container | None = None
     node_check: bool = Field(default=True, description="Whether nodes are looked at before a round.")
+
+    @property
+    def machine(self) -> Machine:
+        """The GPU, its node and its network, for estimates of time.
+
+        Raises:
+            ProfileError: the profile leaves out what such an estimate needs; names the keys.
+        """
+        node = self.node
+        needed = {
+            "gpu": node.gpu,
+            "gpu_bf16_teraflops": node.gpu_bf16_teraflops,
+            "gpu_memory_gib": node.gpu_memory_gib,
+            "gpu_bandwidth_gb_s": node.gpu_bandwidth_gb_s,
+            "link_gb_s": node.link_gb_s,
+            "adapters": node.adapters,
+            "adapter_gbit_s": node.adapter_gbit_s,
+        }
+        missing = [f"node.{key}" for key, value in needed.items() if value is None]
+        if missing or node.gpus == 0:
+            raise ProfileError(
+                f"the profile {self.name} does not say what its GPUs can do: {', '.join(missing) or 'node.gpus is 0'}"
+                "\n  name another cluster, or a profile of your own with these keys"
+            )
+        return Machine(
+            gpu=str(node.gpu),
+            bf16_teraflops=node.gpu_bf16_teraflops or 0.0,
+            fp8_teraflops=node.gpu_fp8_teraflops,
+            memory_gib=node.gpu_memory_gib or 0.0,
+            memory_gb_s=node.gpu_bandwidth_gb_s or 0.0,
+            gpus_per_node=node.gpus,
+            link_gb_s=node.link_gb_s or 0.0,
+            adapters=node.adapters or 0,
+            adapter_gbit_s=node.adapter_gbit_s or 0.0,
+            watts=node.gpu_watts,
+            gpu_hour_price=node.gpu_hour_price,
+            currency=node.currency,
+            host_memory_gib=node.memory_gib,
+        )
 
     @field_validator("sbatch", "without_gpus", "environment", mode="before")
     @classmethod

@@ -10,7 +10,12 @@ from megatron_salamandra.planning.environment import (
 from megatron_salamandra.planning.flops import FlopCount, head_in_layers, training_flops_per_token
 from megatron_salamandra.planning.memory import RankMemory, memory_per_rank
 from megatron_salamandra.planning.parameters import Matrix, ParameterCount, count_parameters
-from megatron_salamandra.planning.pipeline_balance import StageLoad, stage_loads, suggest_pipeline_layout
+from megatron_salamandra.planning.pipeline_balance import (
+    StageLoad,
+    current_stages,
+    stage_loads,
+    suggest_pipeline_layout,
+)
 from megatron_salamandra.planning.plan import Plan, make_plan
 from megatron_salamandra.planning.plan_table import render_plan
 
@@ -23,6 +28,7 @@ __all__ = [
     "RankMemory",
     "StageLoad",
     "count_parameters",
+    "current_stages",
     "head_in_layers",
     "inspect_environment",
     "make_plan",

@@ -1,0 +1,60 @@
+"""The forecast of a run as text for people."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from megatron_salamandra.forecast.run_forecast import PhaseForecast, RunForecast
+
+_LEAST_SHARE = 0.0005
+"""Parts of a step below this are not listed."""
+
+
+def render_forecast(forecast: RunForecast) -> str:
+    """As a page of aligned text."""
+    return "\n".join(_lines(forecast))
+
+
+def _lines(forecast: RunForecast) -> Iterator[str]:
+    machine = forecast.machine
+    yield (
+        f"Time on {forecast.gpus:,} GPUs ({machine.gpu}, {machine.gpus_per_node} a node), estimated; nothing of it is "
+        "measured on this cluster:"
+    )
+    for phase in forecast.phases:
+        named = f"phase {phase.name}: " if len(forecast.phases) > 1 else ""
+        yield (
+            f"  {named}{phase.step.total:.3f} s a step, {phase.tokens_per_second:,.0f} tokens/s, "
+            f"{phase.tokens_per_second / forecast.gpus:,.0f} a GPU, {forecast.mfu(phase):.1%} of the bf16 peak"
+        )
+    yield from _parts(forecast.longest, len(forecast.phases) > 1)
+    yield f"  {forecast.days:,.1f} days of steps, {forecast.gpu_hours:,.0f} GPU-hours"
+    if forecast.megawatt_hours is not None:
+        yield (
+            f"  at most {forecast.megawatt_hours:,.1f} MWh for the GPUs at {machine.watts:,.0f} W; hosts, network and "
+            "cooling come on top"
+        )
+    if forecast.price is not None:
+        yield f"  {forecast.price:,.0f} {machine.currency} at {machine.gpu_hour_price:g} a GPU-hour"
+
+
+def _parts(phase: PhaseForecast, named: bool) -> Iterator[str]:
+    where = f" of phase {phase.name}" if named else ""
+    yield f"  where a step{where} goes:"
+    for name, seconds in sorted(phase.step.parts().items(), key=lambda pair: -pair[1]):
+        share = seconds / phase.step.total
+        if share >= _LEAST_SHARE:
+            yield f"    {_NAMES.get(name, name):<44}{seconds * 1e3:>10,.1f} ms{share:>8.1%}"
+
+
+_NAMES = {
+    "matrices": "matrix products of the layers",
+    "head": "head and loss",
+    "elementwise": "norms, residuals, rotation, activation",
+    "recompute": "computed again in backward",
+    "tensor": "tensor parallel messages, not hidden",
+    "context": "context parallel messages, not hidden",
+    "pipeline": "waiting for other stages",
+    "data": "gradients and weights on the network, not hidden",
+    "fixed": "fixed cost",
+}
