@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Annotated
 
 from megatron_salamandra.cli._command import Subparsers, add_command
@@ -32,6 +33,10 @@ class PlanOptions(Options):
     nodes: Annotated[
         int | None, Option("nodes of that cluster; gives the ranks in place of --world-size")
     ] = None
+    best: Annotated[
+        Path | None,
+        Option("write a configuration with the fastest layout that fits to this file", metavar="FILE"),
+    ] = None
     json_output: Annotated[bool, Option("print one JSON object instead of the tables", flag="--json")] = False
 
 
@@ -54,6 +59,8 @@ def _plan(options: PlanOptions) -> int:
 
     config = load_run_config(options.config, options.overrides)
     if options.cluster is None:
+        if options.best is not None:
+            raise OptionError("--best without --cluster: no GPUs to be fast on\n  name a cluster")
         if options.nodes is not None:
             raise OptionError(
                 "--nodes needs --cluster: without one, nodes have no GPUs\n  name a cluster, or --world-size"
@@ -63,16 +70,31 @@ def _plan(options: PlanOptions) -> int:
         return 0
 
     from megatron_salamandra.cluster import load_profile
-    from megatron_salamandra.forecast import forecast_run, render_forecast
+    from megatron_salamandra.forecast import (
+        as_yaml,
+        forecast_run,
+        render_forecast,
+        render_search,
+        search_layouts,
+    )
+    from megatron_salamandra.foundation.atomic_files import atomic_write_text
+    from megatron_salamandra.planning import verdict_of
 
     profile = load_profile(options.cluster)
-    gpus = _gpus(options, profile.node.gpus)
-    plan = make_plan(config, gpus)
-    forecast = forecast_run(config, profile.machine, gpus)
+    machine, gpus = profile.machine, _gpus(options, profile.node.gpus)
+    plan, forecast = make_plan(config, gpus), forecast_run(config, machine, gpus)
+    verdict = verdict_of(plan.memory, machine.memory_gib)
+    found = search_layouts(config, machine, gpus)
     if options.json_output:
-        print(json.dumps({**plan.to_dict(), "forecast": forecast.to_dict()}, indent=2))
+        told = {"fits": verdict.fits, "verdict": verdict.sentence(), "layouts": found.to_dict()}
+        print(json.dumps({**plan.to_dict(), "forecast": forecast.to_dict(), **told}, indent=2))
     else:
-        print(render_plan(plan), render_forecast(forecast), sep="\n\n")
+        shown = [render_plan(plan), f"Memory {verdict.sentence()}", render_forecast(forecast)]
+        print(*shown, render_search(found, machine.memory_gib, forecast), sep="\n\n")
+    if options.best is not None:
+        if not found.best:
+            raise OptionError("--best: no layout fits\n  name more nodes, or a cluster with larger GPUs")
+        atomic_write_text(options.best, as_yaml(found.best[0].candidate, options.config, config))
     return 0
 
 

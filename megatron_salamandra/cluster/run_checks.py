@@ -12,13 +12,11 @@ from megatron_salamandra.cluster.quota import QuotaUnknown, read_quota
 from megatron_salamandra.cluster.run_state import saved_step
 from megatron_salamandra.config import RunConfig
 from megatron_salamandra.foundation.errors import UserError
-from megatron_salamandra.planning import make_plan
+from megatron_salamandra.planning import make_plan, verdict_of
 from megatron_salamandra.run_directory import RunDirectory, check_checkpoints_are_there, read_owner
 from salamandra_data.blend_plan import BlendPlan
 
 _GIB = 1024**3
-MEMORY_SLACK = 1.15
-"""Allowance over the planned memory of a rank for what the plan does not count: allocator, buffers, the context."""
 START_SECONDS = 600
 """What a start of a run may take on a busy file system, before its first step."""
 
@@ -106,14 +104,12 @@ def check_memory(config: RunConfig, profile: ClusterProfile, world_size: int, fo
     """Every rank fits its GPU, if the profile says how much memory that has."""
     if profile.node.gpu_memory_gib is None or config.platform == "host":
         return
-    ranks = make_plan(config, world_size).memory
-    largest = max(ranks, key=lambda rank: rank.total_bytes)
-    planned, card = largest.total_bytes / _GIB, profile.node.gpu_memory_gib
-    if planned * MEMORY_SLACK > card:
+    verdict = verdict_of(make_plan(config, world_size).memory, profile.node.gpu_memory_gib)
+    if not verdict.fits:
         found.object(
-            f"pipeline rank {largest.pipeline_rank} needs {planned * MEMORY_SLACK:.1f} GiB ({planned:.1f} GiB planned, "
-            f"and {MEMORY_SLACK - 1:.0%} for what is not), but a {profile.node.gpu} has {card:g}\n"
-            "  raise parallel.tensor or parallel.pipeline, lower training.micro_batch_size, or recompute",
+            f"memory of a {profile.node.gpu} {verdict.sentence()}\n"
+            "  raise parallel.tensor or parallel.pipeline, lower training.micro_batch_size, or recompute; "
+            "`salamandra plan CONFIG --cluster NAME --nodes N` lists layouts that fit",
             forcible=True,
         )
 

@@ -12,20 +12,26 @@ from megatron_salamandra.forecast.machine import Machine
 from megatron_salamandra.forecast.published import PublishedRow, published_rows
 from megatron_salamandra.forecast.rates import Rates
 from megatron_salamandra.forecast.run_forecast import PhaseForecast, RunForecast, forecast_run
-from megatron_salamandra.forecast.text import render_forecast
+from megatron_salamandra.forecast.search import Found, Search, as_yaml, search_layouts
+from megatron_salamandra.forecast.text import render_forecast, render_search
 
 __all__ = [
+    "Found",
     "Machine",
     "PhaseForecast",
     "PublishedRow",
     "Rates",
     "RowError",
     "RunForecast",
+    "Search",
     "accuracy_table",
+    "as_yaml",
     "fit",
     "forecast_run",
     "median_error",
     "published_rows",
     "render_forecast",
+    "render_search",
     "row_errors",
+    "search_layouts",
 ]

@@ -63,11 +63,11 @@ def layer_seconds(work: Workload, machine: Machine, rates: Rates) -> LayerSecond
         flops / (forward_rate * clock),
         _BACKWARD_ATTENTION * flops / (backward_rate * clock),
     )
-    elementwise = tuple(bytes_ / memory for bytes_ in _elementwise_bytes(work, tokens))
+    kernels = {name: bytes_ / memory for name, bytes_ in _forward_bytes(work, tokens).items()}
+    elementwise = sum(kernels.values()), _backward_bytes(work, tokens) / memory
     again = work.software.recompute
-    recompute = (
-        again.matrices * matrices + again.attention * attention[0] + again.elementwise * elementwise[0]
-    )
+    recompute = again.matrices * matrices + again.attention * attention[0]
+    recompute += sum(getattr(again, name) * seconds for name, seconds in kernels.items())
     tensor = _tensor_seconds(work, machine, rates, tokens)
     context = _context_seconds(work, machine, rates, tokens, attention)
     return LayerSeconds(
@@ -119,27 +119,46 @@ def _product(
     return 2 * tokens * inner * columns / (rate * 1e12 * clock) + moved / memory
 
 
-def _elementwise_bytes(work: Workload, tokens: float) -> tuple[float, float]:
-    """Bytes that norms, residuals, rotation, activation and casts move, forward and backward."""
+def _forward_bytes(work: Workload, tokens: float) -> dict[str, float]:
+    """Bytes that norms, the activation and the other kernels of a layer move in its forward pass."""
     shape, style = work.shape, work.software.elementwise
-    residual = tokens * shape.hidden / (work.tensor if work.split_residual else 1)
     norm, rotary = (_EAGER_NORM, _EAGER_ROTARY) if style == "eager" else (1, 1)
-    rotated = tokens * (shape.query + shape.key) / work.tensor if shape.rotary else 0.0
-    inner = tokens * shape.ffn / work.tensor
-    separate = (1.0, 1.0) if style == "fused" else _SEPARATE_ACTIVATION
-    passes = _GATED_PASSES if shape.mlp_matrices == 3 else _PLAIN_PASSES
-    forward = 2 * (
-        norm * 4 * residual + 6 * residual + rotary * 2 * rotated + separate[0] * passes[0] * inner
-    )
-    backward = 2 * (
-        norm * 6 * residual + 6 * residual + rotary * 2 * rotated + separate[1] * passes[1] * inner
-    )
+    separate = 1.0 if style == "fused" else _SEPARATE_ACTIVATION[0]
+    passes = (_GATED_PASSES if shape.mlp_matrices == 3 else _PLAIN_PASSES)[0]
+    residual = _residual(work, tokens)
+    others = 2 * (6 * residual + rotary * 2 * _rotated(work, tokens))
     if work.software.fp8:
         inputs = 2 * shape.hidden + (shape.query + shape.ffn) / work.tensor
+        others += _CAST_BYTES * tokens * inputs
+    return {
+        "norms": 2 * norm * 4 * residual,
+        "activation": 2 * separate * passes * tokens * shape.ffn / work.tensor,
+        "others": others,
+    }
+
+
+def _backward_bytes(work: Workload, tokens: float) -> float:
+    """Bytes that all of them move in the backward pass."""
+    shape, style = work.shape, work.software.elementwise
+    norm, rotary = (_EAGER_NORM, _EAGER_ROTARY) if style == "eager" else (1, 1)
+    separate = 1.0 if style == "fused" else _SEPARATE_ACTIVATION[1]
+    passes = (_GATED_PASSES if shape.mlp_matrices == 3 else _PLAIN_PASSES)[1]
+    residual = _residual(work, tokens)
+    activation = separate * passes * tokens * shape.ffn / work.tensor
+    moved = 2 * (norm * 6 * residual + 6 * residual + rotary * 2 * _rotated(work, tokens) + activation)
+    if work.software.fp8:
         packed = shape.query + 2 * shape.key + shape.ffn * (shape.mlp_matrices - 1)
-        forward += _CAST_BYTES * tokens * inputs
-        backward += _CAST_BYTES * tokens * (2 * shape.hidden + packed / work.tensor)
-    return forward, backward
+        moved += _CAST_BYTES * tokens * (2 * shape.hidden + packed / work.tensor)
+    return moved
+
+
+def _residual(work: Workload, tokens: float) -> float:
+    return tokens * work.shape.hidden / (work.tensor if work.split_residual else 1)
+
+
+def _rotated(work: Workload, tokens: float) -> float:
+    shape = work.shape
+    return tokens * (shape.query + shape.key) / work.tensor if shape.rotary else 0.0
 
 
 def _tensor_seconds(work: Workload, machine: Machine, rates: Rates, tokens: float) -> tuple[float, float]:

@@ -10,6 +10,16 @@ from megatron_salamandra.planning import current_stages
 # Megatron-Core's fp32 logits, their maximum, exponentials, sum and gradient, a kernel each.
 _LOSS_BYTES = {"fused": 6.0, "transformer_engine": 14.0, "reference": 40.0}
 
+RECOMPUTE = {
+    "none": Recompute(),
+    "norms": Recompute(norms=1.0),
+    "activation": Recompute(activation=1.0),
+    "norms_and_activation": Recompute(norms=1.0, activation=1.0),
+    "selective": Recompute(attention=1.0),
+    "full": Recompute(matrices=1.0, attention=1.0, norms=1.0, activation=1.0, others=1.0),
+}
+"""What backward computes again, by the values of ``training.recompute``."""
+
 
 def workload_of(config: RunConfig, layout: Layout) -> Workload:
     """One step of ``config``, which is of one phase, in ``layout``."""
@@ -45,11 +55,6 @@ def _software(config: RunConfig) -> Software:
     unfused = "reference" in (kernels.rope, kernels.swiglu)
     tokens = training.micro_batch_size * config.data.sequence_length
     chunk = kernels.loss_chunk_tokens
-    recompute = {
-        "none": Recompute(),
-        "selective": Recompute(attention=1.0),
-        "full": Recompute(matrices=1.0, attention=1.0, elementwise=1.0),
-    }
     return Software(
         elementwise="eager" if unfused else "fused",
         loss_bytes=_LOSS_BYTES[kernels.loss],
@@ -57,5 +62,5 @@ def _software(config: RunConfig) -> Software:
         overlap_gradients=config.optimizer.overlap_grad_reduce,
         overlap_weights=config.optimizer.overlap_param_gather,
         overlap_messages=config.parallel.virtual_pipeline is not None,
-        recompute=recompute[training.recompute],
+        recompute=RECOMPUTE[training.recompute],
     )

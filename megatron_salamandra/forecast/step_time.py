@@ -6,13 +6,15 @@ hides, the wait of the pipeline, the optimizer, and a fixed cost.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 from megatron_salamandra.forecast.compute import head_seconds, layer_seconds
 from megatron_salamandra.forecast.machine import Machine
 from megatron_salamandra.forecast.rates import Rates
 from megatron_salamandra.forecast.schedule import Timing, pipeline_seconds
 from megatron_salamandra.forecast.workload import Stage, Workload
+
+_COMPUTE = ("matrices", "attention", "head", "elementwise", "recompute", "tensor", "context")
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,16 @@ def step_seconds(work: Workload, machine: Machine, rates: Rates) -> StepSeconds:
     Raises:
         ValueError: micro-batches do not divide by the ranks of an interleaved pipeline.
     """
+    busiest = _busiest_rank(work, machine, rates)
+    if work.pipeline == 1:
+        return busiest
+    whole = pipeline_seconds(stage_timing(work, machine, rates), work.pipeline, work.micro_batches)
+    own = sum(busiest.parts()[name] for name in _COMPUTE)
+    return replace(busiest, pipeline=whole - own)
+
+
+def _busiest_rank(work: Workload, machine: Machine, rates: Rates) -> StepSeconds:
+    """The step of the rank with the most work, if it never waited for others of the pipeline."""
     layer = layer_seconds(work, machine, rates)
     head = head_seconds(work, machine, rates)
     busiest = max(range(work.pipeline), key=lambda rank: _load(work.stages_of(rank), layer.forward, head))
@@ -67,10 +79,6 @@ def step_seconds(work: Workload, machine: Machine, rates: Rates) -> StepSeconds:
     own_head = work.micro_batches * sum(head) * sum(stage.head for stage in held)
     compute = layers * (layer.forward + layer.backward) + own_head
     last_rank = _load(held, layer.forward, head), _load(held, layer.backward, head[::-1])
-    pipeline = 0.0
-    if work.pipeline > 1:
-        pipeline = pipeline_seconds(stage_timing(work, machine, rates), work.pipeline, work.micro_batches)
-        pipeline -= compute
     parameters = max(work.parameters_of(rank) for rank in range(work.pipeline))
     memory = machine.memory_gb_s * 1e9 * rates.memory_share
     replicas = work.data * work.context
@@ -83,11 +91,16 @@ def step_seconds(work: Workload, machine: Machine, rates: Rates) -> StepSeconds:
         recompute=layers * layer.recompute,
         tensor=layers * layer.tensor,
         context=layers * layer.context,
-        pipeline=pipeline,
+        pipeline=0.0,
         data=_data_seconds(work, machine, rates, parameters, compute, last_rank),
         optimizer=(parameters / replicas * rates.optimizer_bytes + sweeps) / memory,
         fixed=rates.fixed_seconds,
     )
+
+
+def least_seconds(work: Workload, machine: Machine, rates: Rates) -> float:
+    """What a step takes at least: the work of the busiest rank, and the optimizer. Quick, nothing is simulated."""
+    return _busiest_rank(work, machine, rates).total
 
 
 def stage_timing(work: Workload, machine: Machine, rates: Rates) -> Timing:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from megatron_salamandra.forecast.run_forecast import PhaseForecast, RunForecast
+from megatron_salamandra.forecast.search import PART_NAMES, Search
 
 _LEAST_SHARE = 0.0005
 """Parts of a step below this are not listed."""
@@ -44,17 +45,26 @@ def _parts(phase: PhaseForecast, named: bool) -> Iterator[str]:
     for name, seconds in sorted(phase.step.parts().items(), key=lambda pair: -pair[1]):
         share = seconds / phase.step.total
         if share >= _LEAST_SHARE:
-            yield f"    {_NAMES.get(name, name):<44}{seconds * 1e3:>10,.1f} ms{share:>8.1%}"
+            yield f"    {PART_NAMES.get(name, name):<44}{seconds * 1e3:>10,.1f} ms{share:>8.1%}"
 
 
-_NAMES = {
-    "matrices": "matrix products of the layers",
-    "head": "head and loss",
-    "elementwise": "norms, residuals, rotation, activation",
-    "recompute": "computed again in backward",
-    "tensor": "tensor parallel messages, not hidden",
-    "context": "context parallel messages, not hidden",
-    "pipeline": "waiting for other stages",
-    "data": "gradients and weights on the network, not hidden",
-    "fixed": "fixed cost",
-}
+def render_search(found: Search, memory_gib: float, forecast: RunForecast) -> str:
+    """The layouts that a search found, beside the one that was asked about."""
+    return "\n".join(_search_lines(found, memory_gib, forecast))
+
+
+def _search_lines(found: Search, memory_gib: float, forecast: RunForecast) -> Iterator[str]:
+    yield f"Other layouts: {found.looked_at:,} divide, {found.fitting:,} of them fit {memory_gib:g} GiB"
+    if not found.best:
+        candidate, verdict = found.smallest
+        yield f"  none fits; the smallest is {candidate.describe()}: {verdict.sentence()}"
+        return
+    asked = forecast.longest
+    for number, one in enumerate(found.best, 1):
+        yield (
+            f"  {number}. {one.step.total:>8.3f} s, {one.verdict.needed_bytes / 2**30:>5.1f} GiB  "
+            f"{one.candidate.describe()}"
+        )
+    yield f"  yours {asked.step.total:>7.3f} s: {asked.step.total / found.best[0].step.total:.2f} times the first"
+    if why := found.why_second_lost():
+        yield f"  the second is {why}"

@@ -60,11 +60,17 @@ class ModelShape:
 
 @dataclass(frozen=True)
 class Recompute:
-    """Shares of a layer's forward pass that backward computes once more."""
+    """Shares of a layer's forward pass that backward computes once more.
+
+    Attributes:
+        others: residuals and rotation.
+    """
 
     matrices: float = 0.0
     attention: float = 0.0
-    elementwise: float = 0.0
+    norms: float = 0.0
+    activation: float = 0.0
+    others: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from megatron_salamandra.planning.pipeline_balance import (
 )
 from megatron_salamandra.planning.plan import Plan, make_plan
 from megatron_salamandra.planning.plan_table import render_plan
+from megatron_salamandra.planning.verdict import Verdict, verdict_of
 
 __all__ = [
     "EnvironmentReport",
@@ -27,6 +28,7 @@ __all__ = [
     "Plan",
     "RankMemory",
     "StageLoad",
+    "Verdict",
     "count_parameters",
     "current_stages",
     "head_in_layers",
@@ -38,4 +40,5 @@ __all__ = [
     "stage_loads",
     "suggest_pipeline_layout",
     "training_flops_per_token",
+    "verdict_of",
 ]

@@ -114,6 +114,7 @@ class Plan:
                     "optimizer_bytes": rank.optimizer_bytes,
                     "activations_bytes": rank.activations_bytes,
                     "logits_bytes": rank.logits_bytes,
+                    "temporary_bytes": rank.temporary_bytes,
                     "total_bytes": rank.total_bytes,
                 }
                 for rank in self.memory

@@ -83,7 +83,7 @@ def _memory_lines(plan: Plan) -> Iterator[str]:
     yield f"Memory per rank in GiB (precision {plan.config.precision}, recompute {recompute}):"
     yield (
         f"  {'pipeline rank':<14}{'parameters':>16}{'weights':>9}{'grads':>9}{'optim':>9}{'activ':>9}"
-        f"{'logits':>9}{'sum':>9}"
+        f"{'logits':>9}{'other':>9}{'sum':>9}"
     )
     for rank in plan.memory:
         sizes = (
@@ -92,8 +92,9 @@ def _memory_lines(plan: Plan) -> Iterator[str]:
             rank.optimizer_bytes,
             rank.activations_bytes,
             rank.logits_bytes,
+            rank.temporary_bytes,
             rank.total_bytes,
         )
         cells = "".join(f"{size / _GIB:>9.3f}" for size in sizes)
         yield f"  {rank.pipeline_rank:<14}{rank.parameters:>16,}{cells}"
-    yield "  not counted: allocator slack, communication buffers, device context (commonly 5 to 15 %)"
+    yield "  not counted: device context, NCCL's buffers, fragmentation (--cluster allows for them)"

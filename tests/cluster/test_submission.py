@@ -124,7 +124,7 @@ def test_memory_that_does_not_fit_is_refused_unless_forced(
     more = [*large, "platform=auto", "--cluster=leonardo-booster"]
     assert launch(blend, *more) == 2
     told = capsys.readouterr().err
-    assert "GiB planned, and 15% for what is not), but a A100 64 GB has 64" in told
+    assert "memory of a A100 64 GB does not fit: pipeline rank 0 needs " in told and "GiB of 64 (" in told
 
 
 def test_all_reasons_are_told_at_once(queue: Path, blend: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -106,7 +106,7 @@ def test_the_command_prints_the_forecast(capsys: pytest.CaptureFixture[str]) -> 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--nodes", "4"], "--nodes without --cluster"),
+        (["--nodes", "4"], "--nodes needs --cluster"),
         (["--cluster", "marenostrum5"], "needs the size of the job"),
         (["--cluster", "marenostrum5", "--nodes", "0"], "--nodes 0 is no number of nodes"),
         (["--cluster", "generic", "--nodes", "4"], "does not say what its GPUs can do: node.gpu, "),
