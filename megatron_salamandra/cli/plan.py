@@ -37,6 +37,10 @@ class PlanOptions(Options):
         Path | None,
         Option("write a configuration with the fastest layout that fits to this file", metavar="FILE"),
     ] = None
+    html: Annotated[
+        Path | None,
+        Option("write a page with memory, schedule and layouts to this file", metavar="FILE"),
+    ] = None
     json_output: Annotated[bool, Option("print one JSON object instead of the tables", flag="--json")] = False
 
 
@@ -59,8 +63,8 @@ def _plan(options: PlanOptions) -> int:
 
     config = load_run_config(options.config, options.overrides)
     if options.cluster is None:
-        if options.best is not None:
-            raise OptionError("--best without --cluster: no GPUs to be fast on\n  name a cluster")
+        if options.best is not None or options.html is not None:
+            raise OptionError("--best and --html need --cluster: they are about its GPUs\n  name a cluster")
         if options.nodes is not None:
             raise OptionError(
                 "--nodes needs --cluster: without one, nodes have no GPUs\n  name a cluster, or --world-size"
@@ -95,6 +99,10 @@ def _plan(options: PlanOptions) -> int:
         if not found.best:
             raise OptionError("--best: no layout fits\n  name more nodes, or a cluster with larger GPUs")
         atomic_write_text(options.best, as_yaml(found.best[0].candidate, options.config, config))
+    if options.html is not None:
+        from megatron_salamandra.report import write_plan_page
+
+        write_plan_page(options.html, plan, verdict, forecast, found)
     return 0
 
 

@@ -11,13 +11,21 @@ from megatron_salamandra.forecast.calibration import RowError, accuracy_table, f
 from megatron_salamandra.forecast.machine import Machine
 from megatron_salamandra.forecast.published import PublishedRow, published_rows
 from megatron_salamandra.forecast.rates import Rates
-from megatron_salamandra.forecast.run_forecast import PhaseForecast, RunForecast, forecast_run
-from megatron_salamandra.forecast.search import Found, Search, as_yaml, search_layouts
+from megatron_salamandra.forecast.run_forecast import (
+    PhaseForecast,
+    RunForecast,
+    forecast_run,
+    pipeline_replay,
+)
+from megatron_salamandra.forecast.schedule import Pass
+from megatron_salamandra.forecast.search import PART_NAMES, Found, Search, as_yaml, search_layouts
 from megatron_salamandra.forecast.text import render_forecast, render_search
 
 __all__ = [
+    "PART_NAMES",
     "Found",
     "Machine",
+    "Pass",
     "PhaseForecast",
     "PublishedRow",
     "Rates",
@@ -29,6 +37,7 @@ __all__ = [
     "fit",
     "forecast_run",
     "median_error",
+    "pipeline_replay",
     "published_rows",
     "render_forecast",
     "render_search",

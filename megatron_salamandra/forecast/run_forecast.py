@@ -9,10 +9,13 @@ from megatron_salamandra.config import Layout, RunConfig
 from megatron_salamandra.forecast.machine import Machine
 from megatron_salamandra.forecast.of_config import workload_of
 from megatron_salamandra.forecast.rates import Rates
-from megatron_salamandra.forecast.step_time import StepSeconds, step_seconds
+from megatron_salamandra.forecast.schedule import Pass, pipeline_passes
+from megatron_salamandra.forecast.step_time import StepSeconds, stage_timing, step_seconds
 from megatron_salamandra.forecast.workload import Workload
 
 _DAY = 86_400.0
+_REPLAYED_ROUNDS = 3
+"""Rounds of the pipeline that a replay shows."""
 
 
 @dataclass(frozen=True)
@@ -119,3 +122,12 @@ def forecast_run(config: RunConfig, machine: Machine, gpus: int, rates: Rates | 
         step = step_seconds(work, machine, rates or Rates())
         phases.append(PhaseForecast(name, part.total_steps, work, step))
     return RunForecast(machine, layout, tuple(phases))
+
+
+def pipeline_replay(forecast: RunForecast, rates: Rates | None = None) -> list[Pass]:
+    """What each pipeline rank does when, in the first micro-batches of a step; empty without a pipeline."""
+    work = forecast.longest.work
+    if work.pipeline == 1:
+        return []
+    timing = stage_timing(work, forecast.machine, rates or Rates())
+    return pipeline_passes(timing, work.pipeline, min(work.micro_batches, _REPLAYED_ROUNDS * work.pipeline))

@@ -43,12 +43,14 @@ class Search:
         best: the fastest that fit, fastest first; empty if none does.
         looked_at: layouts whose numbers divide.
         fitting: those of them that fit into memory.
+        frontier: layouts that are faster than every one that needs less memory, by memory.
         smallest: the layout that needs the least memory, for a search without a result.
     """
 
     best: tuple[Found, ...]
     looked_at: int
     fitting: int
+    frontier: tuple[Found, ...]
     smallest: tuple[Candidate, Verdict]
 
     def to_dict(self) -> dict[str, Any]:
@@ -133,7 +135,13 @@ def search_layouts(config: RunConfig, machine: Machine, gpus: int, rates: Rates 
             break
         found.append(Found(candidate, work, step_seconds(work, machine, rates), verdict))
     found.sort(key=lambda one: (one.step.total, one.verdict.needed_bytes))
-    return Search(tuple(found[:_SHOWN]), looked_at, fitting, smallest)
+    frontier: list[Found] = []
+    for least, _, candidate, work, verdict in sorted(ordered, key=lambda entry: entry[4].needed_bytes):
+        if not frontier or least < frontier[-1].step.total:
+            one = Found(candidate, work, step_seconds(work, machine, rates), verdict)
+            if not frontier or one.step.total < frontier[-1].step.total:
+                frontier.append(one)
+    return Search(tuple(found[:_SHOWN]), looked_at, fitting, tuple(frontier), smallest)
 
 
 def _verdict(config: RunConfig, candidate: Candidate, machine: Machine) -> Verdict | None:

@@ -13,14 +13,22 @@ from megatron_salamandra.report.end_of_run import write_report_in_time
 if TYPE_CHECKING:
     from megatron_salamandra.report.numbers import report_numbers
     from megatron_salamandra.report.reading import RunFacts, read_run
-    from megatron_salamandra.report.writing import write_report
+    from megatron_salamandra.report.writing import write_plan_page, write_report
 
-__all__ = ["RunFacts", "read_run", "report_numbers", "write_report", "write_report_in_time"]
+__all__ = [
+    "RunFacts",
+    "read_run",
+    "report_numbers",
+    "write_plan_page",
+    "write_report",
+    "write_report_in_time",
+]
 
 _LATER = {
     "RunFacts": "reading",
     "read_run": "reading",
     "report_numbers": "numbers",
+    "write_plan_page": "writing",
     "write_report": "writing",
 }
 

@@ -32,6 +32,9 @@ def test_the_preset_of_a_cluster_is_the_choice_of_the_planner(name: str, cluster
     assert [one.step.total for one in found.best] == sorted(one.step.total for one in found.best)
     assert all(one.verdict.fits for one in found.best)
     assert found.why_second_lost() is not None
+    frontier = [(one.verdict.needed_bytes, one.step.total) for one in found.frontier]
+    assert frontier == sorted(frontier) and frontier[-1][1] == found.best[0].step.total
+    assert [seconds for _, seconds in frontier] == sorted((seconds for _, seconds in frontier), reverse=True)
 
 
 def test_no_layout_that_fits_is_faster_than_the_first_five() -> None:
