@@ -12,6 +12,7 @@ from megatron_salamandra.forecast.rates import Rates
 from megatron_salamandra.forecast.schedule import Pass, pipeline_passes
 from megatron_salamandra.forecast.step_time import StepSeconds, stage_timing, step_seconds
 from megatron_salamandra.forecast.workload import Workload
+from megatron_salamandra.planning import count_parameters
 
 _DAY = 86_400.0
 _REPLAYED_ROUNDS = 3
@@ -40,11 +41,16 @@ class PhaseForecast:
 
 @dataclass(frozen=True)
 class RunForecast:
-    """A run on so many GPUs of one machine."""
+    """A run on so many GPUs of one machine.
+
+    Attributes:
+        checkpoint_bytes: one checkpoint: weights, fp32 masters and moments.
+    """
 
     machine: Machine
     layout: Layout
     phases: tuple[PhaseForecast, ...]
+    checkpoint_bytes: int
 
     @property
     def gpus(self) -> int:
@@ -102,6 +108,7 @@ class RunForecast:
             ],
             "days": self.days,
             "gpu_hours": self.gpu_hours,
+            "checkpoint_bytes": self.checkpoint_bytes,
             "megawatt_hours": self.megawatt_hours,
             "price": self.price,
             "currency": self.machine.currency,
@@ -121,7 +128,9 @@ def forecast_run(config: RunConfig, machine: Machine, gpus: int, rates: Rates | 
         work = workload_of(part, part.validate_for_world(gpus))
         step = step_seconds(work, machine, rates or Rates())
         phases.append(PhaseForecast(name, part.total_steps, work, step))
-    return RunForecast(machine, layout, tuple(phases))
+    per_parameter = 14 if config.precision == "bf16" else 12
+    checkpoint = count_parameters(config.model).total * per_parameter
+    return RunForecast(machine, layout, tuple(phases), checkpoint)
 
 
 def pipeline_replay(forecast: RunForecast, rates: Rates | None = None) -> list[Pass]:

@@ -30,6 +30,10 @@ def _lines(forecast: RunForecast) -> Iterator[str]:
         )
     yield from _parts(forecast.longest, len(forecast.phases) > 1)
     yield f"  {forecast.days:,.1f} days of steps, {forecast.gpu_hours:,.0f} GPU-hours"
+    yield (
+        f"  {forecast.checkpoint_bytes / 1e9:,.0f} GB a checkpoint; the time of a save is not estimated, "
+        "as profiles say nothing of file systems"
+    )
     if forecast.megawatt_hours is not None:
         yield (
             f"  at most {forecast.megawatt_hours:,.1f} MWh for the GPUs at {machine.watts:,.0f} W; hosts, network and "

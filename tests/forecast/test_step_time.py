@@ -12,7 +12,7 @@ from megatron_salamandra.cluster import load_profile
 from megatron_salamandra.config import load_run_config
 from megatron_salamandra.forecast import RunForecast, forecast_run
 from megatron_salamandra.foundation.exit_codes import EXIT_USAGE
-from megatron_salamandra.planning import training_flops_per_token
+from megatron_salamandra.planning import count_parameters, training_flops_per_token
 
 MN5 = load_profile("marenostrum5").machine
 
@@ -36,6 +36,7 @@ def test_the_published_layouts_reach_a_believable_share_of_the_peak(name: str, g
     share = found.longest.tokens_per_second * flops / gpus / (MN5.bf16_teraflops * 1e12)
     assert found.mfu(found.longest) == pytest.approx(share)
     assert 0.2 < share < 0.55
+    assert found.checkpoint_bytes == 14 * count_parameters(config.model).total
     assert found.days * 86400 == pytest.approx(config.total_steps * found.longest.step.total)
 
 
