@@ -16,7 +16,7 @@
 #
 # The base image is there for x86_64 and for aarch64 (GH200 nodes, such as Alps). Build on a machine of the same kind;
 # every package that is added has a wheel for both.
-FROM nvcr.io/nvidia/pytorch:25.10-py3
+FROM nvcr.io/nvidia/pytorch:26.06-py3
 
 WORKDIR /opt/salamandra
 COPY setup.py pyproject.toml README.md ./

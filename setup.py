@@ -72,7 +72,8 @@ setup(
         "sentencepiece>=0.2.3",
         "tenacity>=8.2",
         "tensorboard>=2.16",
-        "torch>=2.8",
+        # The first that runs every default on CUDA, also as a build of NVIDIA's (2.13.0a0+...).
+        "torch>=2.13.0a0",
         "xxhash>=3.4",
         "zstandard>=0.22",
     ],

@@ -60,7 +60,7 @@ class JobEnd:
                 break
             except SlurmError as error:
                 self._calendar.look()
-                if self._calendar.answers and self._calendar.now.restarts > self._job.restarts:
+                if self._is_back():
                     break  # by somebody else, or by a request whose answer was lost
                 if is_refused(error) or time.monotonic() > end:
                     self._say(
@@ -73,9 +73,21 @@ class JobEnd:
                     f"the job could not go back into the queue yet: {error}; trying again in {wait:.0f} s"
                 )
                 time.sleep(wait)
+                self._calendar.look()
+                if self._is_back():
+                    break
+                if self._calendar.answers and not self._calendar.now.lives:
+                    # Such as cancelled: whoever did that does not want it back.
+                    self._say(
+                        f"the job is {self._calendar.now.state} now, and does not go back into the queue"
+                    )
+                    return EXIT_FAILURE
         if exclude:
             self._exclude(exclude)
         return EXIT_DONE
+
+    def _is_back(self) -> bool:
+        return self._calendar.answers and self._calendar.now.restarts > self._job.restarts
 
     def _can_do_without(self, hosts: tuple[str, ...]) -> tuple[str, ...]:
         """``hosts``, or none where too few others are there: the job would wait for ever, however well they get."""

@@ -7,7 +7,8 @@ import os
 import re
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 
 from megatron_salamandra.cluster.slurm_command import SlurmError, answer
 from megatron_salamandra.foundation.exit_codes import EXIT_USAGE
@@ -118,7 +119,12 @@ class SlurmJob:
             )
         names = tuple(answer(["scontrol", "show", "hostnames", nodes]).split())
         restarts = int(environment.get("SLURM_RESTART_COUNT", "0"))
-        return cls(job, restarts, names, int(tasks.split("(")[0]), _array_task(job, environment))
+        found = cls(job, restarts, names, int(tasks.split("(")[0]), _array_task(job, environment))
+        if restarts:
+            # The variable may be that of another job, from inside which this one was submitted.
+            with suppress(SlurmError):
+                return replace(found, restarts=min(restarts, found.now().restarts))
+        return found
 
     def now(self) -> JobNow:
         """What SLURM says of the job at this moment.

@@ -32,6 +32,25 @@ def test_a_job_is_called_by_its_number(asked: list[Sequence[str]]) -> None:
     assert asked[-1] == ["scontrol", "requeue", "40"]
 
 
+@pytest.mark.parametrize(
+    ("variable", "says", "restarts"), [("2", 0, 0), ("2", 2, 2), ("1", None, 1), ("0", 0, 0)]
+)
+def test_a_restart_count_of_the_job_that_submitted_this_one_is_not_taken_over(
+    monkeypatch: pytest.MonkeyPatch, variable: str, says: int | None, restarts: int
+) -> None:
+    """sbatch hands the variables of the shell on, those of an outer job too."""
+
+    def answer(command: Sequence[str]) -> str:
+        if "job" not in command:
+            return "node1\nnode2\n"
+        if says is None:
+            raise SlurmError("away")
+        return f"JobState=RUNNING Restarts={says}"
+
+    monkeypatch.setattr(slurm, "answer", answer)
+    assert SlurmJob.current({**ENVIRONMENT, "SLURM_RESTART_COUNT": variable}).restarts == restarts
+
+
 def test_an_element_of_a_job_array_never_speaks_for_all_of_them(asked: list[Sequence[str]]) -> None:
     """The first element's number is the array's."""
     job = SlurmJob.current({**ENVIRONMENT, "SLURM_ARRAY_JOB_ID": "40", "SLURM_ARRAY_TASK_ID": "0"})

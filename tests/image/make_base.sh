@@ -25,7 +25,7 @@ site=/usr/local/lib/python3.11/dist-packages
 buildah add --quiet "$container" "$root" / >/dev/null
 if [[ -z $packages ]]; then
   packages=$directory/stub
-  version=2.9.0a0+145a3a7bda.nv25.10
+  version=2.13.0a0+8145d630e8.nv26.6.54250401
   mkdir -p "$packages/torch" "$packages/torch-$version.dist-info"
   printf '__version__ = "%s"\n' "$version" >"$packages/torch/__init__.py"
   cd "$packages/torch-$version.dist-info"

@@ -17,7 +17,7 @@ from megatron_salamandra.foundation.source_revision import source_revision
 
 pytestmark = pytest.mark.image
 
-STUB = "2.9.0a0+145a3a7bda.nv25.10"
+STUB = "2.13.0a0+8145d630e8.nv26.6.54250401"
 """The version that make_base.sh gives to its PyTorch."""
 
 
