@@ -13,6 +13,7 @@ from megatron_salamandra.training.callbacks.validation import Validation
 from megatron_salamandra.training.metrics.book import MetricBook
 from megatron_salamandra.training.metrics.console import Console
 from megatron_salamandra.training.metrics.files import RunFiles, UnitsFile
+from megatron_salamandra.training.metrics.sink_thread import SinkThread
 from megatron_salamandra.training.metrics.sinks import Sink, SinkList
 from megatron_salamandra.training.metrics.step_metrics import StepMetrics, WriteMetrics
 from megatron_salamandra.training.run_view import Run
@@ -58,11 +59,11 @@ def in_order(
             writes and saves.
         more_sinks: besides those that the configuration asks for.
     """
-    write = WriteMetrics(book, SinkList([*standard_sinks(run), *more_sinks], run.logger))
-    # Checkpoints last: what the others wrote for this step is on disk before the step is saved.
+    write = WriteMetrics(book, SinkThread(SinkList([*standard_sinks(run), *more_sinks], run.logger)))
     guard = Guard(run.config.guard)
     first: list[Callback] = [measure, ControlRequests(), guard]
     if (every := run.config.training.garbage_collection_steps) is not None:
         first.append(GarbageCollection(every))
     compare = [callback] if (callback := twins(guard)) is not None else []
+    # Checkpoints last: what the others have to say of a step is handed over before it is saved.
     return [*first, *others, *compare, write, validation, checkpointing]

@@ -113,6 +113,7 @@ class Trainer:
         )
 
         def save(step: int) -> list[SaveOutcome]:
+            self.callbacks.before_save(step)
             return writer.save(step, self.chunks, self.optimizer, self.state())
 
         callbacks = in_order(

@@ -67,6 +67,12 @@ class Callback:
     def after_validation(self, step: int, scores: Sequence[LanguageScore]) -> None:
         """After validation at ``step``."""
 
+    def before_save(self, step: int) -> None:
+        """Before the state of ``step`` is saved: what is written of the steps up to it must be on disk afterwards.
+
+        A run that is killed repeats the steps behind its last checkpoint, and none before.
+        """
+
     def after_checkpoint(self, step: int, directory: Path) -> None:
         """After the checkpoint of ``step`` got its final name; with background saves that may be steps later."""
 
@@ -200,6 +206,12 @@ class CallbackList:
         for callback in self._callbacks:
             with PROGRESS.inside(_part(callback), callback.name):
                 callback.after_validation(step, scores)
+
+    def before_save(self, step: int) -> None:
+        """See :meth:`Callback.before_save`."""
+        for callback in self._callbacks:
+            with PROGRESS.inside(_part(callback), callback.name):
+                callback.before_save(step)
 
     def after_checkpoint(self, step: int, directory: Path) -> None:
         """See :meth:`Callback.after_checkpoint`."""

@@ -13,7 +13,10 @@ from megatron_salamandra.training.report import LanguageScore
 
 
 class Sink:
-    """Takes the metrics of every step. May raise anything at any time: :class:`SinkList` catches it."""
+    """Takes the metrics of every step. May raise anything at any time: :class:`SinkList` catches it.
+
+    Called by one thread, which is not the one that trains, one call after the other.
+    """
 
     name: str
     """As in messages."""

@@ -8,7 +8,7 @@ from megatron_salamandra.data import by_language
 from megatron_salamandra.planning import training_flops_per_token
 from megatron_salamandra.training.callbacks.base import Callback
 from megatron_salamandra.training.metrics.book import MetricBook
-from megatron_salamandra.training.metrics.sinks import SinkList
+from megatron_salamandra.training.metrics.sink_thread import SinkThread
 from megatron_salamandra.training.report import LanguageScore, StepReport
 
 
@@ -67,7 +67,7 @@ class StepMetrics(Callback):
 class WriteMetrics(Callback):
     """Hands what was recorded of a step, and validation scores, to the sinks."""
 
-    def __init__(self, book: MetricBook, sinks: SinkList) -> None:
+    def __init__(self, book: MetricBook, sinks: SinkThread) -> None:
         self._book = book
         self._sinks = sinks
 
@@ -77,9 +77,14 @@ class WriteMetrics(Callback):
 
     def after_step(self, report: StepReport) -> None:
         self._sinks.write(report.step, self._book.take())
+        if self.run.stop_reason is not None or report.step == self.run.config.total_steps:
+            self._sinks.drain()  # what is told of the end comes after it
 
     def after_validation(self, step: int, scores: Sequence[LanguageScore]) -> None:
         self._sinks.write_validation(step, scores)
+
+    def before_save(self, step: int) -> None:
+        self._sinks.drain()
 
     def after_roll_back(self, step: int) -> None:
         self._book.take()  # what was measured of the step that never was
