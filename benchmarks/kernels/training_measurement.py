@@ -32,6 +32,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     from megatron_salamandra.parallel import start_process_grid
     from megatron_salamandra.planning import training_flops_per_token
     from megatron_salamandra.platform import select_platform
+    from megatron_salamandra.training.device_feed import on_device
     from megatron_salamandra.training.forward_backward import run_micro_batches
 
     os.environ.setdefault("MASTER_ADDR", "localhost")
@@ -53,7 +54,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
             chunk.config.finalize_model_grads_func = finalize_model_grads
             if config.optimizer.overlap_grad_reduce:
                 chunk.config.no_sync_func = chunk.no_sync
-        batches = _batches(config)
+        batches = on_device(_batches(config), platform)
         losses, seconds, cpu_seconds = [], [], []
         for _ in range(options.warmup + options.steps):
             platform.synchronize()
@@ -81,7 +82,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
             if peak
             else None,
             "peak_gib": round(platform.peak_memory_bytes() / GIB, 3),
-            "loss": losses[-1].nats / losses[-1].tokens,
+            "loss": float(losses[-1].nats / losses[-1].tokens),
             "environment": environment(platform.device),
         }
 

@@ -14,7 +14,7 @@ from megatron_salamandra.data.documents import DocumentRules, document_bounds, r
 
 @dataclass(frozen=True)
 class MicroBatch:
-    """Tensors of shape [micro batch, sequence] on the CPU, for reading only.
+    """Tensors of shape [micro batch, sequence], for reading only: on the CPU, or copied to the device by the trainer.
 
     ``tokens`` and ``labels`` are views of the same windows, so they are contiguous for a micro-batch of one sample
     only; a mask or positions that are the same in every batch are one tensor. That is 8 bytes per token, not 28.

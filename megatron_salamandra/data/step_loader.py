@@ -123,6 +123,11 @@ class StepLoader:
         self.wait_seconds = time.perf_counter() - started
         return batches
 
+    @property
+    def is_ready(self) -> bool:
+        """Whether :meth:`next_step` would hand out a step without waiting."""
+        return bool(self._ready)
+
     def close(self) -> None:
         """Stop reading ahead and drop what was read. May be called twice.
 

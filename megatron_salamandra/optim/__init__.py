@@ -1,7 +1,7 @@
 """The optimizer, and its hyperparameters at each step.
 
 Public names: :func:`build_optimizer`, :func:`check_optimizer`, :class:`GroupStepAdamW`,
-:class:`ShardedOptimizer`, :func:`apply_schedule`, :func:`ready_gradients`, :func:`apply_update`.
+:class:`ShardedOptimizer`, :func:`apply_schedule`, :func:`ready_gradients`, :func:`norm_of`, :func:`apply_update`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from megatron_salamandra.optim.build import apply_schedule, build_optimizer
 from megatron_salamandra.optim.choice import check_optimizer
 from megatron_salamandra.optim.masters import weights_unlike_masters
 from megatron_salamandra.optim.sharded import ShardedOptimizer
-from megatron_salamandra.optim.update import apply_update, ready_gradients
+from megatron_salamandra.optim.update import apply_update, norm_of, ready_gradients
 
 __all__ = [
     "GroupStepAdamW",
@@ -20,6 +20,7 @@ __all__ = [
     "apply_update",
     "build_optimizer",
     "check_optimizer",
+    "norm_of",
     "ready_gradients",
     "weights_unlike_masters",
 ]

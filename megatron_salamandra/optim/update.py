@@ -12,18 +12,26 @@ import math
 import torch
 from megatron.core.optimizer import ChainedOptimizer, MegatronOptimizer
 from megatron.core.optimizer.clip_grads import clip_grad_by_total_norm_fp32
+from torch import Tensor
+
+from megatron_salamandra.optim.gradient_norm import squared_norm
 
 
-def ready_gradients(optimizer: MegatronOptimizer) -> float:
-    """Hand the model's reduced gradients to the optimizer and return their global L2 norm; collective.
+def ready_gradients(optimizer: MegatronOptimizer) -> Tensor:
+    """Hand the model's reduced gradients to the optimizer and measure them; collective, and waits for nothing.
 
     Returns:
-        the norm before clipping, equal on all ranks; infinite or NaN if a gradient is.
+        the squared global L2 norm before clipping, fp32 [1] on the device, equal on all ranks; infinite or NaN if a
+        gradient is. :func:`norm_of` makes the norm of it when it was fetched.
     """
-    if optimizer.prepare_grads():
-        return math.inf
-    norm = optimizer.get_grad_norm()
-    return math.nan if norm is None else float(norm)
+    found_inf = optimizer.prepare_grads()
+    squared = squared_norm(optimizer)
+    return squared.fill_(math.inf) if found_inf else squared
+
+
+def norm_of(squared: float) -> float:
+    """The norm whose square :func:`ready_gradients` returned, as Megatron-Core computes it."""
+    return float(squared**0.5)
 
 
 @torch.no_grad()
@@ -31,7 +39,7 @@ def apply_update(optimizer: MegatronOptimizer, grad_norm: float) -> None:
     """Clip the gradients to the optimizer's limit and update the weights; collective.
 
     Args:
-        grad_norm: what :func:`ready_gradients` returned for this step.
+        grad_norm: of what :func:`ready_gradients` returned for this step.
     """
     parts = optimizer.chained_optimizers if isinstance(optimizer, ChainedOptimizer) else [optimizer]
     for part in parts:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,25 @@ class Platform(ABC):
     @abstractmethod
     def synchronize(self) -> None:
         """Wait until all queued work of this rank is finished (needed before reading a clock)."""
+
+    @abstractmethod
+    def fetch(self, values: torch.Tensor) -> list[float]:
+        """The numbers of a tensor on :attr:`device`, when all work before them is done.
+
+        The one place where training waits for the device: once a step, for everything that is to be known of it.
+        """
+
+    @abstractmethod
+    def staging(self, size: int) -> torch.Tensor:
+        """Host memory that :meth:`begin_copy` can read without anybody waiting: uint8 [size]."""
+
+    @abstractmethod
+    def begin_copy(self, staged: torch.Tensor) -> Callable[[], torch.Tensor]:
+        """Copy what :meth:`staging` gave to the device, beside what it computes; does not wait.
+
+        Returns:
+            Gives the copy, for work that is queued after the call.
+        """
 
     @abstractmethod
     def record_collectives(self, directory: Path) -> None:

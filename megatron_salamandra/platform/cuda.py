@@ -6,6 +6,7 @@ import contextlib
 import os
 import stat
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,7 @@ class CudaPlatform(Platform):
 
     def __init__(self) -> None:
         self._device: torch.device | None = None
+        self._copies: torch.cuda.Stream | None = None
 
     def start(self, local_rank: int) -> None:
         count = torch.cuda.device_count()
@@ -55,7 +57,7 @@ class CudaPlatform(Platform):
             os.environ["TRITON_CACHE_DIR"] = str(kernel_cache())
 
     def stop(self) -> None:
-        self._device = None
+        self._device = self._copies = None
 
     @property
     def device(self) -> torch.device:
@@ -65,6 +67,27 @@ class CudaPlatform(Platform):
 
     def synchronize(self) -> None:
         torch.cuda.synchronize()
+
+    def fetch(self, values: torch.Tensor) -> list[float]:
+        return [float(value) for value in values.tolist()]
+
+    def staging(self, size: int) -> torch.Tensor:
+        return torch.empty(size, dtype=torch.uint8, pin_memory=True)
+
+    def begin_copy(self, staged: torch.Tensor) -> Callable[[], torch.Tensor]:
+        if self._copies is None:
+            self._copies = torch.cuda.Stream(self.device)
+        with torch.cuda.stream(self._copies):
+            copy = staged.to(self.device, non_blocking=True)
+            done = self._copies.record_event()
+
+        def arrived() -> torch.Tensor:
+            computing = torch.cuda.current_stream()
+            computing.wait_event(done)
+            copy.record_stream(computing)  # its memory belongs to the other stream
+            return copy
+
+        return arrived
 
     def record_collectives(self, directory: Path) -> None:
         major, minor = (int(part) for part in torch.__version__.split(".")[:2])

@@ -169,6 +169,15 @@ class HostPlatform(Platform):
     def synchronize(self) -> None:
         return None
 
+    def fetch(self, values: torch.Tensor) -> list[float]:
+        return [float(value) for value in values.tolist()]
+
+    def staging(self, size: int) -> torch.Tensor:
+        return torch.empty(size, dtype=torch.uint8)
+
+    def begin_copy(self, staged: torch.Tensor) -> Callable[[], torch.Tensor]:
+        return lambda: staged
+
     def record_collectives(self, directory: Path) -> None:
         return None  # gloo has no recorder
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 
@@ -54,7 +55,12 @@ class StepReport:
     save_requested: bool = False
     """True if a callback of any rank asked for a checkpoint."""
     seconds: dict[str, float] = field(default_factory=dict)
-    """Rank 0's wall time by part: data, forward_backward, decide (callbacks before the update), optimizer, step."""
+    """Rank 0's wall time by part: data, forward_backward (with the sums over ranks and the gradient norm, for which the
+    rank waits), decide (callbacks before the update), optimizer, step. On CUDA the update is queued and not waited for:
+    what is left of it when the next step begins counts to that one's forward_backward."""
+    sums: Mapping[str, list[float]] = field(default_factory=dict)
+    """What the numbers of :meth:`Callback.to_sum` are over all ranks, by the callback's name; only of those that had
+    some."""
     memory_bytes: int = 0
     """Rank 0's peak memory."""
     busy_seconds: float = 0.0

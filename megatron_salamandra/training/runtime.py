@@ -198,11 +198,14 @@ class Runtime:
             atomic_write_bytes(self.directory.config, self.config.to_yaml().encode())
         record_environment(self.directory.environment, self.grid, self.platform)
 
-    def sum_over_ranks(self, values: list[float]) -> list[float]:
-        """Sum a few numbers over all ranks in fp64; collective."""
-        tensor = torch.tensor(values, dtype=torch.float64, device=self.platform.device)
-        dist.all_reduce(tensor)
-        return [float(value) for value in tensor.tolist()]
+    def sum_over_ranks(self, values: torch.Tensor) -> list[float]:
+        """Sum a few numbers over all ranks, in place; collective, and waits for the device.
+
+        Args:
+            values: fp64 on the device.
+        """
+        dist.all_reduce(values)
+        return self.platform.fetch(values)
 
     def max_over_ranks(self, value: int) -> int:
         """The largest of the ranks' values; collective."""

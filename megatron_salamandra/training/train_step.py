@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import chain, islice
 from typing import Any
 
+import torch
 import torch.distributed as dist
 from megatron.core.distributed import DistributedDataParallel, finalize_model_grads
 from megatron.core.optimizer import MegatronOptimizer
+from torch import Tensor
 
-from megatron_salamandra.data import MicroBatch, StepLoader
+from megatron_salamandra.data import MicroBatch
 from megatron_salamandra.hangs import PROGRESS, Part
-from megatron_salamandra.optim import apply_schedule, apply_update, ready_gradients
+from megatron_salamandra.optim import apply_schedule, apply_update, norm_of, ready_gradients
 from megatron_salamandra.training.callbacks import CallbackList
 from megatron_salamandra.training.decision import Action, Decision, strongest
+from megatron_salamandra.training.device_feed import DeviceFeed
 from megatron_salamandra.training.errors import TrainingError
-from megatron_salamandra.training.forward_backward import ForwardBackward, LossSum
+from megatron_salamandra.training.forward_backward import ForwardBackward, LossSum, exact_divisor
 from megatron_salamandra.training.report import Measurement, StepReport
 from megatron_salamandra.training.run_view import Progress
 from megatron_salamandra.training.runtime import Runtime
@@ -36,13 +40,12 @@ class StepOutcome:
 
 @dataclass(frozen=True)
 class _Sums:
-    """Over all ranks: loss and tokens, and how many ranks want what."""
+    """How many ranks want what, and the sums of what callbacks gave."""
 
-    nats: float
-    tokens: float
     signals: float
     stops: float
     saves: float
+    of_callbacks: dict[str, list[float]]
 
 
 class TrainStep:
@@ -72,11 +75,14 @@ class TrainStep:
         self._callbacks = callbacks
         self._clock = clock
         self._computed: object | None = None
+        self._tokens = 0
         for chunk in chunks:
             chunk.config.finalize_model_grads_func = self._reduce_gradients
 
-    def run(self, loader: StepLoader, step: int, progress: Progress) -> StepOutcome:
-        """Do ``step``, whose batches the loader hands out next; collective.
+    def run(self, feed: DeviceFeed, step: int, progress: Progress) -> StepOutcome:
+        """Do ``step``, whose batches the feed hands out next; collective.
+
+        It waits for the device once, for everything that is to be known before the update.
 
         Args:
             progress: has the run's timeline, and what this rank's callbacks have asked for; answered requests
@@ -85,15 +91,14 @@ class TrainStep:
         started = self._clock()
         PROGRESS.enter(Part.DATA, step=step)
         began, self._computed = self._runtime.platform.mark(), None
-        batches = loader.next_step()
+        batches = feed.next_step()
         data_ready = self._clock()
         saves = 0.0
         while True:
-            loss = self._forward_backward(batches)
-            sums = self._reduce(loss, progress)
+            loss = self._forward_backward(batches, progress.timeline.step_tokens(step))
+            feed.look_ahead()
+            sums, measured = self._measure(step, loss, progress)
             saves = max(saves, sums.saves)
-            gradients_ready = self._clock()
-            measured = self._measure(step, sums.nats / sums.tokens)
             asked = self._clock()
             decision = self._callbacks.before_decision(measured)
             if decision.action is not Action.REPEAT:
@@ -104,7 +109,6 @@ class TrainStep:
         if decision.action is Action.APPLY:
             PROGRESS.enter(Part.UPDATE)
             apply_update(self._optimizer, measured.grad_norm)
-        self._runtime.platform.synchronize()
         ended = self._clock()
         PROGRESS.step_done(ended - started)
         report = StepReport(
@@ -118,11 +122,12 @@ class TrainStep:
             save_requested=saves > 0,
             seconds={
                 "data": data_ready - started,
-                "forward_backward": gradients_ready - data_ready,
+                "forward_backward": asked - data_ready,
                 "decide": decided - asked,
-                "optimizer": ended - gradients_ready - (decided - asked),
+                "optimizer": ended - decided,
                 "step": ended - started,
             },
+            sums=sums.of_callbacks,
             memory_bytes=self._runtime.platform.peak_memory_bytes(),
             busy_seconds=(
                 self._runtime.platform.seconds_between(began, self._computed)
@@ -133,35 +138,63 @@ class TrainStep:
         done = decision.action in (Action.APPLY, Action.SKIP)
         return StepOutcome(decision, report if done else None, sums.signals > 0, sums.stops > 0)
 
-    def _forward_backward(self, batches: list[MicroBatch]) -> LossSum:
+    def _forward_backward(self, batches: list[MicroBatch], tokens: int) -> LossSum:
+        """Gradients of the step, as means over its ``tokens`` of all ranks, every one of which is valid."""
         PROGRESS.enter(Part.FORWARD)
+        self._tokens = tokens
         for chunk in self._chunks:
             chunk.train()
             chunk.zero_grad_buffer()
         self._optimizer.zero_grad()
-        return self._run_micro_batches(self._chunks, batches, self._config, self._runtime.grid)
+        grid = self._runtime.grid
+        return self._run_micro_batches(self._chunks, batches, self._config, grid, exact_divisor(tokens))
 
-    def _reduce_gradients(self, *arguments: Any, **options: Any) -> None:
-        """Megatron-Core's ``finalize_model_grads``, which the schedule calls after the last backward pass."""
+    def _reduce_gradients(
+        self, model: list[DistributedDataParallel], counted: object = None, **options: Any
+    ) -> None:
+        """Megatron-Core's ``finalize_model_grads``, which the schedule calls after the last backward pass.
+
+        Not told of the tokens that were counted, because it would add them up over the ranks and fetch them, once for
+        each chunk: their number is known.
+        """
         PROGRESS.enter(Part.REDUCE, "gradients")
         self._computed = self._runtime.platform.mark()
-        finalize_model_grads(*arguments, **options)
+        finalize_model_grads(model, None, **options)
+        if exact_divisor(self._tokens) != self._tokens:
+            scaling = 1.0 / torch.full(
+                (), self._tokens, dtype=torch.float32, device=self._runtime.platform.device
+            )
+            for chunk in model:
+                chunk.scale_gradients(scaling)
 
-    def _reduce(self, loss: LossSum, progress: Progress) -> _Sums:
-        """Add up what the ranks have to say, so that all of them go the same way."""
+    def _measure(self, step: int, loss: LossSum, progress: Progress) -> tuple[_Sums, Measurement]:
+        """What the ranks have to say, and all that is known of the update before it is made; equal on all ranks."""
         PROGRESS.enter(Part.REDUCE, "loss")
         signalled = self._runtime.signals.received is not None
         wishes = [signalled, progress.stop_request is not None, progress.save_request]
-        sums = self._runtime.sum_over_ranks([loss.nats, loss.tokens, *map(float, wishes)])
         progress.save_request = False
-        self._runtime.platform.synchronize()
-        return _Sums(*sums)
-
-    def _measure(self, step: int, loss: float) -> Measurement:
-        """Everything that is known of the update before it is made, equal on all ranks."""
+        asked = self._callbacks.to_sum(step)
+        sums = self._on_device([*wishes, *chain(*asked.values())], loss)
+        dist.all_reduce(sums)
         PROGRESS.enter(Part.REDUCE, "gradient norm")
         rate = apply_schedule(self._optimizer, self._config, step)
-        return Measurement(step, loss, ready_gradients(self._optimizer), rate)
+        squared = ready_gradients(self._optimizer)
+        nats, tokens, signals, stops, saves, *rest = self._runtime.platform.fetch(
+            torch.cat([sums, squared.double()])
+        )
+        norm = norm_of(rest.pop())
+        given = iter(rest)
+        of_callbacks = {name: list(islice(given, len(numbers))) for name, numbers in asked.items()}
+        return _Sums(signals, stops, saves, of_callbacks), Measurement(step, nats / tokens, norm, rate)
+
+    def _on_device(self, numbers: Sequence[float], loss: LossSum) -> Tensor:
+        """The loss and other numbers, most of them zero, in one tensor of fp64; nobody waits for a copy."""
+        together = torch.zeros(2 + len(numbers), dtype=torch.float64, device=self._runtime.platform.device)
+        torch.stack([loss.nats, loss.tokens], out=together[:2])
+        for place, number in enumerate(numbers, 2):
+            if number:
+                together[place].fill_(number)
+        return together
 
     def _decide(self, measured: Measurement) -> Decision:
         """What becomes of an update, the same on all ranks.

@@ -10,7 +10,7 @@ from megatron.core.optimizer import MegatronOptimizer
 from megatron_salamandra.checkpoint import CheckpointWriter, SaveOutcome, load_checkpoint
 from megatron_salamandra.cluster import leave_word
 from megatron_salamandra.config import RunConfig
-from megatron_salamandra.data import DocumentRules, RunStream, SourceLedger, StepLoader, validation_sets
+from megatron_salamandra.data import DocumentRules, RunStream, SourceLedger, validation_sets
 from megatron_salamandra.foundation.exit_codes import EXIT_DONE, EXIT_STOPPED
 from megatron_salamandra.hangs import PROGRESS, Part
 from megatron_salamandra.model import build_model_chunks, unwrap
@@ -24,6 +24,7 @@ from megatron_salamandra.training.callbacks.stragglers import Stragglers
 from megatron_salamandra.training.callbacks.twins import compare_twins
 from megatron_salamandra.training.callbacks.validation import HeldOut, Validation
 from megatron_salamandra.training.decision import Action, Decision
+from megatron_salamandra.training.device_feed import DeviceFeed
 from megatron_salamandra.training.environment import package_versions
 from megatron_salamandra.training.errors import TrainingError
 from megatron_salamandra.training.metrics.book import MetricBook
@@ -122,7 +123,7 @@ class Trainer:
             measure=StepMetrics(
                 runtime.platform.peak_flops(config.precision), lambda: self.callbacks.take_seconds()
             ),
-            others=[Stragglers(runtime.sum_over_ranks), *configured_callbacks(config), *parts.callbacks],
+            others=[Stragglers(), *configured_callbacks(config), *parts.callbacks],
             twins=lambda guard: compare_twins(guard, runtime, self.chunks, self.optimizer),
             more_sinks=parts.sinks,
             validation=Validation(
@@ -286,7 +287,8 @@ class Trainer:
                 documents=self.document_rules,
             ) as loader:
                 end = min(stop_after, self.timeline.last_step(phase))
-                yield from self._steps_without_roll_back(loader, end, stop_after)
+                feed = DeviceFeed(loader, self.runtime.platform)
+                yield from self._steps_without_roll_back(feed, end, stop_after)
 
     def _enter_phase(self, number: int) -> None:
         """Have the model and the run directory be in a phase; its first step is logged."""
@@ -321,12 +323,12 @@ class Trainer:
             self._held_out_text = {number: HeldOut(sets, config.training.micro_batch_size)}
         return self._held_out_text[number]
 
-    def _steps_without_roll_back(self, loader: StepLoader, end: int, stop_after: int) -> Iterator[StepReport]:
-        """Steps up to ``end`` in the loader's order, unless the run stops or is somewhere else after a roll-back."""
+    def _steps_without_roll_back(self, feed: DeviceFeed, end: int, stop_after: int) -> Iterator[StepReport]:
+        """Steps up to ``end`` in the feed's order, unless the run stops or is somewhere else after a roll-back."""
         progress = self.progress
         while progress.step < end and progress.stop_reason is None:
             step = progress.step + 1
-            outcome = self._train_step.run(loader, step, progress)
+            outcome = self._train_step.run(feed, step, progress)
             if outcome.signalled:
                 self._stop_by_signal()
             elif outcome.stop_requested:

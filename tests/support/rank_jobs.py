@@ -106,7 +106,7 @@ def train_until_nan(overrides: Sequence[str]) -> int:
     def spoilt(*arguments: Any) -> LossSum:
         calls.append(arguments)
         loss = run_micro_batches(*arguments)
-        return LossSum(float("nan"), loss.tokens) if len(calls) == 3 else loss
+        return LossSum(loss.nats * float("nan"), loss.tokens) if len(calls) == 3 else loss
 
     parts = TrainerParts(forward_backward=spoilt)
     return main([str(SMALL_CONFIG), *overrides], lambda runtime: Trainer.build(runtime, parts))
@@ -227,6 +227,10 @@ def train_by_a_clock(overrides: Sequence[str]) -> int:
         return call
 
     class SlowLoader(StepLoader):
+        @property
+        def is_ready(self) -> bool:
+            return False  # so that nothing is read before it is wanted
+
         def next_step(self) -> Any:
             clock[0] += 1.0
             return super().next_step()
@@ -430,8 +434,8 @@ def loss_and_gradients(overrides: Sequence[str]) -> dict[str, Any]:
                     [chunk.eval() for chunk in chunks], batches, config, grid, forward_only=True
                 )
             return {
-                "loss": loss.nats,
-                "validation": validation.nats,
+                "loss": float(loss.nats),
+                "validation": float(validation.nats),
                 "gradients": {
                     name: parameter.main_grad.float().numpy().copy()
                     for chunk in chunks

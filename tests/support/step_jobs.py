@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import sys
 import threading
 from collections.abc import Sequence
@@ -62,3 +63,60 @@ def files_touched_in_steps(overrides: Sequence[str], first: int, last: int) -> d
             for name in _CALLS
         },
     }
+
+
+def waits_for_the_device(overrides: Sequence[str], first: int, last: int) -> dict[str, Any]:
+    """Train, and count where the training thread would wait for a device in the steps after ``first`` up to ``last``.
+
+    Returns:
+        ``scalars``: numbers that were read out of a tensor one by one (``item()``, ``float()``, ``if tensor``), by the
+        line that read them; ``fetches``: calls of :meth:`Platform.fetch`, for each step; ``code``: exit code.
+    """
+    import traceback
+
+    import torch
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    from megatron_salamandra.platform.host import HostPlatform
+    from megatron_salamandra.train import main
+    from megatron_salamandra.training import Callback, StepReport, Trainer, TrainerParts
+
+    scalars: collections.Counter[str] = collections.Counter()
+    fetches: dict[int, int] = collections.Counter()
+    fetch = HostPlatform.fetch
+    step = first
+
+    class Counts(TorchDispatchMode):
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            if func is torch.ops.aten._local_scalar_dense.default:
+                frames = [frame for frame in traceback.extract_stack() if "torch/" not in frame.filename]
+                scalars["; ".join(f"{frame.filename}:{frame.lineno}" for frame in frames[-3:])] += 1
+            return func(*args, **(kwargs or {}))
+
+    counts = Counts()
+
+    def counted(self: HostPlatform, values: torch.Tensor) -> list[float]:
+        if counting:
+            fetches[step] += 1
+        return fetch(self, values)
+
+    counting = False
+
+    class Watches(Callback):
+        def after_step(self, report: StepReport) -> None:
+            nonlocal step, counting
+            step = report.step + 1
+            if report.step == first:
+                counts.__enter__()
+                counting = True
+            if report.step == last:
+                counts.__exit__(None, None, None)
+                counting = False
+
+    parts = TrainerParts(callbacks=[Watches()])
+    HostPlatform.fetch = counted  # type: ignore[method-assign]
+    try:
+        code = main([str(SMALL_CONFIG), *overrides], lambda runtime: Trainer.build(runtime, parts))
+    finally:
+        HostPlatform.fetch = fetch  # type: ignore[method-assign]
+    return {"code": code, "scalars": dict(scalars), "fetches": dict(fetches)}

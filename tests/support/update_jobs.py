@@ -52,7 +52,7 @@ def gradients(config: Any, grid: Any, chunks: list[Any], optimizer: Any, step: i
     optimizer.zero_grad()
     loss = run_micro_batches(chunks, [micro_batch(windows)], config, grid)
     apply_schedule(optimizer, config, step)
-    return loss.nats
+    return float(loss.nats)
 
 
 def optimizer_bits(chunks: list[Any], optimizer: Any) -> list[bytes]:
@@ -75,14 +75,14 @@ def optimizer_bits(chunks: list[Any], optimizer: Any) -> list[bytes]:
 
 def trajectory(overrides: Sequence[str], split: bool) -> tuple[list[float], list[float], list[bytes]]:
     """Losses, norms and final bits of 20 steps, by Megatron-Core's own step or by our two halves."""
-    from megatron_salamandra.optim import apply_update, ready_gradients
+    from megatron_salamandra.optim import apply_update, norm_of, ready_gradients
 
     losses, norms = [], []
     with small_model(overrides) as (config, grid, chunks, optimizer):
         for step in range(1, 21):
             losses.append(gradients(config, grid, chunks, optimizer, step))
             if split:
-                norms.append(ready_gradients(optimizer))
+                norms.append(norm_of(float(ready_gradients(optimizer))))
                 apply_update(optimizer, norms[-1])
             else:
                 norms.append(float(optimizer.step()[1]))
@@ -91,12 +91,12 @@ def trajectory(overrides: Sequence[str], split: bool) -> tuple[list[float], list
 
 def bits_around_a_left_out_update(overrides: Sequence[str]) -> tuple[list[bytes], list[bytes]]:
     """Bits before and after a step whose second half is left out, three updates after the start."""
-    from megatron_salamandra.optim import apply_update, ready_gradients
+    from megatron_salamandra.optim import apply_update, norm_of, ready_gradients
 
     with small_model(overrides) as (config, grid, chunks, optimizer):
         for step in range(1, 4):
             gradients(config, grid, chunks, optimizer, step)
-            apply_update(optimizer, ready_gradients(optimizer))
+            apply_update(optimizer, norm_of(float(ready_gradients(optimizer))))
         before = optimizer_bits(chunks, optimizer)
         gradients(config, grid, chunks, optimizer, 4)
         assert ready_gradients(optimizer) > 0

@@ -1,4 +1,4 @@
-"""Between its collectives a step asks nothing of the file system, so that no rank waits for it."""
+"""A step asks nothing of the file system, and waits for the device once."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ import threading
 from collections.abc import Sequence
 from pathlib import Path
 
-from step_jobs import files_touched_in_steps
+import pytest
+from step_jobs import files_touched_in_steps, waits_for_the_device
 from training_runs import TrainingRuns
 
 from megatron_salamandra.run_directory import MetricsLog
@@ -111,3 +112,26 @@ def test_a_process_is_forked_between_two_writes_only(tmp_path: Path) -> None:
                 os._exit(7 if Marks.writing else 0)
             assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
     thread.close()
+
+
+@pytest.mark.parametrize(
+    ("layout", "ranks", "overrides"),
+    [
+        (
+            "DP2",
+            2,
+            ["optimizer.overlap_grad_reduce=true", "optimizer.overlap_param_gather=true", "precision=bf16"],
+        ),
+        ("TP2xPP2", 4, ["parallel.tensor=2", "parallel.pipeline=2", "parallel.sequence=true"]),
+    ],
+)
+def test_a_step_waits_for_the_device_once_and_logging_never(
+    runs: TrainingRuns, layout: str, ranks: int, overrides: list[str]
+) -> None:
+    """With a line on the console and a comparison of ranks in every second step."""
+    name = f"waits-{layout}"
+    places = [f"data.blend={runs.blend}", f"run_dir={runs.root / name}", "training.steps=8"]
+    watched = [*places, "logging.console_every_steps=2", *overrides]
+    for found in runs.pool.run(ranks, waits_for_the_device, watched, 2, 7):
+        assert found == {"code": 0, "scalars": {}, "fetches": dict.fromkeys(range(3, 8), 1)}
+    assert "slowest" in runs.metrics(name)[3]["ranks"]

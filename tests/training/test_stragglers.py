@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -23,9 +22,8 @@ class Told:
     def __init__(self, path: Path) -> None:
         self.events: list[dict[str, Any]] = []
         self.metrics: dict[str, float] = {}
-        self.seconds: Sequence[float] = ()
         self.step = 0
-        self.callback = Stragglers(lambda mine: list(self.seconds))
+        self.callback = Stragglers()
         self.callback.run = SimpleNamespace(  # type: ignore[assignment]
             world_size=4,
             rank=0,
@@ -38,10 +36,12 @@ class Told:
         )
 
     def steps(self, number: int, *seconds: float) -> None:
-        self.seconds = seconds
         for _ in range(number):
             self.step += 1
-            self.callback.after_step(StepReport(self.step, 1.0, 1.0, 0.1, 1, 1, busy_seconds=seconds[0]))
+            sums = {"Stragglers": list(seconds)} if self.callback.to_sum(self.step) else {}
+            self.callback.after_step(
+                StepReport(self.step, 1.0, 1.0, 0.1, 1, 1, sums=sums, busy_seconds=seconds[0])
+            )
 
 
 @pytest.fixture

@@ -61,6 +61,17 @@ class Callback:
         """
         return Decision.apply()
 
+    def to_sum(self, step: int) -> Sequence[float]:
+        """Numbers of this rank that are added up over all ranks together with the loss of ``step``, at no cost.
+
+        The sums are in ``report.sums[self.name]`` of :meth:`after_step`. Called once the gradients of the step are
+        computed, and again if they are computed again.
+
+        Returns:
+            as many on all ranks; none by default.
+        """
+        return ()
+
     def after_step(self, report: StepReport) -> None:
         """After every optimizer step, also one whose update was skipped."""
 
@@ -189,6 +200,11 @@ class CallbackList:
             PROGRESS.enter(Part.DECIDE, callback.name)
             answers.append(callback.before_update(measured))
         return strongest(answers)
+
+    def to_sum(self, step: int) -> dict[str, Sequence[float]]:
+        """The numbers of all callbacks that have some, by name; see :meth:`Callback.to_sum`."""
+        numbers = {callback.name: callback.to_sum(step) for callback in self._callbacks}
+        return {name: values for name, values in numbers.items() if values}
 
     def after_step(self, report: StepReport) -> None:
         """See :meth:`Callback.after_step`; the rest is not called for a step that one of them has rolled back."""

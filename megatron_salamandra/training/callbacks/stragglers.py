@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable
+from collections.abc import Sequence
 
 from megatron_salamandra.hangs import RoundFiles, round_directory
 from megatron_salamandra.training.callbacks.base import Callback
@@ -22,32 +22,33 @@ class Stragglers(Callback):
     Ranks of one tensor-parallel group wait for each other inside the step, so they are slow together.
     """
 
-    def __init__(self, sum_over_ranks: Callable[[list[float]], list[float]]) -> None:
-        """Take what the run's view does not have.
-
-        Args:
-            sum_over_ranks: of a few numbers; collective.
-        """
-        self._sum_over_ranks = sum_over_ranks
+    def __init__(self) -> None:
         self._busy: list[float] = []
+        self._steps = 0
         self._slow_rank: int | None = None
         self._slow_steps = 0
         self._told = False
 
-    def after_step(self, report: StepReport) -> None:
-        self._busy.append(report.busy_seconds)
-        if self.run.world_size == 1 or report.step % self.run.config.logging.console_every_steps:
-            return
+    def to_sum(self, step: int) -> Sequence[float]:
+        """Every rank's mean over the steps before this one, since ranks were compared; zero in the others' places."""
+        if self.run.world_size == 1 or step % self.run.config.logging.console_every_steps or not self._busy:
+            return ()
         mine = [0.0] * self.run.world_size
         mine[self.run.rank] = statistics.fmean(self._busy)
-        steps, self._busy = len(self._busy), []
-        self._compare(self._sum_over_ranks(mine), report.step, steps)
+        return mine
+
+    def after_step(self, report: StepReport) -> None:
+        self._steps += 1
+        if self.name in report.sums:
+            self._compare(report.sums[self.name], report.step)
+            self._steps, self._busy = 0, []
+        self._busy.append(report.busy_seconds)
 
     def after_roll_back(self, step: int) -> None:
         self._busy.clear()
 
-    def _compare(self, seconds: list[float], step: int, steps: int) -> None:
-        """Look at the mean busy seconds of all ranks over the last ``steps`` steps."""
+    def _compare(self, seconds: Sequence[float], step: int) -> None:
+        """Look at the mean busy seconds of all ranks over the last steps."""
         median = statistics.median_low(seconds)
         slowest = max(range(len(seconds)), key=seconds.__getitem__)
         excess = seconds[slowest] - median
@@ -59,7 +60,7 @@ class Stragglers(Callback):
             return
         if slowest != self._slow_rank:
             self._slow_rank, self._slow_steps, self._told = slowest, 0, False
-        self._slow_steps += steps
+        self._slow_steps += self._steps
         if self._slow_steps >= PERSISTENT_STEPS and not self._told:
             self._told = True
             if self.run.is_writer:

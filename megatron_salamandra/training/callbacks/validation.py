@@ -14,6 +14,7 @@ from megatron_salamandra.data import DocumentRules, MicroBatch, ValidationSet
 from megatron_salamandra.hangs import PROGRESS, Part
 from megatron_salamandra.run_directory import ValidationLog
 from megatron_salamandra.training.callbacks.base import Callback
+from megatron_salamandra.training.device_feed import on_device
 from megatron_salamandra.training.forward_backward import run_micro_batches
 from megatron_salamandra.training.report import LanguageScore, StepReport
 from megatron_salamandra.training.runtime import Runtime
@@ -213,12 +214,12 @@ class Validation(Callback):
         )
         loss = run_micro_batches(
             self._chunks,
-            pad_to_pipeline(batches, runtime.grid.pipeline_size),
+            on_device(pad_to_pipeline(batches, runtime.grid.pipeline_size), runtime.platform),
             self.run.config,
             runtime.grid,
             forward_only=True,
         )
-        nats, tokens = runtime.sum_over_ranks([loss.nats, loss.tokens])
+        nats, tokens = runtime.sum_over_ranks(torch.stack([loss.nats, loss.tokens]))
         mean = nats / tokens
         return LanguageScore(
             language=validation_set.source,
