@@ -13,6 +13,7 @@ from megatron_salamandra.config.loading import load_run_config
 from megatron_salamandra.config.phases import ExpectedTextSection, LearningRateSection, PhaseSection
 from megatron_salamandra.config.pipeline_layout import PipelineStage, parse_pipeline_layout
 from megatron_salamandra.config.presets import preset_names, presets_directory
+from megatron_salamandra.config.profile_section import ProfileSection
 from megatron_salamandra.config.run_config import RunConfig
 from megatron_salamandra.config.sections import (
     CallbackSection,
@@ -47,6 +48,7 @@ __all__ = [
     "ParallelSection",
     "PhaseSection",
     "PipelineStage",
+    "ProfileSection",
     "RateSpan",
     "RopeScalingSection",
     "RunConfig",

@@ -6,7 +6,8 @@ from typing import Literal
 
 from pydantic import Field
 
-from megatron_salamandra.config.sections import FilePath, LanguageNames, RopeScalingSection, Section
+from megatron_salamandra.config.section import FilePath, LanguageNames, Section
+from megatron_salamandra.config.sections import RopeScalingSection
 
 
 class LearningRateSection(Section):

@@ -14,11 +14,11 @@ from megatron_salamandra.config.installed import missing_packages
 from megatron_salamandra.config.layout import Layout
 from megatron_salamandra.config.phase_consistency import of_phase
 from megatron_salamandra.config.phases import PhaseSection
+from megatron_salamandra.config.section import FilePath, Section
 from megatron_salamandra.config.sections import (
     CallbackSection,
     CheckpointSection,
     DataSection,
-    FilePath,
     GuardSection,
     HangSection,
     KernelsSection,
@@ -26,7 +26,6 @@ from megatron_salamandra.config.sections import (
     ModelSection,
     OptimizerSection,
     ParallelSection,
-    Section,
     TrainingSection,
     ValidationSection,
 )

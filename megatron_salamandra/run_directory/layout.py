@@ -20,6 +20,7 @@
       launch/NNNN/         a job as it was submitted
       checkpoints/         one directory for each saved step        (checkpoints.py)
       incidents/           steps that were not like the others      (incidents.py)
+      profile/             traces of the steps that were to be profiled
       report.html          everything above on one page, written at every end
       .owner, .lock        whose the directory is while a run uses it (owner.py)
 """
@@ -133,6 +134,10 @@ class RunDirectory:
     @property
     def incidents(self) -> Path:
         return self.path / "incidents"
+
+    @property
+    def profile(self) -> Path:
+        return self.path / "profile"
 
     @property
     def report(self) -> Path:

@@ -16,7 +16,7 @@ from megatron_salamandra.run_directory import CONFIG, CheckpointError
 
 _SECTIONS = ("training", "optimizer")
 """Every key counts, but neither the length of the run nor what changes no number."""
-_FREE_KEYS = ("steps", "tokens", "stop_after_steps", "garbage_collection_steps")
+_FREE_KEYS = ("steps", "tokens", "stop_after_steps", "garbage_collection_steps", "profile")
 _DATA_KEYS = ("document_masking", "reset_positions")
 """Of the rest of ``data``, what decides the samples is refused, and what does not is free."""
 

@@ -64,6 +64,11 @@ def in_order(
     first: list[Callback] = [measure, ControlRequests(), guard]
     if (every := run.config.training.garbage_collection_steps) is not None:
         first.append(GarbageCollection(every))
+    profile = run.config.training.profile
+    if profile is not None and run.rank in profile.ranks:
+        from megatron_salamandra.training.callbacks.profiling import Profiling
+
+        first.append(Profiling(profile))
     compare = [callback] if (callback := twins(guard)) is not None else []
     # Checkpoints last: what the others have to say of a step is handed over before it is saved.
     return [*first, *others, *compare, write, validation, checkpointing]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from itertools import chain, islice
 from typing import Any
@@ -12,6 +13,7 @@ import torch.distributed as dist
 from megatron.core.distributed import DistributedDataParallel, finalize_model_grads
 from megatron.core.optimizer import MegatronOptimizer
 from torch import Tensor
+from torch.profiler import record_function
 
 from megatron_salamandra.data import MicroBatch
 from megatron_salamandra.hangs import PROGRESS, Part
@@ -46,6 +48,11 @@ class _Sums:
     stops: float
     saves: float
     of_callbacks: dict[str, list[float]]
+
+
+def _range(part: str) -> AbstractContextManager[object]:
+    """A part of the step in a profile, where one is made."""
+    return record_function(f"salamandra/{part}")
 
 
 class TrainStep:
@@ -91,24 +98,30 @@ class TrainStep:
         started = self._clock()
         PROGRESS.enter(Part.DATA, step=step)
         began, self._computed = self._runtime.platform.mark(), None
-        batches = feed.next_step()
+        with _range("data"):
+            batches = feed.next_step()
         data_ready = self._clock()
         saves = 0.0
         while True:
-            loss = self._forward_backward(batches, progress.timeline.step_tokens(step))
+            with _range("forward_backward"):
+                loss = self._forward_backward(batches, progress.timeline.step_tokens(step))
             feed.look_ahead()
-            sums, measured = self._measure(step, loss, progress)
+            with _range("reduce"):
+                sums, measured = self._measure(step, loss, progress)
             saves = max(saves, sums.saves)
             asked = self._clock()
-            decision = self._callbacks.before_decision(measured)
+            with _range("decide"):
+                decision = self._callbacks.before_decision(measured)
             if decision.action is not Action.REPEAT:
                 break
         if decision.action is Action.APPLY:
-            decision = self._decide(measured)
+            with _range("decide"):
+                decision = self._decide(measured)
         decided = self._clock()
         if decision.action is Action.APPLY:
             PROGRESS.enter(Part.UPDATE)
-            apply_update(self._optimizer, measured.grad_norm)
+            with _range("update"):
+                apply_update(self._optimizer, measured.grad_norm)
         ended = self._clock()
         PROGRESS.step_done(ended - started)
         report = StepReport(
@@ -159,7 +172,8 @@ class TrainStep:
         """
         PROGRESS.enter(Part.REDUCE, "gradients")
         self._computed = self._runtime.platform.mark()
-        finalize_model_grads(model, None, **options)
+        with _range("reduce"):
+            finalize_model_grads(model, None, **options)
         if exact_divisor(self._tokens) != self._tokens:
             scaling = 1.0 / torch.full(
                 (), self._tokens, dtype=torch.float32, device=self._runtime.platform.device
