@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from megatron_salamandra.checkpoint.reader import load_checkpoint
     from megatron_salamandra.checkpoint.reshard import reshard_checkpoint
     from megatron_salamandra.checkpoint.retention import prune
+    from megatron_salamandra.checkpoint.save_size import bytes_saved_by_rank
     from megatron_salamandra.checkpoint.stored_tensors import StoredTensors
     from megatron_salamandra.checkpoint.writer import CheckpointWriter, SaveOutcome
 
@@ -25,6 +26,7 @@ __all__ = [
     "LocalCopies",
     "SaveOutcome",
     "StoredTensors",
+    "bytes_saved_by_rank",
     "check_together",
     "compare_checkpoints",
     "load_checkpoint",
@@ -41,6 +43,7 @@ _MODULES = {
     "LocalCopies": "local_copies",
     "SaveOutcome": "writer",
     "StoredTensors": "stored_tensors",
+    "bytes_saved_by_rank": "save_size",
     "check_together": "integrity",
     "compare_checkpoints": "comparison",
     "load_checkpoint": "reader",

@@ -81,14 +81,15 @@ def _shards(
     shards = []
     for shard in nested_values({"": built}):
         data = shard.data
-        if not data.is_contiguous() or data.untyped_storage().data_ptr() != _storage(parameter):
+        if not data.is_contiguous() or _storage(data) != _storage(parameter):
             return None
-        shards.append(((data.data_ptr() - parameter.data_ptr()) // parameter.element_size(), shard))
+        # By offsets, which tensors without contents have too.
+        shards.append((data.storage_offset() - parameter.storage_offset(), shard))
     return shards
 
 
 def _storage(tensor: Tensor) -> int:
-    return int(tensor.untyped_storage().data_ptr())
+    return int(tensor.untyped_storage()._cdata)
 
 
 def _cut(

@@ -117,15 +117,7 @@ class Planner:
         renew = bool(changed.item())
         if renew:
             self._held = None  # until there is a plan
-        sharded, common = _preprocessed(state, renew)
-        if renew or self._distribution is None:
-            self._distribution = FullyParallelSaveStrategyWrapper(
-                TorchDistSaveShardedStrategy("torch_dist", 1),
-                parallel_state.get_data_parallel_group(with_context_parallel=True),
-                do_cache_distribution=True,
-            )
-        self._distribution.apply_saving_parallelization(sharded)
-        items = [_item(value) for value in nested_values(sharded) if is_main_replica(value.replica_id)]
+        items, common = self._items(state, renew)
         if renew:
             mine = [item.shape for item in items]
             gathered: list[Any] | None = [None] * dist.get_world_size() if dist.get_rank() == 0 else None
@@ -139,6 +131,27 @@ class Planner:
             _agree(error)
             self._held = held
         return RankPlan(_split(items), common, self._metadata)
+
+    def _items(self, state: dict[str, Any], renew: bool) -> tuple[list[Item], dict[str, Any]]:
+        """What of the state this rank writes, and what is no tensor; collective if ``renew``."""
+        sharded, common = _preprocessed(state, renew)
+        if renew or self._distribution is None:
+            self._distribution = FullyParallelSaveStrategyWrapper(
+                TorchDistSaveShardedStrategy("torch_dist", 1),
+                parallel_state.get_data_parallel_group(with_context_parallel=True),
+                do_cache_distribution=True,
+            )
+        self._distribution.apply_saving_parallelization(sharded)
+        return [_item(value) for value in nested_values(sharded) if is_main_replica(value.replica_id)], common
+
+    def bytes_of_rank(self, state: dict[str, Any]) -> int:
+        """Size of the tensors that this rank would write, which a save from a device copies to the host.
+
+        Whether the ranks' parts add up to the state is not looked at.
+        """
+        apply_factories(state)
+        items, _ = self._items(state, renew=False)
+        return sum(item.bytes for item in items if isinstance(item.data, Tensor))
 
 
 def _preprocessed(state: dict[str, Any], validate: bool) -> tuple[Any, dict[str, Any]]:

@@ -45,12 +45,15 @@ def unwrap(module: nn.Module) -> SalamandraModel:
 
 
 def build_model_chunks(
-    config: RunConfig, grid: ProcessGrid, platform: Platform
+    config: RunConfig, grid: ProcessGrid, platform: Platform, *, draw_weights: bool = True
 ) -> list[DistributedDataParallel]:
     """Build, initialise, place and wrap every model chunk of this rank.
 
     The order of wrappers is Megatron-Core's: data parallelism around bf16 conversion around the
     model. Gradients are accumulated and reduced in fp32.
+
+    Args:
+        draw_weights: False for a model whose weights have no contents.
     """
     transformer = transformer_config(config, platform_name=platform.name)
     chunks: list[nn.Module] = []
@@ -64,6 +67,7 @@ def build_model_chunks(
             layers=config.model.layers,
             tensor_rank=grid.tensor_rank,
             tensor_size=grid.tensor_size,
+            draw=draw_weights,
         )
         chunk.to(platform.device)
         chunks.append(Float16Module(transformer, chunk) if config.precision == "bf16" else chunk)

@@ -73,13 +73,21 @@ def named_global_parameters(chunk: GPTModel) -> Iterator[tuple[str, nn.Parameter
 
 @torch.no_grad()
 def initialize_parameters(
-    chunk: GPTModel, *, seed: int, init_std: float, layers: int, tensor_rank: int, tensor_size: int
+    chunk: GPTModel,
+    *,
+    seed: int,
+    init_std: float,
+    layers: int,
+    tensor_rank: int,
+    tensor_size: int,
+    draw: bool = True,
 ) -> None:
     """Fill one model chunk in place and mark which dimension tensor parallelism splits.
 
     Args:
         chunk: unwrapped model chunk of this rank.
         layers: layers of the whole model, for the residual projections' standard deviation.
+        draw: False leaves the values as they are, where tensors have no contents.
     Raises:
         ValueError: the model holds a parameter that the table of weights has no row for.
     """
@@ -94,6 +102,8 @@ def initialize_parameters(
             parameter.tensor_model_parallel = True  # type: ignore[attr-defined]
             parameter.partition_dim = weight.split.value  # type: ignore[attr-defined]
             parameter.partition_stride = weight.separately_split_parts  # type: ignore[attr-defined]
+        if not draw:
+            continue
         if weight.initial is Initial.ONES:
             parameter.fill_(1.0)
         else:

@@ -13,10 +13,11 @@ from megatron_salamandra.config import RunConfig
 from megatron_salamandra.data import DocumentRules, RunStream, SourceLedger, validation_sets
 from megatron_salamandra.foundation.exit_codes import EXIT_DONE, EXIT_STOPPED
 from megatron_salamandra.hangs import PROGRESS, Part
-from megatron_salamandra.model import build_model_chunks, unwrap
-from megatron_salamandra.optim import build_optimizer, check_optimizer
+from megatron_salamandra.model import unwrap
+from megatron_salamandra.optim import check_optimizer
 from megatron_salamandra.run_directory import CheckpointState, step_of
 from megatron_salamandra.timeline import Timeline
+from megatron_salamandra.training.assembly import build_model_and_optimizer
 from megatron_salamandra.training.callbacks import CallbackList
 from megatron_salamandra.training.callbacks.checkpointing import Checkpointing
 from megatron_salamandra.training.callbacks.configured import configured_callbacks
@@ -158,12 +159,7 @@ class Trainer:
         check_optimizer(config)
         data = open_data(config, runtime.directory, runtime.grid, runtime.logger)
         PROGRESS.enter(Part.START, "building the model")
-        chunks = build_model_chunks(config, runtime.grid, runtime.platform)
-        optimizer = build_optimizer(config, chunks, runtime.platform)
-        for chunk in chunks:
-            chunk.config.grad_scale_func = optimizer.scale_loss
-            if config.optimizer.overlap_grad_reduce:
-                chunk.config.no_sync_func = [c.no_sync for c in chunks] if len(chunks) > 1 else chunk.no_sync
+        chunks, optimizer = build_model_and_optimizer(config, runtime.grid, runtime.platform)
         return cls(runtime, data, chunks, optimizer, parts)
 
     @property
