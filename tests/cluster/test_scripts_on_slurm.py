@@ -112,8 +112,9 @@ def test_an_export_that_is_refused_ends_with_its_message_and_not_again_and_again
     assert len(RoundBook(here / f"jobs/salamandra-export-{job}").read()) == 1
 
 
-def harness(here: Path) -> None:
+def harness(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A stand-in for the evaluation harness: every task writes where it stands and what it was told."""
+    monkeypatch.setenv("PYTHONPATH", str(here))  # nothing is imported from the current directory unasked
     (here / "lm_eval").mkdir()
     (here / "lm_eval/__init__.py").touch()
     (here / "lm_eval/__main__.py").write_text(
@@ -124,8 +125,10 @@ def harness(here: Path) -> None:
     )
 
 
-def test_an_evaluation_by_several_tasks_of_a_node(cluster: Lab, here: Path) -> None:
-    harness(here)
+def test_an_evaluation_by_several_tasks_of_a_node(
+    cluster: Lab, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    harness(here, monkeypatch)
     job = submit(
         cluster, "evaluate.sbatch", "--model_args", "pretrained=my model", options=("--ntasks-per-node=2",)
     )
@@ -136,8 +139,8 @@ def test_an_evaluation_by_several_tasks_of_a_node(cluster: Lab, here: Path) -> N
         assert arguments == ["--model_args", "pretrained=my model"]
 
 
-def test_a_command_by_launch(cluster: Lab, here: Path) -> None:
-    harness(here)
+def test_a_command_by_launch(cluster: Lab, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    harness(here, monkeypatch)
     said = salamandra(
         cluster, "launch", "--cluster=lab.yaml", "--cpu", "--time=30", "--", "-m", "lm_eval", "a b"
     )
