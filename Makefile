@@ -22,7 +22,7 @@ DOCKERFILES := $(wildcard Dockerfile launch/Dockerfile)
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help setup quickstart test fault-campaign test-cluster test-image export-readers lint audit types format clean
+.PHONY: help setup quickstart test fault-campaign test-cluster test-image test-rehearsal export-readers lint audit types format clean
 
 help:
 	@echo "make quickstart   train a small model on real text, from download to exported model (runs/quickstart/)"
@@ -31,6 +31,7 @@ help:
 	@echo "make export-readers   read an export with the oldest and newest supported transformers (installs them)"
 	@echo "make test-cluster runs on a SLURM cluster of three hosts made on this machine (root, Debian packages)"
 	@echo "make test-image   builds the training image in both formats on a small base (root, Debian packages); FULL=1: trains in it"
+	@echo "make test-rehearsal  rehearses the published runs at their size against the plan (minutes each)"
 	@echo "make lint         ruff, mypy, import-linter, shellcheck, hadolint"
 	@echo "make audit        bandit, a search for secrets, known vulnerabilities of the pinned versions (where there is a network)"
 	@echo "make format       rewrite the sources in the project's format"
@@ -87,6 +88,9 @@ test-image: setup
 	elif ! { command -v buildah && command -v debootstrap; } >/dev/null && ! { apt-get update -qq && apt-get install -y -qq \
 	  --no-install-recommends buildah debootstrap >/dev/null; }; then echo "SKIPPED: buildah cannot be installed here"; \
 	else SALAMANDRA_FULL_IMAGE=$(FULL) $(BIN)/python -m pytest -m image tests/image $(ARGS); fi
+
+test-rehearsal: setup
+	$(BIN)/python -m pytest -m rehearsal tests/rehearsal $(ARGS)
 
 lint: setup types
 	$(BIN)/ruff check .

@@ -11,7 +11,7 @@ from megatron_salamandra.rehearsal import rehearse
 PUBLISHED = {"salamandra-2b": 256, "salamandra-7b": 512, "salamandra-40b": 1024}
 
 
-@pytest.mark.slow
+@pytest.mark.rehearsal
 @pytest.mark.parametrize("preset", PUBLISHED)
 def test_published_runs_fit_on_their_gpus_and_need_what_the_plan_says(preset: str) -> None:
     config = load_run_config(preset)
