@@ -63,8 +63,11 @@ def test_a_signal_reaches_the_program_inside(container: Container, number: signa
         "from megatron_salamandra.foundation.signals import SignalWatch\n"
         "with SignalWatch() as watch:\n"
         "    print('ready', flush=True)\n"
-        "    watch.wait(120)\n"
-        "    print(watch.received, flush=True)\n"
+        "    try:\n"
+        "        watch.wait(120)\n"
+        "        print(watch.received, flush=True)\n"
+        "    except KeyboardInterrupt:\n"  # what Python makes of it; commands end by it
+        "        print('SIGINT', flush=True)\n"
     )
     with container.started("python3", "-c", program) as process:
         assert process.stdout is not None and process.stdout.readline() == "ready\n"
